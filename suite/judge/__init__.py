@@ -1,0 +1,1 @@
+"""What is concluded: potential against potential, solution against solution, both against theory."""

@@ -1,0 +1,1 @@
+"""What is fitted: training configurations, the basis, and the regression."""

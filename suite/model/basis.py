@@ -1,0 +1,258 @@
+"""The linear ACE basis: energies, forces and elastic responses of every function, and calculators from coefficients.
+
+The only module that touches pyace (distribution `python-ace`). pyace is imported when a basis is built, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.data import chemical_symbols
+
+SPLINE_BIN = 1e-3  # Å; elastic derivatives lose a per cent with bins of 1e-2
+
+
+class ImpossibleBasis(ValueError):
+    """Parameters that do not describe a basis; pyace itself would end the process."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Atoms with their neighbours within a cutoff, as pyace wants them: ghosts are periodic images, listed after the atoms."""
+
+    handle: Any
+    owners: np.ndarray
+    shifts: np.ndarray
+
+
+class AceBasis:
+    """Linear ACE basis of `species` with `cutoff` Å.
+
+    `channels[k]` radial functions (at most) and angular degree `degrees[k]` for products of k + 1 neighbours. In a
+    basis of several elements each element owns its functions, equally many. Raises `ImpossibleBasis`.
+    """
+
+    def __init__(
+        self, species: Sequence[str], cutoff: float, channels: Sequence[int], degrees: Sequence[int], radial: str = "SBessel"
+    ) -> None:
+        if not cutoff > 0:
+            raise ImpossibleBasis(f"the cutoff must be positive, not {cutoff} Å")
+        if len(channels) != len(degrees) or not channels:
+            raise ImpossibleBasis(f"channels {list(channels)} and degrees {list(degrees)} must be equally long")
+        if min(channels) < 1 or min(degrees) < 0 or degrees[0] != 0:
+            raise ImpossibleBasis(
+                f"channels {list(channels)} must be positive; degrees {list(degrees)} not negative, the first 0"
+            )
+        if list(channels[1:]) != sorted(channels[1:], reverse=True) or max(channels) > channels[0]:
+            raise ImpossibleBasis(f"channels {list(channels)} must not increase with the order")
+        from pyace import create_multispecies_basis_config
+        from pyace.basis import ACEBBasisSet
+
+        self.species, self.cutoff = tuple(sorted(species)), float(cutoff)
+        self.parameters = {"channels": list(channels), "degrees": list(degrees), "radial": radial}
+        self._configuration = create_multispecies_basis_config(
+            {
+                "deltaSplineBins": SPLINE_BIN,
+                "elements": list(self.species),
+                "embeddings": {"ALL": {"npot": "FinnisSinclair", "fs_parameters": [1, 1], "ndensity": 1}},
+                "bonds": {
+                    "ALL": {
+                        "radbase": radial,
+                        "radparameters": [float(cutoff)],
+                        "rcut": float(cutoff),
+                        "dcut": 0.01,
+                        "NameOfCutoffFunction": "cos",
+                    }
+                },
+                "functions": {
+                    "ALL": {"nradmax_by_orders": list(channels), "lmax_by_orders": list(degrees)}
+                },
+            }
+        )
+        self._basis = ACEBBasisSet(self._configuration)
+        counts = [
+            len(one) + len(more)
+            for one, more in zip(self._basis.basis_rank1, self._basis.basis, strict=True)
+        ]
+        if len(set(counts)) > 1:
+            raise ImpossibleBasis(
+                f"elements have different numbers of functions, {dict(zip(self.species, counts, strict=True))}: "
+                "pyace's force rows are wrong then"
+            )
+        self.functions_per_species = counts[0]
+
+    def __len__(self) -> int:
+        return self.functions_per_species * len(self.species)
+
+    @cached_property
+    def orders(self) -> np.ndarray:
+        """Number of neighbours each function multiplies, (functions,)."""
+        orders = []
+        for one, more in zip(self._basis.basis_rank1, self._basis.basis, strict=True):
+            orders += [f.rank for f in one] + [f.rank for f in more]
+        return np.array(orders)
+
+    @cached_property
+    def _evaluator(self) -> tuple[Any, Any]:
+        from pyace.calculator import ACECalculator
+        from pyace.evaluator import ACEBEvaluator
+
+        evaluator = ACEBEvaluator(self._basis)
+        return ACECalculator(evaluator), evaluator  # the calculator does not keep its evaluator alive
+
+    def _types(self, numbers: np.ndarray) -> np.ndarray:
+        place = {symbol: index for index, symbol in enumerate(self._basis.elements_name)}
+        try:
+            return np.array([place[chemical_symbols[z]] for z in numbers])
+        except KeyError as error:
+            raise ImpossibleBasis(f"the basis knows {self.species}, not {error}") from error
+
+    def site_values(self, atoms: Atoms) -> np.ndarray:
+        """Sum over atoms of every basis function, (functions,): their energies for unit coefficients, eV."""
+        return self._sum_projections(atoms, gradients=False)[0]
+
+    def energy_and_force_rows(self, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
+        """Energies (functions,) and forces (3n, functions) of the basis functions for unit coefficients."""
+        energies, forces = self._sum_projections(atoms, gradients=True)
+        assert forces is not None
+        return energies, forces
+
+    def _sum_projections(self, atoms: Atoms, gradients: bool) -> tuple[np.ndarray, np.ndarray | None]:
+        types = self._types(atoms.numbers)
+        environment = build_environment(atoms, self.cutoff, types)
+        calculator, _ = self._evaluator
+        calculator.compute(environment.handle, compute_projections=True, compute_b_grad=gradients)
+        projections = np.array(calculator.projections)[: len(atoms)]
+        energies = np.zeros((len(self.species), self.functions_per_species))
+        np.add.at(energies, types, projections)
+        if not gradients:
+            return energies.ravel(), None
+        forces = np.array(calculator.forces_bfuncs)[: len(atoms)]
+        return energies.ravel(), forces.transpose(0, 2, 1).reshape(3 * len(atoms), len(self))
+
+    def calculator(self, coefficients: np.ndarray, energy_per_atom: float = 0.0, skin: float = 0.5) -> AceCalculator:
+        """Fast ASE calculator of the model with these `coefficients`; see `AceCalculator`."""
+        return AceCalculator(self, coefficients, energy_per_atom, skin)
+
+    def with_coefficients(self, coefficients: np.ndarray, energy_per_atom: float = 0.0) -> Any:
+        """A pyace basis set of its own with these coefficients and isolated-atom energies."""
+        from pyace.basis import ACEBBasisSet
+
+        if coefficients.shape != (len(self),):
+            raise ImpossibleBasis(f"{len(self)} coefficients expected, got an array of shape {coefficients.shape}")
+        fitted = ACEBBasisSet(self._configuration)
+        fitted.basis_coeffs = coefficients.tolist()
+        configuration = fitted.to_BBasisConfiguration()
+        for block in configuration.funcspecs_blocks:
+            if len(block.block_name.split()) == 1:
+                block.E0 = float(energy_per_atom)
+        return ACEBBasisSet(configuration)
+
+    def save(self, coefficients: np.ndarray, energy_per_atom: float, folder: Path) -> list[Path]:
+        """Write `potential.yaml` (pyace) and `potential.yace` (LAMMPS ML-PACE) into `folder`."""
+        fitted = self.with_coefficients(coefficients, energy_per_atom)
+        folder.mkdir(parents=True, exist_ok=True)
+        fitted.save(str(folder / "potential.yaml"))
+        fitted.to_ACECTildeBasisSet().save_yaml(str(folder / "potential.yace"))
+        return [folder / "potential.yaml", folder / "potential.yace"]
+
+
+def build_environment(atoms: Atoms, cutoff: float, types: np.ndarray) -> Environment:
+    """Neighbours of every atom within `cutoff`, in time linear in the number of atoms."""
+    import vesin
+    from pyace.catomicenvironment import ACEAtomicEnvironment
+
+    n = len(atoms)
+    neighbours = vesin.NeighborList(cutoff=cutoff, full_list=True)
+    i, j, shift = neighbours.compute(
+        points=atoms.positions, box=atoms.cell.array, periodic=True, quantities="ijS"
+    )
+    order = np.argsort(i, kind="stable")
+    i, j, shift = i[order].astype(np.int64), j[order].astype(np.int64), shift[order].astype(np.int64)
+    outside = (shift != 0).any(axis=1)
+    span = 2 * int(np.abs(shift).max(initial=0)) + 1
+    code = ((shift[:, 0] * span + shift[:, 1]) * span + shift[:, 2]) * n + j
+    _, first, ghost = np.unique(code[outside], return_index=True, return_inverse=True)
+    index = j.copy()
+    index[outside] = n + ghost
+    owners = np.concatenate([np.arange(n), j[outside][first]])
+    shifts = np.vstack([np.zeros((n, 3), dtype=np.int64), shift[outside][first]])
+    handle = ACEAtomicEnvironment()
+    handle.x = atoms.positions[owners] + shifts @ atoms.cell.array
+    handle.species_type = types[owners].tolist()
+    starts = np.concatenate([[0], np.cumsum(np.bincount(i, minlength=n))])
+    flat = index.tolist()
+    handle.neighbour_list = [flat[a:b] for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    handle.origins = owners.tolist()
+    return Environment(handle, owners, shifts)
+
+
+class AceCalculator(Calculator):
+    """ASE calculator of a fitted linear ACE model: recursive C-tilde evaluator, neighbour list kept with a Verlet skin.
+
+    Energies in eV (each atom carries `energy_per_atom`), forces in eV/Å, stress in eV/Å^3. The neighbour list is
+    rebuilt when an atom has moved by more than half the `skin` (Å) or the cell has changed.
+    """
+
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
+
+    def __init__(self, basis: AceBasis, coefficients: np.ndarray, energy_per_atom: float, skin: float) -> None:
+        super().__init__()
+        from pyace.calculator import ACECalculator
+        from pyace.evaluator import ACERecursiveEvaluator
+
+        self._basis, self._skin, self._energy_per_atom = basis, skin, energy_per_atom
+        self._evaluator = ACERecursiveEvaluator(basis.with_coefficients(coefficients).to_ACECTildeBasisSet())
+        self._evaluator.set_recursive(True)
+        self._engine = ACECalculator(self._evaluator)
+        self._listed: tuple[np.ndarray, np.ndarray, bytes, Environment] | None = None
+
+    def _environment(self, atoms: Atoms) -> Environment:
+        if self._listed is not None:
+            positions, cell, numbers, environment = self._listed
+            if numbers == atoms.numbers.tobytes() and np.array_equal(cell, atoms.cell.array):
+                moved = ((atoms.positions - positions) ** 2).sum(axis=1).max()
+                if moved < (self._skin / 2) ** 2:
+                    environment.handle.x = (
+                        atoms.positions[environment.owners] + environment.shifts @ cell
+                    )
+                    return environment
+        types = self._basis._types(atoms.numbers)
+        environment = build_environment(atoms, self._basis.cutoff + self._skin, types)
+        self._listed = (
+            atoms.positions.copy(),
+            atoms.cell.array.copy(),
+            atoms.numbers.tobytes(),
+            environment,
+        )
+        return environment
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None
+        n = len(self.atoms)
+        if not np.isfinite(self.atoms.positions).all():
+            raise FloatingPointError("positions are not finite")
+        self._engine.compute(self._environment(self.atoms).handle, compute_projections=False)
+        energies = np.array(self._engine.energies)[:n] + self._energy_per_atom
+        virial = np.array(self._engine.virial)[[0, 1, 2, 5, 4, 3]]  # pyace: xx yy zz xy xz yz
+        energy = float(energies.sum())
+        self.results = {
+            "energy": energy,
+            "free_energy": energy,
+            "energies": energies,
+            "forces": np.array(self._engine.forces)[:n],
+            "stress": virial / self.atoms.get_volume(),
+        }

@@ -1,0 +1,1 @@
+"""What no loss weight can change: reference potentials, crystals, elastic fields, cells, equilibria."""

@@ -1,0 +1,289 @@
+"""Simulation and training cells: perfect crystal, predictor, and the bond stencil D.
+
+Atoms are kept in lattice order (i1, i2, i3, site), so that operators of the perfect crystal are block circulant and
+the fast Fourier transform inverts them exactly; see `Circulant`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+from scipy.sparse import csr_array
+from scipy.spatial import Voronoi
+
+from suite.world import dislocation as catalogue
+from suite.world.crystal import Crystal
+from suite.world.dislocation import Circuits, Dislocation, Site
+from suite.world.elasticity import Stroh, periodic_displacement
+
+
+class ImpossibleCell(ValueError):
+    """A cell that physics refuses: a core on an atom, dislocations in one place, too few repeats."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A periodic cell of crystal with dislocations. Lengths in Å, frame axes e1, e2, e3.
+
+    `reference` (n, 3) perfect positions x; `predictor` (n, 3) displacement of the elastic field; `vectors_perfect` and
+    `vectors` (3, 3) rows, before and after the plastic tilt; `repeats` (n1, n2, n3) of a unit of `unit_sites` atoms;
+    `cores` (m, 2), `burgers` (m, 3); `lattice_vectors` (3, 3) Bravais vectors of the crystal in the frame.
+    """
+
+    reference: np.ndarray
+    predictor: np.ndarray
+    vectors_perfect: np.ndarray
+    vectors: np.ndarray
+    numbers: np.ndarray
+    sublattice: np.ndarray
+    repeats: tuple[int, int, int]
+    unit_sites: int
+    cores: np.ndarray
+    burgers: np.ndarray
+    lattice_vectors: np.ndarray
+    a0: float
+
+    def __len__(self) -> int:
+        return len(self.reference)
+
+    def atoms(self, displacement: np.ndarray) -> Atoms:
+        """ASE atoms at x + u in the tilted cell, for a displacement u (n, 3)."""
+        return Atoms(
+            numbers=self.numbers, positions=self.reference + displacement, cell=self.vectors, pbc=True
+        )
+
+    def perfect_atoms(self) -> Atoms:
+        """The perfect crystal in the cell before the tilt."""
+        return Atoms(numbers=self.numbers, positions=self.reference, cell=self.vectors_perfect, pbc=True)
+
+    @property
+    def core_distance(self) -> float:
+        """L_D: the smallest distance between two cores, periodic images included, Å."""
+        size = np.diag(self.vectors_perfect)[:2]
+        images = np.array(list(product((-1, 0, 1), repeat=2))) * size
+        away = (self.cores[:, None, None] - self.cores[None, :, None] + images).reshape(-1, 2)
+        lengths = np.linalg.norm(away, axis=1)
+        return float(lengths[lengths > 1e-9].min())
+
+    @cached_property
+    def circuits(self) -> Circuits:
+        """Elementary Burgers circuits of the first sublattice, whose sites form a Bravais lattice."""
+        chosen = np.flatnonzero(self.sublattice == 0)
+        found = catalogue.elementary_circuits(
+            self.reference[chosen], np.diag(self.vectors_perfect)[:2], self.lattice_vectors
+        )
+        return Circuits(
+            chosen[found.triangles], found.bonds, found.centres, found.lattice_vectors, found.size
+        )
+
+    @cached_property
+    def bonds(self) -> np.ndarray:
+        """Stencil D: ordered pairs (ℓ, m) of Voronoi neighbours in the perfect crystal, (bonds, 2), each both ways."""
+        return _voronoi_bonds(self)
+
+    def strain(self, displacement: np.ndarray) -> np.ndarray:
+        """Dv: differences v(m) - v(ℓ) over all bonds, (bonds, 3); paper, A.1."""
+        return displacement[self.bonds[:, 1]] - displacement[self.bonds[:, 0]]
+
+    def strain_norm(self, displacement: np.ndarray) -> float:
+        """‖Dv‖_ℓ2 over all atoms and their stencils, Å."""
+        return float(np.linalg.norm(self.strain(displacement)))
+
+    def strain_per_atom(self, displacement: np.ndarray) -> np.ndarray:
+        """|Dv(ℓ)| per atom, (n,), Å."""
+        squares = (self.strain(displacement) ** 2).sum(axis=1)
+        return np.sqrt(np.bincount(self.bonds[:, 0], squares, minlength=len(self)))
+
+    @cached_property
+    def laplacian(self) -> csr_array:
+        """K = Σ DᵀD per Cartesian component, (n, n): vᵀKv = ‖Dv‖²."""
+        i, j = self.bonds.T
+        ones = np.ones(len(i))
+        rows = np.concatenate([i, j, i, j])
+        columns = np.concatenate([i, j, j, i])
+        values = np.concatenate([ones, ones, -ones, -ones])
+        return csr_array((values, (rows, columns)), shape=(len(self), len(self)))
+
+    @cached_property
+    def laplacian_circulant(self) -> Circulant:
+        """K as a circulant operator, so that dual norms cost one Fourier transform."""
+        columns = self.laplacian[:, : self.unit_sites].toarray()
+        generator = columns.T.reshape(self.unit_sites, 1, *self.repeats, self.unit_sites, 1)
+        return Circulant(generator)
+
+    def dual_norm(self, force: np.ndarray) -> float:
+        """‖f‖_{U*} = (fᵀ K⁺ f)^½ of a force field (n, 3), eV/Å: the exact norm of paper (3.10)."""
+        total = 0.0
+        for component in range(3):
+            f = force[:, component : component + 1]
+            f = f - f.mean()
+            total += float((f * self.laplacian_circulant.solve(f)).sum())
+        return float(np.sqrt(max(total, 0.0)))
+
+
+class Circulant:
+    """A linear operator of the perfect crystal, inverted exactly by the fast Fourier transform.
+
+    `generator` (sites, d, n1, n2, n3, sites, d): the response of every atom to a unit displacement of each site of the
+    first unit in each of d directions. Translations, which the operator does not see, are left at zero mean.
+    """
+
+    def __init__(self, generator: np.ndarray) -> None:
+        self.sites, self.components = generator.shape[:2]
+        self.repeats = generator.shape[2:5]
+        spectrum = np.fft.rfftn(generator, axes=(4, 3, 2)[::-1])
+        size = self.sites * self.components
+        blocks = np.moveaxis(spectrum.reshape(size, *spectrum.shape[2:5], size), 0, -1)
+        blocks = (blocks + np.conj(np.swapaxes(blocks, -1, -2))) / 2
+        zero = blocks[0, 0, 0].real.copy()
+        blocks[0, 0, 0] = np.eye(size)
+        self.inverse = np.linalg.inv(blocks)
+        self.lowest = float(np.linalg.eigvalsh(blocks).min())
+        self.inverse[0, 0, 0] = np.linalg.pinv(zero, rcond=1e-6, hermitian=True)
+
+    def solve(self, force: np.ndarray) -> np.ndarray:
+        """Displacement (n, d) with zero mean whose force under the operator is `force` (n, d)."""
+        shape = (*self.repeats, self.sites * self.components)
+        transformed = np.fft.rfftn(force.reshape(shape), axes=(0, 1, 2))
+        solved = np.einsum("...ab,...b->...a", self.inverse, transformed)
+        return np.fft.irfftn(solved, s=self.repeats, axes=(0, 1, 2)).reshape(force.shape)
+
+
+def crystal_metric(cell: Cell, calculator: Calculator, step: float = 1e-3) -> Circulant:
+    """Hessian of the perfect crystal in this cell, as a circulant operator: the metric of every relaxation.
+
+    Central differences of the forces for each site of one unit. Raises `ImpossibleCell` when it is not positive: the
+    perfect crystal is then unstable with this potential.
+    """
+    atoms = cell.perfect_atoms()
+    atoms.calc = calculator
+    generator = np.empty((cell.unit_sites, 3, len(cell), 3))
+    for site, axis in product(range(cell.unit_sites), range(3)):
+        responses = []
+        for sign in (1, -1):
+            atoms.positions[site, axis] += sign * step
+            responses.append(atoms.get_forces())
+            atoms.positions[site, axis] -= sign * step
+        generator[site, axis] = (responses[1] - responses[0]) / (2 * step)
+    metric = Circulant(
+        generator.reshape(cell.unit_sites, 3, *cell.repeats, cell.unit_sites, 3)
+    )
+    if metric.lowest <= 0:
+        raise ImpossibleCell(
+            f"the perfect crystal is unstable: its Hessian has the eigenvalue {metric.lowest:.2e} eV/Å^2"
+        )
+    return metric
+
+
+def _unit_sites(crystal: Crystal, dislocation: Dislocation) -> tuple[np.ndarray, np.ndarray]:
+    """Sites of the frame's unit cell, (s, 3) in the frame and Å, and the crystal's basis index of each, (s,)."""
+    frame, lengths = dislocation.frame, dislocation.lengths * crystal.a0
+    span = range(-4, 5)
+    shifts = np.array(list(product(span, repeat=3))) @ crystal.vectors
+    positions, index = [], []
+    for basis, base in enumerate(crystal.basis):
+        fraction = ((shifts + base) @ frame.T) / lengths
+        inside = ((fraction > -1e-6) & (fraction < 1 - 1e-6)).all(axis=1)
+        positions.append(fraction[inside] * lengths)
+        index += [basis] * int(inside.sum())
+    found = np.vstack(positions)
+    expected = np.prod(lengths) / crystal.volume * len(crystal.basis)
+    if abs(len(found) - expected) > 1e-6:
+        raise ImpossibleCell(
+            f"the frame {dislocation.periods} is no unit cell of the lattice: {len(found)} sites, {expected:.3f} expected"
+        )
+    return found, np.array(index)
+
+
+def repeats_for(width: float, dislocation: Dislocation) -> tuple[int, int, int]:
+    """Whole repeats of the unit cell for a square cell of `width` in a0, one line period thick."""
+    n1, n2 = (max(1, round(width / length)) for length in dislocation.lengths[:2])
+    return n1, n2, 1
+
+
+def build_cell(
+    crystal: Crystal,
+    dislocation: Dislocation,
+    solution: Stroh,
+    arrangement: str,
+    repeats: tuple[int, int, int],
+    sites: tuple[Site, Site],
+) -> Cell:
+    """Cell of `repeats` units with the dislocations of `arrangement` at core `sites`, displaced by the elastic field.
+
+    Raises `ImpossibleCell` when a core lies on an atomic column or two cores coincide.
+    """
+    unit, basis_index = _unit_sites(crystal, dislocation)
+    lengths = dislocation.lengths * crystal.a0
+    grid = np.array(list(product(*(range(n) for n in repeats)))) * lengths
+    reference = (grid[:, None] + unit[None]).reshape(-1, 3)
+    size = lengths * repeats
+    positions, signs = catalogue.arrange(arrangement, repeats[:2], sites)
+    cores = positions * lengths[:2]
+    burgers = signs[:, None] * dislocation.burgers_frame * crystal.a0
+    if len(np.unique(np.round(cores, 6), axis=0)) < len(cores):
+        raise ImpossibleCell(f"two of the cores of the {arrangement} coincide in {repeats[0]} x {repeats[1]} repeats")
+    for core in cores:
+        away = reference[:, :2] - core
+        away -= size[:2] * np.rint(away / size[:2])
+        nearest = float(np.linalg.norm(away, axis=1).min())
+        if nearest < 0.05 * crystal.a0:
+            raise ImpossibleCell(
+                f"a core at {core.round(3)} Å lies {nearest:.3f} Å from an atomic column: atoms would coincide; "
+                "choose another core site"
+            )
+    displacement, tilt = periodic_displacement(
+        solution, reference[:, :2], cores, burgers, (float(size[0]), float(size[1]))
+    )
+    vectors = np.diag(size)
+    tilted = vectors.copy()
+    tilted[1] += tilt
+    return Cell(
+        reference=reference,
+        predictor=displacement,
+        vectors_perfect=vectors,
+        vectors=tilted,
+        numbers=np.tile(crystal.numbers[basis_index], len(grid)),
+        sublattice=np.tile(basis_index, len(grid)),
+        repeats=repeats,
+        unit_sites=len(unit),
+        cores=cores,
+        burgers=burgers,
+        lattice_vectors=crystal.vectors @ dislocation.frame.T,
+        a0=crystal.a0,
+    )
+
+
+def _voronoi_bonds(cell: Cell) -> np.ndarray:
+    """Neighbours that share at least a vertex of a Voronoi cell (paper, A.2), for every atom of the cell."""
+    unit = cell.reference[: cell.unit_sites]
+    period = np.diag(cell.vectors_perfect) / cell.repeats
+    reach = 2.5 * cell.a0
+    span = [range(-int(np.ceil(reach / p)) - 1, int(np.ceil(reach / p)) + 2) for p in period]
+    shifts = np.array(list(product(*span)))
+    cloud = (unit[None] + (shifts * period)[:, None]).reshape(-1, 3)
+    owner = [(tuple(shift), site) for shift in shifts for site in range(cell.unit_sites)]
+    near_unit = (np.abs(cloud[:, None] - unit[None]).max(axis=2) < reach).any(axis=1)
+    chosen = np.flatnonzero(near_unit)
+    points = cloud[chosen]
+    diagram = Voronoi(points)
+    pairs = []
+    for site in range(cell.unit_sites):
+        home = int(np.flatnonzero(np.linalg.norm(points - unit[site], axis=1) < 1e-9)[0])
+        corners = diagram.vertices[[v for v in diagram.regions[diagram.point_region[home]] if v >= 0]]
+        touching = set()
+        for corner in corners:
+            distance = np.linalg.norm(points - corner, axis=1)
+            touching |= set(np.flatnonzero(distance < distance[home] + 1e-6 * cell.a0))
+        pairs += [(site, *owner[chosen[m]]) for m in touching - {home}]
+    index = np.arange(len(cell)).reshape(*cell.repeats, cell.unit_sites)
+    bonds = []
+    for site, shift, other in pairs:
+        there = np.roll(index[..., other], [-s for s in shift], axis=(0, 1, 2))
+        bonds.append(np.stack([index[..., site].ravel(), there.ravel()], axis=1))
+    return np.concatenate(bonds)

@@ -1,0 +1,206 @@
+"""The catalogue of dislocations: frames, Burgers vectors, core sites, arrangements; and Burgers circuits.
+
+All crystallography is data in cubic axes and units of a0. A core site is given in fractions of the unit cell
+(e1, e2) of the frame, separately for +b and -b, because the two signs need not like the same site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import Delaunay
+
+Site = tuple[float, float]
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Dislocation:
+    """A straight dislocation: periods of the frame's unit cell along e1, e2, e3 (line), Burgers vector, core sites."""
+
+    periods: tuple[Triple, Triple, Triple]
+    burgers: Triple
+    sites: Mapping[str, tuple[Site, Site]]
+    comment: str
+
+    @property
+    def frame(self) -> np.ndarray:
+        """Orthonormal rows e1, e2, e3 in cubic axes, (3, 3)."""
+        rows = np.array(self.periods)
+        return rows / np.linalg.norm(rows, axis=1)[:, None]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Lengths of the periods in a0, (3,)."""
+        return np.linalg.norm(np.array(self.periods), axis=1)
+
+    @property
+    def burgers_frame(self) -> np.ndarray:
+        """Burgers vector in the frame, (3,), a0; its component along e2 is zero."""
+        return self.frame @ np.array(self.burgers)
+
+
+# Cores of bcc screws sit in the centres of triangles of three [111] columns. Seen along +[111], the columns of one
+# kind of triangle climb with the sense of b and the others against it: the easy core of one sign is the hard core of
+# the other.
+_UP, _DOWN = (1 / 6, 1 / 6), (1 / 3, 1 / 3)
+
+CATALOGUE: dict[tuple[str, str], Dislocation] = {
+    ("bcc", "screw"): Dislocation(
+        periods=((1, 1, -2), (-1, 1, 0), (0.5, 0.5, 0.5)),
+        burgers=(0.5, 0.5, 0.5),
+        sites={"easy": (_UP, _DOWN), "hard": (_DOWN, _UP)},
+        comment="half <111> screw",
+    ),
+}
+
+
+def catalogue_entry(lattice: str, kind: str) -> Dislocation:
+    """The dislocation of `kind` in `lattice`; raises `KeyError` with the known ones."""
+    if (lattice, kind) not in CATALOGUE:
+        known = ", ".join(f"{k} in {latt}" for latt, k in CATALOGUE)
+        raise KeyError(f"no {kind} dislocation in {lattice}; known: {known}")
+    return CATALOGUE[lattice, kind]
+
+
+# Positions of the cores as fractions of the cell, and the sign of each: rows of cores at one height sum to zero.
+ARRANGEMENTS: dict[str, tuple[tuple[float, float, int], ...]] = {
+    "quadrupole": ((0.25, 0.25, +1), (0.75, 0.25, -1), (0.25, 0.75, -1), (0.75, 0.75, +1)),
+    "dipole": ((0.25, 0.5, +1), (0.75, 0.5, -1)),
+}
+
+
+def arrange(
+    arrangement: str, repeats: tuple[int, int], sites: tuple[Site, Site]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Core positions (m, 2) in units of the frame's unit cell, snapped to core sites, and signs (m,)."""
+    positions, signs = [], []
+    for f1, f2, sign in ARRANGEMENTS[arrangement]:
+        site = np.array(sites[0 if sign > 0 else 1])
+        wanted = np.array([f1, f2]) * repeats
+        positions.append(np.floor(wanted) + site)
+        signs.append(sign)
+    return np.array(positions), np.array(signs)
+
+
+# --- Burgers circuits ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Circuits:
+    """Elementary circuits: a periodic triangulation of the atomic columns of one sublattice, seen along the line.
+
+    `triangles` (t, 3) atom indices; `offsets` (t, 3, 3): position of each edge's bond in the perfect crystal, Å;
+    `centres` (t, 2), Å.
+    """
+
+    triangles: np.ndarray
+    bonds: np.ndarray
+    centres: np.ndarray
+    lattice_vectors: np.ndarray
+    size: np.ndarray
+
+    def burgers(self, displacement: np.ndarray) -> np.ndarray:
+        """Burgers vector enclosed by every triangle, (t, 3), Å, for the displacement (n, 3) of all atoms.
+
+        Each difference of displacement along a bond is reduced to its smallest lattice-equivalent value; what the
+        three of them do not close by is the Burgers vector. It is a lattice vector, or zero, by construction.
+        """
+        corners = displacement[self.triangles]
+        steps = np.roll(corners, -1, axis=1) - corners
+        inverse = np.linalg.inv(self.lattice_vectors)
+        near = np.rint(steps @ inverse)
+        candidates = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), -1).reshape(-1, 3)
+        trial = steps[..., None, :] - (near[..., None, :] + candidates) @ self.lattice_vectors
+        best = np.take_along_axis(
+            trial, (trial**2).sum(-1).argmin(-1)[..., None, None], axis=-2
+        ).squeeze(-2)
+        # counter-clockwise from just below the cut to just above it: u grows by [[u]] = b
+        return best.sum(axis=1)
+
+
+def elementary_circuits(reference: np.ndarray, size: np.ndarray, lattice_vectors: np.ndarray) -> Circuits:
+    """Triangulate the columns of `reference` (n, 3; one sublattice) in a periodic cell of `size` (2,), Å."""
+    plane = reference[:, :2]
+    shifts = np.array([(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)], dtype=float)
+    margin = 0.25 if len(plane) > 60 else 1.0
+    images, owner = [], []
+    for shift in shifts:
+        moved = plane + shift * size
+        fraction = moved / size
+        inside = ((fraction > -margin) & (fraction < 1 + margin)).all(axis=1)
+        images.append(moved[inside])
+        owner.append(np.flatnonzero(inside))
+    points, atoms = np.vstack(images), np.concatenate(owner)
+    # columns on a regular grid are degenerate for Delaunay: a fixed tiny shear breaks the ties periodically
+    sheared = points @ np.array([[1.0, 1e-4], [2e-4, 1.0]])
+    simplices = Delaunay(sheared).simplices
+    centres = points[simplices].mean(axis=1)
+    inside = ((centres >= -1e-9) & (centres < size - 1e-9)).all(axis=1)
+    simplices, centres = simplices[inside], centres[inside]
+    a, b, c = (points[simplices[:, k]] for k in range(3))
+    clockwise = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0] < 0
+    simplices[clockwise] = simplices[clockwise][:, ::-1]
+    corners = points[simplices]
+    return Circuits(
+        atoms[simplices], np.roll(corners, -1, axis=1) - corners, centres, lattice_vectors, size
+    )
+
+
+@dataclass(frozen=True)
+class FoundCore:
+    """A place where elementary circuits do not close: position (2,), Å, and Burgers vector (3,), Å."""
+
+    position: np.ndarray
+    burgers: np.ndarray
+
+
+def find_cores(circuits: Circuits, displacement: np.ndarray, radius: float) -> list[FoundCore]:
+    """Cores in the displacement field (n, 3): open circuits within `radius` of each other are one core."""
+    density = circuits.burgers(displacement)
+    open_ = np.flatnonzero((np.abs(density) > 1e-6).any(axis=1))
+    cores: list[FoundCore] = []
+    left = list(open_)
+    while left:
+        group = [left.pop(0)]
+        for member in group:
+            away = _periodic(circuits.centres[left] - circuits.centres[member], circuits.size)
+            close = np.linalg.norm(away, axis=1) < radius
+            group += [left[i] for i in np.flatnonzero(close)]
+            left = [left[i] for i in np.flatnonzero(~close)]
+        away = _periodic(circuits.centres[group] - circuits.centres[group[0]], circuits.size)
+        position = (circuits.centres[group[0]] + away.mean(axis=0)) % circuits.size
+        burgers = density[group].sum(axis=0)
+        if np.abs(burgers).max() > 1e-6:  # a closed pair is noise of a wide core, not a dislocation
+            cores.append(FoundCore(position, burgers))
+    return cores
+
+
+def _periodic(difference: np.ndarray, size: np.ndarray) -> np.ndarray:
+    return difference - size * np.rint(difference / size)
+
+
+def match_cores(
+    found: list[FoundCore], positions: np.ndarray, burgers: np.ndarray, size: np.ndarray
+) -> tuple[str, np.ndarray]:
+    """Compare `found` cores with the intended `positions` (m, 2) and `burgers` (m, 3).
+
+    Returns ("kept", shifts (m, 2)), ("annihilated", ...) when Burgers vectors have disappeared, or ("moved", ...) when
+    the Burgers vectors are all there but not one core at each intended place.
+    """
+    shifts = np.full_like(positions, np.nan)
+    left = list(found)
+    for index, (position, b) in enumerate(zip(positions, burgers, strict=True)):
+        same = [core for core in left if np.abs(core.burgers - b).max() < 1e-3 * np.abs(b).max() + 1e-6]
+        if same:
+            away = np.array([_periodic(core.position - position, size) for core in same])
+            nearest = int(np.linalg.norm(away, axis=1).argmin())
+            shifts[index] = away[nearest]
+            left = [core for core in left if core is not same[nearest]]
+    if not np.isnan(shifts).any() and not left:
+        return "kept", shifts
+    content = sum(np.abs(core.burgers).sum() for core in found)
+    intended = np.abs(burgers).sum()
+    return ("moved" if content > intended - 1e-3 else "annihilated"), shifts

@@ -1,0 +1,122 @@
+"""Linear elasticity of straight dislocations: Stroh's sextic solution and the doubly periodic field in closed form.
+
+Frame: line along e3, glide-plane normal e2. A single dislocation has u(x) = Re Σ_α A_α (L_α·b)/(πi) ln(x1 + p_α x2).
+For a rectangular cell c1 x c2 the logarithm becomes ln θ1(π (z - z_core)/c1 | p_α c2/c1), which converges like a
+Gaussian: no image sums and no conditional convergence. Sign: u(x2 -> core⁺) - u(x2 -> core⁻) = b for x1 < core.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+class DegenerateElasticity(ValueError):
+    """The elastic tensor is (too nearly) isotropic for Stroh's eigenvectors, or not positive definite."""
+
+
+@dataclass(frozen=True)
+class Stroh:
+    """Stroh eigenpairs with Im p > 0, normalised 2 A_α·L_α = 1: p (3,), A and L (3, 3) with columns α."""
+
+    p: np.ndarray
+    A: np.ndarray
+    L: np.ndarray
+
+
+def rotate(tensor: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    """Components of a fourth-order `tensor` (crystal axes) in the orthonormal `frame` (rows e1, e2, e3)."""
+    return np.einsum("ia,jb,kc,ld,abcd->ijkl", frame, frame, frame, frame, tensor, optimize=True)
+
+
+def stroh(c: np.ndarray) -> Stroh:
+    """Solve the sextic eigenproblem for the elastic tensor `c`, (3, 3, 3, 3), in the dislocation frame.
+
+    Raises `DegenerateElasticity` when `c` is not positive definite in the plane or the eigenvectors are defective.
+    """
+    q, r, t = c[:, 0, :, 0], c[:, 0, :, 1], c[:, 1, :, 1]
+    if min(np.linalg.eigvalsh(q).min(), np.linalg.eigvalsh(t).min()) <= 0:
+        raise DegenerateElasticity("the elastic tensor is not positive definite: the crystal is unstable")
+    inverse = np.linalg.inv(t)
+    n1, n2, n3 = -inverse @ r.T, inverse, r @ inverse @ r.T - q
+    values, vectors = np.linalg.eig(np.block([[n1, n2], [n3, n1.T]]))
+    keep = values.imag > 0
+    if keep.sum() != 3:
+        raise DegenerateElasticity(f"{keep.sum()} instead of 3 Stroh eigenvalues have Im p > 0")
+    p, a, el = values[keep], vectors[:3, keep], vectors[3:, keep]
+    scale = np.sqrt(2 * (a * el).sum(axis=0))
+    a, el = a / scale, el / scale
+    # completeness, 2 Re Σ A⊗L = I, fails exactly when eigenvectors coincide (isotropic solids)
+    defect = np.abs(2 * (a @ el.T).real - np.eye(3)).max()
+    if not defect < 1e-6:
+        raise DegenerateElasticity(
+            f"Stroh's eigenvectors are defective (2 Re Σ A⊗L differs from I by {defect:.1e}): the elastic tensor is "
+            "isotropic; change one constant by 1e-4 of itself"
+        )
+    return Stroh(p, a, el)
+
+
+def _log_theta(v: np.ndarray, tau: complex) -> np.ndarray:
+    """ln θ1(v | tau) up to a constant, with the branch cut on Im v = 0, Re v < 0 (the glide plane)."""
+    upper = v.imag >= 0
+    sign = np.where(upper, 1, -1)
+    w = np.exp(2j * sign * v)  # |w| <= 1
+    result = sign * (0.5j * np.pi - 1j * v) + np.log1p(-w)
+    q2 = np.exp(2j * np.pi * tau)
+    power = q2
+    while abs(power) * np.exp(2 * np.abs(v.imag).max()) > 1e-17:
+        result += np.log1p(-power * w) + np.log1p(-power / w)
+        power *= q2
+    return result
+
+
+def periodic_displacement(
+    solution: Stroh, points: np.ndarray, cores: np.ndarray, burgers: np.ndarray, size: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Displacement of a doubly periodic array of dislocations at mean stress zero, and the tilt of the cell.
+
+    `points` (n, 2) inside one cell of `size` (c1, c2), `cores` (m, 2), `burgers` (m, 3); Å. Returns the displacement
+    (n, 3) and the change (3,) of the second cell vector, Σ b x1/c1: the plastic strain of the cuts.
+    Raises `ValueError` when the Burgers vectors do not sum to zero.
+    """
+    if np.abs(burgers.sum(axis=0)).max() > 1e-8 * np.abs(burgers).max():
+        raise ValueError(f"the Burgers vectors of a periodic cell must sum to zero, not {burgers.sum(axis=0)}")
+    c1, c2 = size
+    displacement = np.zeros((len(points), 3))
+    period2 = np.zeros(3)
+    for p, a, el in zip(solution.p, solution.A.T, solution.L.T, strict=True):
+        z = points[:, 0] + p * points[:, 1]
+        for core, b in zip(cores, burgers, strict=True):
+            z_core = core[0] + p * core[1]
+            amplitude = a * (el @ b) / (1j * np.pi)
+            log_theta = _log_theta(np.pi * (z - z_core) / c1, p * c2 / c1)
+            displacement += np.real(log_theta[:, None] * amplitude)
+            # ln θ1 grows by -2i v over one period of tau, up to constants that cancel with Σ b = 0
+            period2 += np.real(amplitude * 2j * np.pi * z_core / c1)
+    tilt = cores[:, 0] @ burgers / c1
+    return displacement + points[:, 1:2] / c2 * (tilt - period2), tilt
+
+
+def isotropic_screw(points: np.ndarray, b: float) -> np.ndarray:
+    """u3 (n,) of a screw at the origin in an isotropic solid, b/2π times the angle from the cut x1 < 0; an oracle."""
+    angle = np.arctan2(points[:, 1], points[:, 0])
+    return b * angle / (2 * np.pi)
+
+
+def energy_factor(solution: Stroh, b: np.ndarray) -> float:
+    """Prelogarithmic energy factor K with W = K ln(R/r) per unit length, eV/Å (Stroh; Ting 1996, eq. 8.3-12)."""
+    barnett = -2 * (solution.L @ solution.L.T).imag  # H with W = b·H b/(4π) ln(R/r)
+    return float(abs(b @ barnett @ b) / (4 * np.pi))
+
+
+def strain_factor(solution: Stroh, b: np.ndarray) -> float:
+    """κ² with ∫_{r<|x|<R} |∇u|² = κ² ln(R/r) for a single dislocation, Å² (∇u is κ-homogeneous of degree -1)."""
+    angle = np.linspace(0, 2 * np.pi, 720, endpoint=False)
+    x1, x2 = np.cos(angle), np.sin(angle)
+    gradient = np.zeros((2, 3, len(angle)))
+    for p, a, el in zip(solution.p, solution.A.T, solution.L.T, strict=True):
+        derivative = (el @ b) / (1j * np.pi) / (x1 + p * x2)
+        gradient[0] += np.real(a[:, None] * derivative)
+        gradient[1] += np.real(a[:, None] * p * derivative)
+    return float((gradient**2).sum(axis=(0, 1)).mean() * 2 * np.pi)

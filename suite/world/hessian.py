@@ -1,0 +1,185 @@
+"""The Hessian at an equilibrium: sparse, by coloured force differences; its factor, and the stability constant c0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import numpy as np
+from ase.calculators.calculator import Calculator
+from scipy.sparse import coo_array, csr_array
+from scipy.spatial import cKDTree
+
+from suite.world.cell import Cell
+
+
+def interaction_range(cell: Cell, calculator: Calculator, threshold: float = 1e-4, step: float = 1e-3) -> float:
+    """Distance in the plane beyond which the force response to one displaced atom is below `threshold` of its largest.
+
+    Measured in the perfect crystal, because a calculator need not tell, and because the tail of a long potential
+    would only fill the factor: the Hessian serves as a metric and for linear response.
+    """
+    atoms = cell.perfect_atoms()
+    atoms.calc = calculator
+    size = np.diag(cell.vectors_perfect)[:2]
+    reach = 0.0
+    for axis in range(3):
+        atoms.positions[0, axis] += step
+        plus = atoms.get_forces()
+        atoms.positions[0, axis] -= 2 * step
+        response = np.abs(plus - atoms.get_forces()).max(axis=1)
+        atoms.positions[0, axis] += step
+        away = cell.reference[:, :2] - cell.reference[0, :2]
+        away -= size * np.rint(away / size)
+        distance = np.linalg.norm(away, axis=1)
+        reach = max(reach, float(distance[response > threshold * response.max()].max()))
+    return reach + 0.3  # atoms near a core are closer than in the perfect crystal
+
+
+def _colours(positions: np.ndarray, size: np.ndarray, separation: float) -> np.ndarray:
+    """Greedy colouring: points (n, 2) in a periodic cell closer than `separation` get different colours, (n,)."""
+    tree = cKDTree(positions % size, boxsize=size)
+    neighbours = tree.query_ball_tree(tree, min(separation, float(size.min()) / 2 - 1e-6))
+    if separation > size.min() / 2:
+        return np.arange(len(positions))
+    colours = np.full(len(positions), -1)
+    for index in range(len(positions)):
+        used = set(colours[neighbours[index]])
+        colour = 0
+        while colour in used:
+            colour += 1
+        colours[index] = colour
+    return colours
+
+
+def hessian(
+    cell: Cell,
+    calculator: Calculator,
+    displacement: np.ndarray,
+    step: float = 1e-3,
+    progress: Callable[[int, int], None] | None = None,
+) -> csr_array:
+    """Hessian (3n, 3n), eV/Å^2, of a quasi-two-dimensional cell at `displacement` (n, 3).
+
+    Atoms further apart than twice the interaction range are displaced together, so that the number of force calls
+    does not grow with the cell. Symmetric, with zero row sums (translations cost nothing), by construction.
+    """
+    size = np.diag(cell.vectors_perfect)[:2]
+    reach = interaction_range(cell, calculator)
+    plane = cell.reference[:, :2] % size
+    colours = _colours(plane, size, 2 * reach)
+    tree = cKDTree(plane, boxsize=size)
+    atoms = cell.atoms(displacement)
+    atoms.calc = calculator
+    rows, columns, values = [], [], []
+    count = int(colours.max()) + 1
+    for colour in range(count):
+        members = np.flatnonzero(colours == colour)
+        if len(members) == 1:
+            owner = np.full(len(cell), members[0])
+            near = np.arange(len(cell))
+            if reach < size.min() / 2:
+                near = np.array(tree.query_ball_point(plane[members[0]], reach))
+        else:
+            distance, nearest = cKDTree(plane[members], boxsize=size).query(plane)
+            owner = members[nearest]
+            near = np.flatnonzero(distance < reach)
+        for axis in range(3):
+            atoms.positions[members, axis] += step
+            plus = atoms.get_forces()
+            atoms.positions[members, axis] -= 2 * step
+            minus = atoms.get_forces()
+            atoms.positions[members, axis] += step
+            block = (minus[near] - plus[near]) / (2 * step)
+            rows.append((3 * near[:, None] + np.arange(3)).ravel())
+            columns.append(np.repeat(3 * owner[near] + axis, 3))
+            values.append(block.ravel())
+        if progress:
+            progress(colour + 1, count)
+    n = 3 * len(cell)
+    matrix = coo_array(
+        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(n, n)
+    ).tocsr()
+    matrix = ((matrix + matrix.T) / 2).tocsr()
+    return _with_zero_row_sums(matrix)
+
+
+def _with_zero_row_sums(matrix: csr_array) -> csr_array:
+    """Correct the 3 x 3 diagonal blocks so that a translation has no force."""
+    n = matrix.shape[0] // 3
+    rows, columns, values = [], [], []
+    for a, b in product(range(3), repeat=2):
+        unit = np.zeros(3 * n)
+        unit[b::3] = 1
+        excess = (matrix @ unit)[a::3]
+        rows.append(3 * np.arange(n) + a)
+        columns.append(3 * np.arange(n) + b)
+        values.append(-excess)
+    correction = coo_array(
+        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=matrix.shape
+    )
+    corrected = (matrix + correction).tocsr()
+    return ((corrected + corrected.T) / 2).tocsr()
+
+
+class Factor:
+    """Factorised Hessian (3n, 3n) of a stable equilibrium; `solve` maps a force (n, 3) to a displacement (n, 3).
+
+    The first atom is held, which removes the three translations exactly. Raises `Unfactorisable` on a singular matrix.
+    """
+
+    def __init__(self, matrix: csr_array) -> None:
+        from scipy.sparse.linalg import splu
+
+        try:
+            # symmetric mode keeps the fill of a Cholesky factor
+            self._factor = splu(
+                matrix[3:, 3:].tocsc(),
+                permc_spec="MMD_AT_PLUS_A",
+                diag_pivot_thresh=0.0,
+                options={"SymmetricMode": True},
+            )
+        except RuntimeError as error:
+            raise Unfactorisable(f"the Hessian is singular: {error}") from error
+
+    def solve(self, force: np.ndarray) -> np.ndarray:
+        """H⁻¹ f with zero mean, for a force field (n, 3)."""
+        solved = np.zeros(force.size)
+        solved[3:] = self._factor.solve(force.ravel()[3:])
+        result = solved.reshape(force.shape)
+        return result - result.mean(axis=0)
+
+
+class Unfactorisable(RuntimeError):
+    """A Hessian without a factor."""
+
+
+def stability_constant(cell: Cell, matrix: csr_array, factor: Factor) -> float:
+    """c0: the smallest λ of H v = λ K v with K = Σ DᵀD, eV/Å^2; paper, Assumption 2.1. Negative at a saddle point.
+
+    By Lanczos on K v = (1/λ) H v when H is positive, which the inertia of a few shifts decides.
+    """
+    from scipy.sparse import eye_array, kron
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    stencil = kron(cell.laplacian, eye_array(3), format="csr")[3:, 3:]
+    held = matrix[3:, 3:]
+    n = held.shape[0]
+    inverse = LinearOperator((n, n), matvec=factor._factor.solve, dtype=float)
+    # H⁻¹ K in the inner product of K has the eigenvalues 1/λ; both ends, because a negative λ is the one to find
+    from scipy.sparse.linalg import splu
+
+    k_factor = splu(
+        stencil.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+    )
+    k_inverse = LinearOperator((n, n), matvec=k_factor.solve, dtype=float)
+    product_ = LinearOperator(
+        (n, n), matvec=lambda v: stencil @ factor._factor.solve(stencil @ v), dtype=float
+    )
+    del inverse, held
+    start = np.random.default_rng(0).standard_normal(n)
+    ends = eigsh(
+        product_, k=2, M=stencil, Minv=k_inverse, which="BE", v0=start, tol=1e-6, return_eigenvectors=False
+    )
+    low, high = float(ends.min()), float(ends.max())
+    return 1 / low if low < 0 else 1 / high

@@ -1,0 +1,172 @@
+"""Equilibria: preconditioned limited-memory BFGS on forces, with outcomes as data.
+
+No line search: energies of tabulated potentials are only piecewise smooth, so that Armijo tests fail near the end.
+The metric carries the long waves that make dislocations slow for plain optimisers: the circulant Hessian of the
+perfect crystal to begin with, the factorised Hessian at a known equilibrium where there is one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from ase.calculators.calculator import Calculator
+
+from suite.world.cell import Cell
+from suite.world.dislocation import find_cores, match_cores
+
+Metric = Callable[[np.ndarray], np.ndarray]  # force (n, 3) -> displacement (n, 3)
+
+
+class Status(Enum):
+    """How a relaxation ended; the value is a sentence, `remedy` says what to do."""
+
+    CONVERGED = "forces are below the tolerance and every core is where it was put"
+    MAX_STEPS = "the forces are still above the tolerance after the last allowed step"
+    ANNIHILATED = "dislocations of opposite sign have met and disappeared"
+    MOVED = "a core has left the place where it was put"
+    NONFINITE = "the potential returned energies or forces that are not finite"
+
+    @property
+    def remedy(self) -> str:
+        return {
+            Status.CONVERGED: "",
+            Status.MAX_STEPS: "raise max_steps, loosen force_tolerance, or try another core site",
+            Status.ANNIHILATED: "enlarge the cell (training.size or simulation.size) so that the dipole is stable",
+            Status.MOVED: "choose another core site, or enlarge the cell",
+            Status.NONFINITE: "fit on larger amplitudes or more configurations: the model left its training range",
+        }[self]
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """Result of `relax`: displacement (n, 3) from the perfect crystal, Å; energy eV; forces (n, 3) eV/Å.
+
+    `history` (calls,) holds the largest force component after each force call; `shifts` (m, 2) how far each core moved.
+    """
+
+    status: Status
+    displacement: np.ndarray
+    energy: float
+    forces: np.ndarray
+    history: np.ndarray
+    shifts: np.ndarray
+
+    @property
+    def calls(self) -> int:
+        return len(self.history)
+
+    def calls_to(self, tolerance: float) -> int | None:
+        """Number of force calls until the largest force first fell below `tolerance`, None when it never did."""
+        below = np.flatnonzero(self.history < tolerance)
+        return int(below[0]) + 1 if len(below) else None
+
+
+class FailedRelaxation(RuntimeError):
+    """A relaxation whose outcome cannot be used; carries it as `relaxation`."""
+
+    def __init__(self, what: str, relaxation: Relaxation) -> None:
+        status = relaxation.status
+        super().__init__(
+            f"{what}: {status.name.lower()}: {status.value} (largest force {relaxation.history[-1]:.1e} eV/Å after "
+            f"{relaxation.calls} force calls). Remedy: {status.remedy}"
+        )
+        self.what, self.relaxation = what, relaxation
+
+
+def relax(
+    cell: Cell,
+    calculator: Calculator,
+    metric: Metric,
+    start: np.ndarray,
+    tolerance: float = 1e-4,
+    max_calls: int = 300,
+    memory: int = 30,
+    longest_step: float = 0.15,
+    core_radius: float | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> Relaxation:
+    """Relax `cell` from the displacement `start` (n, 3) until the largest force component is below `tolerance`, eV/Å.
+
+    The cell is fixed. Steps are unit L-BFGS steps in `metric`, shortened so that no atom moves more than
+    `longest_step` Å. Afterwards Burgers circuits decide whether the dislocations are still there: within `core_radius`
+    (default 0.8 a0) of the intended place.
+    """
+    atoms = cell.atoms(start)
+    atoms.calc = calculator
+
+    def forces_at(u: np.ndarray) -> np.ndarray | None:
+        atoms.positions[:] = cell.reference + u
+        found = atoms.get_forces()
+        return found if np.isfinite(found).all() else None
+
+    u = start.copy()
+    f = forces_at(u)
+    pairs: deque[tuple[np.ndarray, np.ndarray, float]] = deque(maxlen=memory)
+    history: list[float] = []
+    status = Status.MAX_STEPS
+    best: tuple[float, np.ndarray, np.ndarray] | None = None
+    while True:
+        if f is None:
+            status = Status.NONFINITE
+            break
+        largest = float(np.abs(f).max())
+        history.append(largest)
+        if best is None or largest < best[0]:
+            best = (largest, u.copy(), f)
+        if progress:
+            progress(len(history), largest)
+        if largest < tolerance:
+            status = Status.CONVERGED
+            break
+        if len(history) >= max_calls:
+            break
+        step = _two_loop(f, pairs, metric)
+        if (step * f).sum() <= 0:  # memory from another valley: forget it
+            pairs.clear()
+            step = metric(f)
+        length = float(np.sqrt((step**2).sum(axis=1).max()))
+        step *= min(1.0, longest_step / length)
+        u_new = u + step
+        f_new = forces_at(u_new)
+        if f_new is not None:
+            change = f - f_new
+            curvature = float((step * change).sum())
+            if curvature > 1e-12 * np.linalg.norm(step) * np.linalg.norm(change):
+                pairs.append((step, change, 1.0 / curvature))
+        u, f = u_new, f_new
+    if best is None:
+        nothing = np.full_like(start, np.nan)
+        missing = np.full_like(cell.cores, np.nan)
+        return Relaxation(status, start, np.nan, nothing, np.array([np.inf]), missing)
+    _, u, f = best
+    atoms.positions[:] = cell.reference + u
+    energy = float(atoms.get_potential_energy())
+    found = find_cores(cell.circuits, u, 0.8 * cell.a0)
+    verdict, shifts = match_cores(found, cell.cores, cell.burgers, np.diag(cell.vectors_perfect)[:2])
+    allowed = 0.8 * cell.a0 if core_radius is None else core_radius
+    if status is not Status.NONFINITE:
+        if verdict == "annihilated":
+            status = Status.ANNIHILATED
+        elif verdict == "moved" or np.linalg.norm(shifts, axis=1).max() > allowed:
+            status = Status.MOVED
+    return Relaxation(status, u, energy, f, np.array(history), shifts)
+
+
+def _two_loop(
+    f: np.ndarray, pairs: deque[tuple[np.ndarray, np.ndarray, float]], metric: Metric
+) -> np.ndarray:
+    """L-BFGS two-loop recursion for the step along the force `f` (Nocedal & Wright, algorithm 7.4)."""
+    q = f.copy()
+    weights = []
+    for s, y, inverse in reversed(pairs):
+        weight = inverse * float((s * q).sum())
+        q -= weight * y
+        weights.append(weight)
+    q = metric(q)
+    for (s, y, inverse), weight in zip(pairs, reversed(weights), strict=True):
+        q += (weight - inverse * float((y * q).sum())) * s
+    return q
