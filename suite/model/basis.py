@@ -141,27 +141,34 @@ class AceBasis:
         """Fast ASE calculator of the model with these `coefficients`; see `AceCalculator`."""
         return AceCalculator(self, coefficients, energy_per_atom, skin)
 
-    def with_coefficients(self, coefficients: np.ndarray, energy_per_atom: float = 0.0) -> Any:
-        """A pyace basis set of its own with these coefficients and isolated-atom energies."""
+    def with_coefficients(self, coefficients: np.ndarray) -> Any:
+        """A pyace basis set of its own with these coefficients."""
         from pyace.basis import ACEBBasisSet
 
         if coefficients.shape != (len(self),):
             raise ImpossibleBasis(f"{len(self)} coefficients expected, got an array of shape {coefficients.shape}")
         fitted = ACEBBasisSet(self._configuration)
         fitted.basis_coeffs = coefficients.tolist()
-        configuration = fitted.to_BBasisConfiguration()
-        for block in configuration.funcspecs_blocks:
-            if len(block.block_name.split()) == 1:
-                block.E0 = float(energy_per_atom)
-        return ACEBBasisSet(configuration)
+        return fitted
 
     def save(self, coefficients: np.ndarray, energy_per_atom: float, folder: Path) -> list[Path]:
-        """Write `potential.yaml` (pyace) and `potential.yace` (LAMMPS ML-PACE) into `folder`."""
-        fitted = self.with_coefficients(coefficients, energy_per_atom)
+        """Write `potential.yaml` (pyace) and `potential.yace` (LAMMPS ML-PACE) into `folder`.
+
+        Energies of an isolated atom exist in the second format only: the first reads without `energy_per_atom`.
+        """
+        fitted = self.with_coefficients(coefficients)
         folder.mkdir(parents=True, exist_ok=True)
-        fitted.save(str(folder / "potential.yaml"))
-        fitted.to_ACECTildeBasisSet().save_yaml(str(folder / "potential.yace"))
-        return [folder / "potential.yaml", folder / "potential.yace"]
+        plain, compiled = folder / "potential.yaml", folder / "potential.yace"
+        fitted.save(str(plain))
+        plain.write_text(f"# add {energy_per_atom!r} eV per atom\n" + plain.read_text())
+        fitted.to_ACECTildeBasisSet().save_yaml(str(compiled))
+        zeros = ", ".join("0" for _ in self.species)
+        text = compiled.read_text()
+        if f"E0: [{zeros}]" not in text:
+            raise ImpossibleBasis(f"pyace wrote {compiled} without the line 'E0: [{zeros}]' that this version has")
+        energies = ", ".join(repr(float(energy_per_atom)) for _ in self.species)
+        compiled.write_text(text.replace(f"E0: [{zeros}]", f"E0: [{energies}]", 1))
+        return [plain, compiled]
 
 
 def build_environment(atoms: Atoms, cutoff: float, types: np.ndarray) -> Environment:
@@ -209,7 +216,9 @@ class AceCalculator(Calculator):
         from pyace.evaluator import ACERecursiveEvaluator
 
         self._basis, self._skin, self._energy_per_atom = basis, skin, energy_per_atom
-        self._evaluator = ACERecursiveEvaluator(basis.with_coefficients(coefficients).to_ACECTildeBasisSet())
+        # each of these keeps only a pointer to the one before it
+        self._compiled = basis.with_coefficients(coefficients).to_ACECTildeBasisSet()
+        self._evaluator = ACERecursiveEvaluator(self._compiled)
         self._evaluator.set_recursive(True)
         self._engine = ACECalculator(self._evaluator)
         self._listed: tuple[np.ndarray, np.ndarray, bytes, Environment] | None = None

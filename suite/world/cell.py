@@ -18,7 +18,7 @@ from scipy.spatial import Voronoi
 
 from suite.world import dislocation as catalogue
 from suite.world.crystal import Crystal
-from suite.world.dislocation import Circuits, Dislocation, Site
+from suite.world.dislocation import CORE_CLEARANCE, Circuits, Dislocation, Site
 from suite.world.elasticity import Stroh, periodic_displacement
 
 
@@ -116,14 +116,15 @@ class Cell:
         generator = columns.T.reshape(self.unit_sites, 1, *self.repeats, self.unit_sites, 1)
         return Circulant(generator)
 
+    def solve_laplacian(self, field: np.ndarray) -> np.ndarray:
+        """K⁺ applied to each Cartesian component of a field (n, 3)."""
+        return np.column_stack(
+            [self.laplacian_circulant.solve(field[:, k : k + 1] - field[:, k].mean()) for k in range(3)]
+        )
+
     def dual_norm(self, force: np.ndarray) -> float:
         """‖f‖_{U*} = (fᵀ K⁺ f)^½ of a force field (n, 3), eV/Å: the exact norm of paper (3.10)."""
-        total = 0.0
-        for component in range(3):
-            f = force[:, component : component + 1]
-            f = f - f.mean()
-            total += float((f * self.laplacian_circulant.solve(f)).sum())
-        return float(np.sqrt(max(total, 0.0)))
+        return float(np.sqrt(max(0.0, (force * self.solve_laplacian(force)).sum())))
 
 
 class Circulant:
@@ -180,7 +181,7 @@ def crystal_metric(cell: Cell, calculator: Calculator, step: float = 1e-3) -> Ci
     return metric
 
 
-def _unit_sites(crystal: Crystal, dislocation: Dislocation) -> tuple[np.ndarray, np.ndarray]:
+def unit_sites(crystal: Crystal, dislocation: Dislocation) -> tuple[np.ndarray, np.ndarray]:
     """Sites of the frame's unit cell, (s, 3) in the frame and Å, and the crystal's basis index of each, (s,)."""
     frame, lengths = dislocation.frame, dislocation.lengths * crystal.a0
     span = range(-4, 5)
@@ -214,25 +215,37 @@ def build_cell(
     repeats: tuple[int, int, int],
     sites: tuple[Site, Site],
 ) -> Cell:
-    """Cell of `repeats` units with the dislocations of `arrangement` at core `sites`, displaced by the elastic field.
+    """Cell of `repeats` units with the dislocations of `arrangement` at core `sites`; see `build_cell_at`."""
+    positions, signs = catalogue.arrange(arrangement, repeats[:2], sites)
+    return build_cell_at(crystal, dislocation, solution, repeats, positions, signs)
+
+
+def build_cell_at(
+    crystal: Crystal,
+    dislocation: Dislocation,
+    solution: Stroh,
+    repeats: tuple[int, int, int],
+    positions: np.ndarray,
+    signs: np.ndarray,
+) -> Cell:
+    """Cell of `repeats` units with cores at `positions` (m, 2; in units), displaced by the elastic field.
 
     Raises `ImpossibleCell` when a core lies on an atomic column or two cores coincide.
     """
-    unit, basis_index = _unit_sites(crystal, dislocation)
+    unit, basis_index = unit_sites(crystal, dislocation)
     lengths = dislocation.lengths * crystal.a0
     grid = np.array(list(product(*(range(n) for n in repeats)))) * lengths
     reference = (grid[:, None] + unit[None]).reshape(-1, 3)
     size = lengths * repeats
-    positions, signs = catalogue.arrange(arrangement, repeats[:2], sites)
     cores = positions * lengths[:2]
     burgers = signs[:, None] * dislocation.burgers_frame * crystal.a0
     if len(np.unique(np.round(cores, 6), axis=0)) < len(cores):
-        raise ImpossibleCell(f"two of the cores of the {arrangement} coincide in {repeats[0]} x {repeats[1]} repeats")
+        raise ImpossibleCell(f"two cores coincide in {repeats[0]} x {repeats[1]} repeats")
     for core in cores:
         away = reference[:, :2] - core
         away -= size[:2] * np.rint(away / size[:2])
         nearest = float(np.linalg.norm(away, axis=1).min())
-        if nearest < 0.05 * crystal.a0:
+        if nearest < CORE_CLEARANCE * crystal.a0:
             raise ImpossibleCell(
                 f"a core at {core.round(3)} Å lies {nearest:.3f} Å from an atomic column: atoms would coincide; "
                 "choose another core site"

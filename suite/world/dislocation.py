@@ -13,6 +13,7 @@ import numpy as np
 from scipy.spatial import Delaunay
 
 Site = tuple[float, float]
+CORE_CLEARANCE = 0.05  # a0; closer to an atomic column, the elastic field makes atoms coincide
 Triple = tuple[float, float, float]
 
 
@@ -40,6 +41,25 @@ class Dislocation:
     def burgers_frame(self) -> np.ndarray:
         """Burgers vector in the frame, (3,), a0; its component along e2 is zero."""
         return self.frame @ np.array(self.burgers)
+
+    def core_on_atom(self, lattice: str, sites: tuple[Site, Site]) -> str | None:
+        """Why these core sites cannot be used (a core within 0.05 a0 of an atomic column), or None."""
+        from suite.world.cell import unit_sites
+        from suite.world.crystal import LATTICES, Crystal
+
+        crystal = Crystal(LATTICES[lattice], ("H",) * 2, 1.0)
+        columns = unit_sites(crystal, self)[0][:, :2]
+        size = self.lengths[:2]
+        for sign, site in zip("+-", sites, strict=True):
+            away = columns - np.array(site) * size
+            away -= size * np.rint(away / size)
+            nearest = float(np.linalg.norm(away, axis=1).min())
+            if nearest < CORE_CLEARANCE:
+                return (
+                    f"the core site {tuple(site)} of {sign}b lies {nearest:.3f} a0 from an atomic column: atoms would "
+                    "coincide; choose a site between the columns"
+                )
+        return None
 
 
 # Cores of bcc screws sit in the centres of triangles of three [111] columns. Seen along +[111], the columns of one

@@ -28,6 +28,7 @@ class Status(Enum):
     MAX_STEPS = "the forces are still above the tolerance after the last allowed step"
     ANNIHILATED = "dislocations of opposite sign have met and disappeared"
     MOVED = "a core has left the place where it was put"
+    SADDLE = "the forces vanish at a saddle point, not at a minimum"
     NONFINITE = "the potential returned energies or forces that are not finite"
 
     @property
@@ -37,6 +38,7 @@ class Status(Enum):
             Status.MAX_STEPS: "raise max_steps, loosen force_tolerance, or try another core site",
             Status.ANNIHILATED: "enlarge the cell (training.size or simulation.size) so that the dipole is stable",
             Status.MOVED: "choose another core site, or enlarge the cell",
+            Status.SADDLE: "raise simulation.perturbation, so that the relaxation leaves the symmetric state",
             Status.NONFINITE: "fit on larger amplitudes or more configurations: the model left its training range",
         }[self]
 

@@ -1,0 +1,88 @@
+"""Theorem 3.1: the terms of the bound, the balance of the fit errors, and which term limits.
+
+    geometry <= C_G √n_D ( eps_F + log^½(L_D) eps_V1 + eps_V2/L + 1/L² )                      (3.13)
+    energy   <= C_E n_D ( (the bracket)² + 1/L² + eps_E )                                     (3.14)
+
+Constants C are unknown: terms are compared with each other, never with an error. Lengths are in units of a0, so that
+log(L_D) and 1/L are pure numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+
+def bound(matching: Mapping[str, float], size: float, distance: float, cores: int) -> dict[str, float]:
+    """Terms of (3.13) and (3.14) with C = 1 for L = `size` and L_D = `distance` in a0, and their sums."""
+    terms = {
+        "term_F": matching["eps_F"],
+        "term_V1": float(np.sqrt(np.log(distance))) * matching["eps_V1"],
+        "term_V2": matching["eps_V2"] / size,
+        "term_L": size**-2.0,
+    }
+    bracket = sum(terms.values())
+    energy_terms = {"term_E": matching["eps_E"], "term_L_energy": size**-2.0}
+    return {
+        **terms,
+        **energy_terms,
+        "bound_geometry": float(np.sqrt(cores)) * bracket,
+        "bound_energy": cores * (bracket**2 + sum(energy_terms.values())),
+    }
+
+
+def limiting_term(terms: Mapping[str, float]) -> str:
+    """Name of the largest term of the geometry bracket: what to improve first."""
+    return max(("term_F", "term_V1", "term_V2", "term_L"), key=lambda name: terms[name])
+
+
+def balance(
+    matching: Mapping[str, float], distance: float, stability: float, strain: float
+) -> dict[str, float]:
+    """The three numbers of the balance eps_E ≈ eps_F² ≈ log(L_D) eps_V1², literally and calibrated, and their spread.
+
+    The literal numbers have three different units, as in the paper. The calibrated ones are energies (eV):
+    eps_E, eps_F²/c0 and S log(L_D) eps_V1²/c0 with the null-free eps_V1, c0 = `stability` (eV/Å^2) and S = `strain`
+    (Å^4, `elastic_leverage`). The spread is the difference of the largest and the smallest logarithm: 0 is balance.
+    """
+    log_distance = float(np.log(distance))
+    literal = {
+        "balance_E": matching["eps_E"],
+        "balance_F": matching["eps_F"] ** 2,
+        "balance_V1": log_distance * matching["eps_V1"] ** 2,
+    }
+    calibrated = {
+        "calibrated_E": matching["eps_E"],
+        "calibrated_F": matching["eps_F"] ** 2 / stability,
+        "calibrated_V1": strain * log_distance * matching["eps_V1_null_free"] ** 2 / stability,
+    }
+    return {
+        **literal,
+        "balance_spread": _spread(literal),
+        **calibrated,
+        "calibrated_spread": _spread(calibrated),
+    }
+
+
+def elastic_leverage(strain_factor: float, thickness: float, volume: float, bond_square: float) -> float:
+    """S with ‖elastic residual‖²_{U*} <= S log(L_D) eps_V1² for one dislocation, Å^4.
+
+    An error ΔC exerts ∫ ΔC∇u:∇v <= eps_V1 ‖∇u‖ ‖∇v‖ with ‖∇u‖² = κ² log(L_D) per length (κ² = `strain_factor`, Å^2;
+    cell `thickness`, Å), and ‖∇v‖² = 3Ω/Σ|ρ|² ‖Dv‖² in a cubic crystal (atomic `volume` Ω, `bond_square` Σ|ρ|² of the
+    stencil, Å^2).
+    """
+    return strain_factor * thickness * 3 * volume / bond_square
+
+
+def _spread(numbers: Mapping[str, float]) -> float:
+    logs = np.log(np.maximum(list(numbers.values()), 1e-300))
+    return float(logs.max() - logs.min())
+
+
+def expected_rates() -> dict[str, dict[str, float]]:
+    """Exponents in L and in the fit error that Table 1 and (3.13)-(3.14) promise, by limiting case."""
+    return {
+        "geometry": {"eps_EF=0": 0.0, "eps_V1=0": -1.0, "eps_V2=0": -2.0, "rmse": 1.0},
+        "energy": {"eps_EF=0": 0.0, "eps_V1=0": -2.0, "eps_V2=0": -2.0, "rmse": 2.0},
+    }

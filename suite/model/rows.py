@@ -1,0 +1,121 @@
+"""Rows of the design matrix: exact for energies and forces, Cauchy-Born derivatives for stress, virial1 and virial2.
+
+Rows do not depend on weights. They are made block by block, in as many processes as there are cores, and only their
+triangles are kept (see `suite.model.regression`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+import numpy as np
+from ase import Atoms
+
+from suite.model.basis import AceBasis
+from suite.model.regression import Block, Reducer
+from suite.model.training import Configurations
+from suite.world.cell import Cell
+from suite.world.crystal import STEP, Response, path_derivatives
+
+
+@dataclass(frozen=True)
+class BasisSpec:
+    """What a process needs to build the basis again: pyace objects do not cross processes."""
+
+    species: tuple[str, ...]
+    cutoff: float
+    channels: tuple[int, ...]
+    degrees: tuple[int, ...]
+    radial: str = "SBessel"
+
+    def build(self) -> AceBasis:
+        return AceBasis(self.species, self.cutoff, self.channels, self.degrees, self.radial)
+
+
+def perfect_row(basis: AceBasis, primitive: Atoms) -> np.ndarray:
+    """Value of every basis function per atom of the perfect crystal, (functions,)."""
+    return basis.site_values(primitive) / len(primitive)
+
+
+def elastic_rows(basis: AceBasis, path: Sequence[Atoms], volume: float, step: float = STEP) -> dict[str, np.ndarray]:
+    """Derivatives of W_cb for unit coefficients: `stress` (9, n), `virial1` (81, n), `virial2` (729, n), eV/Å^3."""
+    values = np.array([basis.site_values(atoms) for atoms in path]) / volume
+    return dict(zip(("stress", "virial1", "virial2"), path_derivatives(values, step), strict=True))
+
+
+def elastic_blocks(rows: dict[str, np.ndarray], reference: Response) -> dict[str, Block]:
+    """Reduced blocks of the elastic observables (in cubic crystals the 81 rows have rank 4, the 729 rank 9)."""
+    targets = {"stress": reference.d1, "virial1": reference.d2, "virial2": reference.d3}
+    blocks = {}
+    for name, target in targets.items():
+        reducer = Reducer(rows[name].shape[1])
+        reducer.add(rows[name], target.ravel())
+        blocks[name] = reducer.finish()
+    return blocks
+
+
+def _chunk(
+    parameters: BasisSpec, cell: Cell, configurations: Configurations, perfect: np.ndarray
+) -> dict[str, Block]:
+    from threadpoolctl import threadpool_limits
+
+    basis = parameters.build()
+    reducers: dict[str, Reducer] = {}
+    with threadpool_limits(limits=1):  # one process per core: BLAS threads would only fight
+        for index in range(len(configurations)):
+            amplitude = configurations.amplitudes[index]
+            atoms = cell.atoms(configurations.displacements[index])
+            energy, force = basis.energy_and_force_rows(atoms)
+            for name, rows, targets in (
+                ("energy", (energy - len(cell) * perfect)[None], configurations.energies[index : index + 1]),
+                ("force", force, configurations.forces[index].ravel()),
+            ):
+                key = f"{name}@{amplitude:g}"
+                reducers.setdefault(key, Reducer(len(basis))).add(rows, targets)
+    return {name: reducer.finish() for name, reducer in reducers.items()}
+
+
+def configuration_blocks(
+    parameters: BasisSpec,
+    cell: Cell,
+    configurations: Configurations,
+    perfect: np.ndarray,
+    workers: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Block]:
+    """Reduced blocks `energy@α` and `force@α` of labelled configurations, α in Å (0: the equilibrium).
+
+    `perfect` (functions,) is subtracted per atom from every energy row, as it is from the labels.
+    """
+    count = len(configurations)
+    size = max(1, min(8, -(-count // (4 * workers))))
+    pieces, left = [], configurations
+    while len(left):
+        head, left = left.split(size)
+        pieces.append(head)
+    collected: dict[str, Reducer] = {}
+
+    def collect(blocks: dict[str, Block], done: int) -> None:
+        for name, block in blocks.items():
+            collected.setdefault(name, Reducer(len(perfect))).merge(block)
+        if progress:
+            progress(done, count)
+
+    done = 0
+    if workers == 1 or len(pieces) == 1:
+        for piece in pieces:
+            done += len(piece)
+            collect(_chunk(parameters, cell, piece, perfect), done)
+    else:
+        # spawned, not forked: LAMMPS, BLAS and progress threads of the parent would be copied half alive
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            results = pool.map(
+                _chunk, *zip(*[(parameters, cell, piece, perfect) for piece in pieces], strict=True)
+            )
+            for piece, blocks in zip(pieces, results, strict=True):
+                done += len(piece)
+                collect(blocks, done)
+    return {name: collected[name].finish() for name in sorted(collected)}

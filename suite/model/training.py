@@ -1,0 +1,70 @@
+"""Training and test configurations: rattled copies of the relaxed training cell, labelled by the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase.calculators.calculator import Calculator
+
+from suite.world.cell import Cell
+
+
+@dataclass(frozen=True)
+class Configurations:
+    """Labelled configurations of one cell.
+
+    `displacements` (c, n, 3) Å; `amplitudes` (c,) Å, 0 for the equilibrium; `energies` (c,) eV, relative to the perfect
+    crystal; `forces` (c, n, 3) eV/Å.
+    """
+
+    displacements: np.ndarray
+    amplitudes: np.ndarray
+    energies: np.ndarray
+    forces: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.energies)
+
+    def split(self, count: int) -> tuple[Configurations, Configurations]:
+        """The first `count` configurations and the others."""
+        parts = [
+            Configurations(*(getattr(self, name)[part] for name in self.__dataclass_fields__))
+            for part in (slice(None, count), slice(count, None))
+        ]
+        return parts[0], parts[1]
+
+
+def rattle(
+    equilibrium: np.ndarray, amplitudes: Sequence[float], count: int, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """`count` copies (count, n, 3) of `equilibrium` (n, 3), amplitudes taking turns, and the amplitude of each, (count,).
+
+    Every Cartesian component is uniform in ±α/√3, so that no atom moves by more than α (the paper gives no
+    distribution; this is the convention of its authors' library).
+    """
+    alpha = np.array([amplitudes[i % len(amplitudes)] for i in range(count)])
+    noise = generator.uniform(-1, 1, size=(count, *equilibrium.shape)) / np.sqrt(3)
+    return equilibrium + alpha[:, None, None] * noise, alpha
+
+
+def label(
+    cell: Cell, displacements: np.ndarray, amplitudes: np.ndarray, calculator: Calculator, energy_per_atom: float
+) -> Configurations:
+    """Energies (relative to `energy_per_atom`, eV) and forces of `calculator` for displacements (c, n, 3).
+
+    Raises `FloatingPointError` naming the configuration when a label is not finite.
+    """
+    atoms = cell.atoms(np.zeros_like(cell.reference))
+    atoms.calc = calculator
+    energies, forces = [], []
+    for index, displacement in enumerate(displacements):
+        atoms.positions[:] = cell.reference + displacement
+        energies.append(atoms.get_potential_energy() - len(cell) * energy_per_atom)
+        forces.append(atoms.get_forces())
+        if not (np.isfinite(energies[-1]) and np.isfinite(forces[-1]).all()):
+            raise FloatingPointError(
+                f"the reference gives no finite label for configuration {index} (amplitude {amplitudes[index]} Å)"
+            )
+    return Configurations(displacements, amplitudes, np.array(energies), np.array(forces))

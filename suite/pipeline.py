@@ -1,0 +1,317 @@
+"""The method on one screen: world, rows, fit, judgement.
+
+    spec = load("w-screw", preset="quick")
+    world = build_world(spec)           # reference crystal, simulation and training cell, their equilibria
+    rows = build_rows(spec, world)      # labelled configurations, reduced design matrix; no weights yet
+    model = fit(spec, rows)             # weights and solver: milliseconds
+    verdict = assess(spec, world, rows, model)
+
+World and rows do not depend on weights; `stage_tables` says which tables of the spec each stage reads. Every function
+here depends on its arguments only: nothing is written, and randomness comes from the seeds in the spec.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from ase.calculators.calculator import Calculator
+from scipy.sparse import csr_array
+
+from suite.judge import theory
+from suite.judge.errors import Comparison, compare
+from suite.judge.matching import Matching, match_configurations, match_elasticity, match_hessian
+from suite.model.basis import AceBasis
+from suite.model.regression import Block, Solution, block_weights, solve, stack
+from suite.model.rows import BasisSpec, configuration_blocks, elastic_blocks, elastic_rows, perfect_row
+from suite.model.training import Configurations, label, rattle
+from suite.spec import Spec
+from suite.world.cell import Cell, build_cell, crystal_metric, repeats_for
+from suite.world.crystal import LATTICES, Crystal, Response, elastic_tensor, equilibrium_crystal, response, strain_path
+from suite.world.dislocation import Dislocation, catalogue_entry
+from suite.world.elasticity import Stroh, rotate, strain_factor, stroh
+from suite.world.hessian import Factor, hessian, stability_constant
+from suite.world.reference import build_reference
+from suite.world.relaxation import FailedRelaxation, Relaxation, Status, relax
+
+Progress = Callable[[str, float, str], None]  # what is done, fraction in [0, 1], a note
+
+
+def silent(what: str, fraction: float, note: str) -> None:
+    """Progress that nobody sees."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything that no loss weight can change.
+
+    `energy_per_atom` of the perfect crystal, eV; `simulation_energy`, `training_energy`: relaxed cells relative to it, eV;
+    `hessian` (3n, 3n) at the simulation equilibrium, eV/Å^2; `stability` c0, eV/Å^2.
+    """
+
+    crystal: Crystal
+    energy_per_atom: float
+    response: Response
+    dislocation: Dislocation
+    elasticity: Stroh
+    training: Cell
+    training_equilibrium: Relaxation
+    simulation: Cell
+    equilibrium: Relaxation
+    hessian: csr_array
+    stability: float
+
+    @cached_property
+    def factor(self) -> Factor:
+        """Factor of the Hessian, made when it is first needed."""
+        return Factor(self.hessian)
+
+    @property
+    def simulation_energy(self) -> float:
+        return self.equilibrium.energy - len(self.simulation) * self.energy_per_atom
+
+    @property
+    def training_energy(self) -> float:
+        return self.training_equilibrium.energy - len(self.training) * self.energy_per_atom
+
+    @property
+    def core_distance(self) -> float:
+        """L_D in a0."""
+        return self.simulation.core_distance / self.crystal.a0
+
+    @property
+    def leverage(self) -> float:
+        """S of `theory.elastic_leverage`, Å^4."""
+        cell = self.simulation
+        rho = cell.reference[cell.bonds[:, 1]] - cell.reference[cell.bonds[:, 0]]
+        size = np.diag(cell.vectors_perfect)
+        rho -= size * np.rint(rho / size)
+        bond_square = float((rho**2).sum()) / len(cell)
+        volume = float(np.prod(size)) / len(cell)
+        kappa = strain_factor(self.elasticity, cell.burgers[0])
+        return theory.elastic_leverage(kappa, float(size[2]), volume, bond_square)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The design, without weights: reduced `blocks`, elastic rows, the perfect crystal's row, labelled test set."""
+
+    basis: BasisSpec
+    blocks: dict[str, Block]
+    elastic: dict[str, np.ndarray]
+    perfect: np.ndarray
+    energy_per_atom: float
+    train: Configurations
+    test: Configurations
+
+    @cached_property
+    def ace(self) -> AceBasis:
+        return self.basis.build()
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fitted potential: `solution.coefficients` (functions,), and the energy an atom needs so that the perfect
+    crystal has the reference's energy (eV)."""
+
+    solution: Solution
+    energy_per_atom: float
+    training_rmse: dict[str, float]
+
+    @property
+    def coefficients(self) -> np.ndarray:
+        return self.solution.coefficients
+
+    def calculator(self, rows: Rows) -> Calculator:
+        """Fast ASE calculator of this potential."""
+        return rows.ace.calculator(self.coefficients, self.energy_per_atom)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is concluded: `numbers` by name (eps_E, geometry_error, balance_spread, ...), and the fields behind them."""
+
+    numbers: dict[str, float]
+    matching: Matching
+    response: Response
+    comparison: Comparison
+    limiting_term: str
+
+    @property
+    def status(self) -> Status:
+        return self.comparison.relaxation.status
+
+
+def stage_tables(spec: Spec) -> dict[str, dict[str, Any]]:
+    """The part of the spec that each stage reads: what its content key hashes."""
+    world = spec.table("material", "dislocation", "simulation")
+    world["training"] = {"size": spec.training.size}
+    return {"world": world, "rows": {**world, **spec.table("training", "model")}}
+
+
+def build_world(spec: Spec, progress: Progress = silent) -> World:
+    """Reference crystal and elasticity, then training and simulation cell with their equilibria.
+
+    Raises `FailedRelaxation` when an equilibrium is no dislocation dipole or quadrupole any more (annihilated, moved,
+    a saddle), before anything is fitted to it.
+    """
+    calculator = build_reference(spec.material.reference, spec.material.arguments)
+    progress("crystal", 0.0, "lattice constant and elastic response")
+    crystal = equilibrium_crystal(LATTICES[spec.material.lattice], spec.material.species, calculator)
+    path = strain_path(crystal, calculator)
+    reference_response = response(crystal, calculator, path)
+    perfect = path[0].copy()
+    perfect.calc = calculator
+    energy_per_atom = float(perfect.get_potential_energy()) / len(perfect)
+    kind = catalogue_entry(spec.material.lattice, spec.dislocation.kind)
+    elasticity = stroh(rotate(elastic_tensor(reference_response), kind.frame))
+    sites = spec.dislocation.sites or kind.sites[spec.dislocation.core]
+
+    training = build_cell(
+        crystal, kind, elasticity, "dipole", repeats_for(2 * spec.training.size, kind), sites
+    )
+    training_equilibrium = _equilibrium(spec, training, calculator, "training cell", "training.size", progress)
+    simulation = build_cell(
+        crystal, kind, elasticity, spec.dislocation.arrangement, repeats_for(spec.simulation.size, kind), sites
+    )
+    equilibrium = _equilibrium(spec, simulation, calculator, "simulation cell", "simulation.size", progress)
+    matrix = hessian(
+        simulation,
+        calculator,
+        equilibrium.displacement,
+        progress=lambda done, total: progress("Hessian", done / total, f"{done} of {total} colours"),
+    )
+    progress("stability", 0.0, "factor and smallest eigenvalue")
+    stability = stability_constant(simulation, matrix, Factor(matrix))
+    if stability <= 0:
+        raise FailedRelaxation("simulation cell", replace(equilibrium, status=Status.SADDLE))
+    return World(
+        crystal,
+        energy_per_atom,
+        reference_response,
+        kind,
+        elasticity,
+        training,
+        training_equilibrium,
+        simulation,
+        equilibrium,
+        matrix,
+        stability,
+    )
+
+
+def _equilibrium(
+    spec: Spec, cell: Cell, calculator: Calculator, what: str, key: str, progress: Progress
+) -> Relaxation:
+    settings = spec.simulation
+    noise = np.random.default_rng(settings.seed).standard_normal(cell.predictor.shape)
+    progress(what, 0.0, f"{len(cell)} atoms")
+    result = relax(
+        cell,
+        calculator,
+        crystal_metric(cell, calculator).solve,
+        cell.predictor + settings.perturbation * noise,
+        settings.force_tolerance,
+        settings.max_steps,
+        progress=lambda calls, force: progress(what, calls / settings.max_steps, f"force {force:.1e} eV/Å"),
+    )
+    if result.status is not Status.CONVERGED:
+        n1, n2, _ = cell.repeats
+        raise FailedRelaxation(f"{what} ({key}, {n1} x {n2} repeats, {len(cell)} atoms)", result)
+    return result
+
+
+def build_rows(spec: Spec, world: World, progress: Progress = silent, workers: int | None = None) -> Rows:
+    """Labelled training and test configurations and the reduced design matrix of the basis."""
+    calculator = build_reference(spec.material.reference, spec.material.arguments)
+    settings = spec.training
+    generator = np.random.default_rng(settings.seed)
+    ground = world.training_equilibrium.displacement
+    displacements, amplitudes = rattle(
+        ground, settings.amplitudes, settings.configurations + settings.test, generator
+    )
+    labelled = label(world.training, displacements, amplitudes, calculator, world.energy_per_atom)
+    train, test = labelled.split(settings.configurations)
+    if settings.equilibrium:
+        relaxed = label(world.training, ground[None], np.zeros(1), calculator, world.energy_per_atom)
+        train = Configurations(
+            *(
+                np.concatenate([getattr(relaxed, name), getattr(train, name)])
+                for name in Configurations.__dataclass_fields__
+            )
+        )
+    parameters = BasisSpec(
+        spec.material.species, spec.model.cutoff, spec.model.channels, spec.model.degrees, spec.model.radial
+    )
+    basis = parameters.build()
+    # the reference's relaxed path: right to first order in the model error (envelope theorem)
+    path = strain_path(world.crystal, calculator)
+    progress("elastic rows", 0.0, f"{len(basis)} functions")
+    elastic = elastic_rows(basis, path, world.crystal.volume)
+    perfect = perfect_row(basis, path[0])
+    blocks = configuration_blocks(
+        parameters,
+        world.training,
+        train,
+        perfect,
+        workers or os.cpu_count() or 1,
+        lambda done, total: progress("rows", done / total, f"{done} of {total} configurations"),
+    )
+    blocks.update(elastic_blocks(elastic, world.response))
+    return Rows(parameters, blocks, elastic, perfect, world.energy_per_atom, train, test)
+
+
+def fit(spec: Spec, rows: Rows) -> Model:
+    """Weigh, solve, and anchor the energy of the perfect crystal. Raises `regression.Unsolvable`."""
+    weights = block_weights(spec, rows.blocks)
+    solution = solve(stack(rows.blocks, weights, spec.weights.normalisation), spec.solver)
+    coefficients = solution.coefficients
+    training_rmse = {name: block.rmse(coefficients) for name, block in rows.blocks.items()}
+    return Model(solution, rows.energy_per_atom - float(rows.perfect @ coefficients), training_rmse)
+
+
+def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progress = silent) -> Verdict:
+    """Matching numbers, geometry and energy error (relaxed and by linear response), bound and balance.
+
+    A relaxation that fails is an outcome, told by `Verdict.status`: its errors are absent from `numbers`.
+    """
+    calculator = model.calculator(rows)
+    progress("matching", 0.0, "test set and elastic response")
+    matching = match_configurations(world.training, rows.test, calculator, world.energy_per_atom)
+    path = strain_path(world.crystal, calculator)
+    model_response = response(world.crystal, calculator, path)
+    numbers = {**matching.numbers, **match_elasticity(world.response, model_response)}
+    if spec.matching.hessian:
+        progress("eps_H", 0.0, "Lanczos on two Hessians")
+        reference = build_reference(spec.material.reference, spec.material.arguments)
+        numbers |= match_hessian(
+            world.training, world.training_equilibrium.displacement, reference, calculator
+        )
+    comparison = compare(
+        world.simulation,
+        world.equilibrium,
+        world.simulation_energy,
+        world.factor,
+        calculator,
+        world.energy_per_atom,
+        spec.simulation.force_tolerance,
+        spec.simulation.max_steps,
+        lambda calls, force: progress(
+            "model relaxation", calls / spec.simulation.max_steps, f"force {force:.1e} eV/Å"
+        ),
+    )
+    if comparison.geometry_error is not None and comparison.energy_error is not None:
+        numbers["geometry_error"] = comparison.geometry_error
+        numbers["energy_error"] = comparison.energy_error
+    numbers["geometry_error_linear"] = comparison.linear_geometry_error
+    numbers["energy_error_linear"] = comparison.linear_energy_error
+    numbers["model_force_calls"] = comparison.relaxation.calls
+    terms = theory.bound(numbers, spec.training.size, world.core_distance, len(world.simulation.cores))
+    numbers |= terms
+    numbers |= theory.balance(numbers, world.core_distance, world.stability, world.leverage)
+    numbers["c0"] = world.stability
+    return Verdict(numbers, matching, model_response, comparison, theory.limiting_term(terms))

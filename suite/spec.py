@@ -1,0 +1,443 @@
+"""TOML specs as frozen records; every problem of a spec in one error, with file and line.
+
+A spec declares a case; nothing in it is computed here. `load("w-screw", preset="quick", overrides=["training.size=8"])`
+merges the preset and the overrides over the file, validates the result, and refuses impossible physics. The resolved
+record (`Spec.to_toml`) reproduces a run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+PRESETS = ("quick", "standard", "paper")
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Record(BaseModel):
+    """A table of a spec: frozen, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Case(Record):
+    """What the case is called, and where in the paper it stands."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    title: str
+    paper: str = ""
+
+
+class Material(Record):
+    """Lattice, chemical symbols, and the reference potential (see `suite.world.reference`)."""
+
+    lattice: Literal["bcc", "fcc", "diamond", "B2"]
+    species: Annotated[tuple[str, ...], Field(min_length=1)]
+    reference: str
+    arguments: dict[str, Any] = {}
+
+
+class DislocationSpec(Record):
+    """Kind and arrangement of the dislocations, and the core site: a name, or explicit sites for +b and -b."""
+
+    kind: Literal["screw", "edge", "mixed", "loop"]
+    arrangement: Literal["quadrupole", "dipole"] = "quadrupole"
+    core: str = "easy"
+    sites: tuple[tuple[float, float], tuple[float, float]] | None = None
+
+
+class Simulation(Record):
+    """The large cell: width N in units of a0, and how its equilibria are found."""
+
+    size: Positive
+    force_tolerance: Positive = 1e-4  # eV/Å; pyace's radial splines are too rough for less
+    max_steps: Count = 300
+    perturbation: NotNegative = 0.01  # Å; breaks symmetry, so that no relaxation ends on a saddle
+    seed: int = 0
+
+
+class Training(Record):
+    """The small cell: half width L in units of a0, rattled configurations and their amplitudes in Å."""
+
+    size: Positive
+    configurations: Count = 100
+    test: Count = 50  # matching conditions are measured on it: it cannot be empty
+    amplitudes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.1, 0.5)
+    equilibrium: bool = True
+    seed: int = 0
+
+
+class Model(Record):
+    """The basis: `channels[k]` radial functions and degree `degrees[k]` for products of k + 1 neighbours."""
+
+    backend: Literal["pyace"] = "pyace"
+    cutoff: Positive
+    radial: Literal["SBessel"] = "SBessel"
+    channels: Annotated[tuple[Count, ...], Field(min_length=1)]
+    degrees: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+
+
+class Observables(Record):
+    """What the loss sees. "No elasticity": energy and force; "CLE": and virial1; "CLE+nonlinear": and virial2."""
+
+    energy: bool = True
+    force: bool = True
+    stress: bool = False
+    virial1: bool = True
+    virial2: bool = True
+
+    @property
+    def label(self) -> str:
+        return "+".join(name for name, on in self if on)
+
+
+class Weights(Record):
+    """Factors of the *squared* residuals, and whether a block counts as a sum (paper, 4.16) or as a mean square."""
+
+    energy: NotNegative = 50.0
+    force: NotNegative = 10.0
+    stress: NotNegative = 10.0
+    virial1: NotNegative = 10.0
+    virial2: NotNegative = 1.0
+    normalisation: Literal["paper", "mean"] = "paper"
+
+
+class Solver(Record):
+    """How the least-squares problem is solved; `scale` divides every column by its norm first."""
+
+    kind: Literal["ard", "bayesian_ridge", "ridge", "rrqr"] = "rrqr"
+    alpha: NotNegative = 1e-10  # ridge: relative to the largest squared singular value
+    tolerance: Positive = 1e-10  # rrqr: relative size of a negligible diagonal of R
+    max_iterations: Count = 300
+    threshold: Positive = 1e4  # ard: precision beyond which a function is pruned, relative to noise
+    scale: bool = True
+
+
+class Matching(Record):
+    """Optional, costly matching conditions."""
+
+    hessian: bool = False
+
+
+class Spec(Record):
+    """One case, resolved: what `suite.pipeline` needs and nothing else."""
+
+    case: Case
+    material: Material
+    dislocation: DislocationSpec
+    simulation: Simulation
+    training: Training
+    model: Model
+    observables: Observables = Observables()
+    weights: Weights = Weights()
+    solver: Solver = Solver()
+    matching: Matching = Matching()
+
+    @model_validator(mode="after")
+    def _physics(self) -> Spec:
+        problems = _impossible(self)
+        if problems:
+            raise ValueError(json.dumps(problems))
+        return self
+
+    def weight(self, observable: str) -> float:
+        """Weight of an observable, zero when it is switched off."""
+        return getattr(self.weights, observable) if getattr(self.observables, observable) else 0.0
+
+    def table(self, *names: str) -> dict[str, Any]:
+        """Plain values of the named tables: what a stage's content key hashes."""
+        return {name: getattr(self, name).model_dump(mode="json") for name in names}
+
+    def to_toml(self) -> str:
+        """The resolved spec as TOML; loading it again gives an equal record."""
+        return dump_toml(self.model_dump(mode="json", exclude_none=True))
+
+
+def _impossible(spec: Spec) -> list[tuple[str, str]]:
+    """Physics that cannot be: (key, sentence). Only what follows from the spec alone, without computing."""
+    from suite.world.dislocation import CATALOGUE
+    from suite.world.reference import unknown_reference
+
+    problems: list[tuple[str, str]] = []
+    if reason := unknown_reference(spec.material.reference):
+        problems.append(("material.reference", reason))
+    wanted = {"bcc": 1, "fcc": 1, "diamond": 1, "B2": 2}[spec.material.lattice]
+    if len(spec.material.species) != wanted:
+        problems.append(("material.species", f"{spec.material.lattice} has {wanted} species, not {len(spec.material.species)}"))
+    unknown = [s for s in spec.material.species if s not in _symbols()]
+    if unknown:
+        problems.append(("material.species", f"{unknown[0]!r} is not a chemical symbol"))
+    entry = CATALOGUE.get((spec.material.lattice, spec.dislocation.kind))
+    if entry is None:
+        known = ", ".join(f"{kind} in {lattice}" for lattice, kind in CATALOGUE)
+        problems.append(("dislocation.kind", (
+            f"no {spec.dislocation.kind} dislocation in {spec.material.lattice} is known; known: {known}"
+        )))
+    elif spec.dislocation.sites is None and spec.dislocation.core not in entry.sites:
+        problems.append(("dislocation.core", f"{spec.dislocation.core!r} is not one of {', '.join(entry.sites)}" + _mean(
+            spec.dislocation.core, entry.sites
+        )))
+    elif entry is not None:
+        sites = spec.dislocation.sites or entry.sites[spec.dislocation.core]
+        if reason := entry.core_on_atom(spec.material.lattice, sites):
+            problems.append(("dislocation.sites" if spec.dislocation.sites else "dislocation.core", reason))
+    if spec.training.size > spec.simulation.size / 2:
+        problems.append(("training.size", (
+            f"L = {spec.training.size:g} a0 exceeds the distance of the dislocations in the simulation cell, "
+            f"L_D = N/2 = {spec.simulation.size / 2:g} a0: the theory needs L <= L_D"
+        )))
+    length = _approximate_constant(spec.material)
+    if 2 * spec.training.size * length < 2 * spec.model.cutoff:
+        problems.append(("training.size", (
+            f"the training cell is {2 * spec.training.size * length:.1f} Å wide, less than twice the cutoff "
+            f"({2 * spec.model.cutoff:g} Å): atoms would see their own images"
+        )))
+    if len(spec.model.channels) != len(spec.model.degrees):
+        problems.append(("model.degrees", (
+            f"{len(spec.model.degrees)} degrees for {len(spec.model.channels)} orders of model.channels"
+        )))
+    elif spec.model.degrees[0] != 0:
+        problems.append(("model.degrees", "pair functions have no angles: the first degree must be 0"))
+    if list(spec.model.channels) != sorted(spec.model.channels, reverse=True):
+        problems.append(("model.channels", "radial channels must not increase with the order"))
+    names = ("energy", "force", "stress", "virial1", "virial2")
+    if not any(spec.weight(name) > 0 for name in names):
+        problems.append(("weights", "no observable has a positive weight: there is nothing to fit"))
+    elif not any(spec.weight(name) > 0 for name in ("energy", "force")):
+        problems.append(("observables", "neither energies nor forces are fitted: elastic constants alone determine no model"))
+    return problems
+
+
+def _symbols() -> set[str]:
+    from ase.data import chemical_symbols
+
+    return set(chemical_symbols[1:])
+
+
+def _approximate_constant(material: Material) -> float:
+    """Cubic constant from covalent radii, Å, within a sixth: enough to refuse a cell that is far too small."""
+    from ase.data import atomic_numbers, covalent_radii
+
+    known = [covalent_radii[atomic_numbers[s]] for s in material.species if s in atomic_numbers]
+    if not known:
+        return 3.0
+    shell = {"bcc": 0.866, "fcc": 0.7071, "diamond": 0.433, "B2": 0.866}[material.lattice]
+    return float((known[0] + known[-1]) / shell * 0.9)
+
+
+def _mean(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+class BadSpec(ValueError):
+    """Everything that is wrong with a spec, one line each: `file:line: key: problem`."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+@dataclass(frozen=True)
+class SpecFile:
+    """A spec as written: path, text, and its tables before any preset."""
+
+    path: Path
+    text: str
+    tables: dict[str, Any]
+
+    @cached_property
+    def lines(self) -> dict[tuple[str, ...], int]:
+        """Line number of every table header and key."""
+        return locate(self.text)
+
+    @property
+    def presets(self) -> dict[str, Any]:
+        return self.tables.get("preset", {})
+
+
+def specs_folder() -> Path:
+    """Where the shipped specs lie: inside the installed package, or beside it in a checkout."""
+    here = Path(__file__).parent
+    return here / "specs" if (here / "specs").is_dir() else here.parent / "specs"
+
+
+def shipped() -> dict[str, Path]:
+    """Names and paths of the shipped specs."""
+    return {path.stem: path for path in sorted(specs_folder().glob("*.toml"))}
+
+
+def read(name: str | Path) -> SpecFile:
+    """Read a shipped spec by name, or any file by path; raises `BadSpec` when it is absent or not TOML."""
+    path = Path(name)
+    if path.suffix != ".toml" or not path.exists():
+        known = shipped()
+        if str(name) in known:
+            path = known[str(name)]
+        elif path.suffix == ".toml":
+            raise BadSpec([f"{path}: no such file"])
+        else:
+            raise BadSpec([f"no spec {str(name)!r}; shipped: {', '.join(known)}{_mean(str(name), known)}"])
+    text = path.read_text(encoding="utf-8")
+    try:
+        return SpecFile(path, text, tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        match = re.search(r"line (\d+)", str(error))
+        line = match.group(1) if match else "1"
+        raise BadSpec([f"{path}:{line}: not TOML: {error}"]) from error
+
+
+def load(name: str | Path, preset: str | None = None, overrides: Sequence[str] = ()) -> Spec:
+    """The resolved record of spec `name` with a `preset` and `key=value` overrides; raises `BadSpec`."""
+    file = read(name)
+    merged, origin = resolve(file, preset, overrides)
+    try:
+        return Spec.model_validate(merged)
+    except ValidationError as error:
+        raise BadSpec(_explain(error, file, origin)) from error
+
+
+Origin = dict[tuple[str, ...], str]
+
+
+def resolve(
+    file: SpecFile, preset: str | None, overrides: Sequence[str]
+) -> tuple[dict[str, Any], Origin]:
+    """Merge preset and overrides over the file's tables; also tell where each key came from."""
+    tables = {k: v for k, v in file.tables.items() if k not in ("preset", "sweep", "tune")}
+    origin: Origin = {key: f"{file.path}:{line}" for key, line in file.lines.items()}
+    problems = []
+    if not isinstance(file.presets, dict) or (preset and preset not in file.presets):
+        known = list(file.presets)
+        problems.append(f"{file.path}: no preset {preset!r}; it has {', '.join(known) or 'none'}{_mean(str(preset), known)}")
+    elif preset:
+        tables = _merge(tables, file.presets[preset])
+        for key, line in file.lines.items():
+            if key[:2] == ("preset", preset):
+                origin[key[2:]] = f"{file.path}:{line}"
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        path = tuple(part.strip() for part in key.split("."))
+        if not equals or not all(path) or len(path) < 2:
+            problems.append(f"--set {override}: write --set table.key=value")
+            continue
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()  # a bare word is a string
+        nested: Any = value
+        for part in reversed(path):
+            nested = {part: nested}
+        tables = _merge(tables, nested)
+        origin[path] = f"--set {override}"
+    if problems:
+        raise BadSpec(problems)
+    return tables, origin
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+_HEADER = re.compile(r"^\s*\[\s*([A-Za-z0-9_.\-\" ]+?)\s*\]\s*(#.*)?$")
+_KEY = re.compile(r"^\s*([A-Za-z0-9_.\-]+)\s*=")
+
+
+def locate(text: str) -> dict[tuple[str, ...], int]:
+    """Line numbers of tables and keys in TOML `text` (bare and dotted keys; multi-line values are skipped over)."""
+    lines: dict[tuple[str, ...], int] = {}
+    table: tuple[str, ...] = ()
+    depth = 0
+    for number, line in enumerate(text.splitlines(), start=1):
+        bare = re.sub(r'"(\\.|[^"\\])*"|\'[^\']*\'', '""', line).split("#")[0]
+        if depth == 0:
+            if header := _HEADER.match(line):
+                table = tuple(part.strip(' "') for part in header.group(1).split("."))
+                for length in range(1, len(table) + 1):
+                    lines.setdefault(table[:length], number)
+                continue
+            if key := _KEY.match(line):
+                lines[(*table, *key.group(1).split("."))] = number
+        depth += bare.count("[") + bare.count("{") - bare.count("]") - bare.count("}")
+    return lines
+
+
+def _explain(error: ValidationError, file: SpecFile, origin: Origin) -> list[str]:
+    problems: list[tuple[str, str]] = []
+    for item in error.errors():
+        path = tuple(str(part) for part in item["loc"])
+        if item["type"] == "value_error" and not path:
+            physics = json.loads(str(item["ctx"]["error"]))
+            problems += [(key, text) for key, text in physics]
+            continue
+        problems.append((".".join(path), _sentence(item, path)))
+    return [f"{_place(tuple(key.split('.')), file, origin)}: {key}: {text}" for key, text in problems]
+
+
+def _place(path: tuple[str, ...], file: SpecFile, origin: Origin) -> str:
+    for length in range(len(path), 0, -1):
+        if path[:length] in origin:
+            return origin[path[:length]]
+    return str(file.path)
+
+
+def _sentence(item: Mapping[str, Any], path: tuple[str, ...]) -> str:
+    kind, value = item["type"], item.get("input")
+    record: Any = Spec
+    for part in path[:-1]:
+        field = record.model_fields.get(part) if hasattr(record, "model_fields") else None
+        record = field.annotation if field is not None else None
+    if kind == "extra_forbidden":
+        known = list(record.model_fields) if hasattr(record, "model_fields") else []
+        word = "table" if len(path) == 1 else "key"
+        return f"unknown {word}{_mean(path[-1], known)}; known: {', '.join(known)}"
+    if kind == "missing":
+        return "is missing"
+    if kind == "literal_error":
+        options = re.findall(r"'([^']*)'", item["ctx"]["expected"])
+        return f"{value!r} is not one of {', '.join(options)}{_mean(str(value), options)}"
+    return f"{value!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
+
+
+def dump_toml(tables: Mapping[str, Any], prefix: str = "") -> str:
+    """Write nested mappings of numbers, strings, booleans and lists as TOML."""
+    plain = [f"{k} = {_toml(v)}" for k, v in tables.items() if not isinstance(v, Mapping)]
+    text = "\n".join(plain) + ("\n" if plain else "")
+    for key, value in tables.items():
+        if isinstance(value, Mapping):
+            name = f"{prefix}{key if re.fullmatch(r'[A-Za-z0-9_-]+', key) else json.dumps(key)}"
+            body = dump_toml(value, f"{name}.")
+            text += f"\n[{name}]\n{body}" if body or not value else f"\n[{name}]\n"
+    return text
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value)
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    raise TypeError(f"{value!r} cannot be written as TOML")
