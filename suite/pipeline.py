@@ -169,15 +169,8 @@ def build_world(spec: Spec, progress: Progress = silent) -> World:
     energy_per_atom = float(perfect.get_potential_energy()) / len(perfect)
     kind = catalogue_entry(spec.material.lattice, spec.dislocation.kind)
     elasticity = stroh(rotate(elastic_tensor(reference_response), kind.frame))
-    sites = spec.dislocation.sites or kind.sites[spec.dislocation.core]
-
-    training = build_cell(
-        crystal, kind, elasticity, "dipole", repeats_for(2 * spec.training.size, kind), sites
-    )
+    training, simulation = make_cells(spec, crystal, elasticity)
     training_equilibrium = _equilibrium(spec, training, calculator, "training cell", "training.size", progress)
-    simulation = build_cell(
-        crystal, kind, elasticity, spec.dislocation.arrangement, repeats_for(spec.simulation.size, kind), sites
-    )
     equilibrium = _equilibrium(spec, simulation, calculator, "simulation cell", "simulation.size", progress)
     matrix = hessian(
         simulation,
@@ -201,6 +194,18 @@ def build_world(spec: Spec, progress: Progress = silent) -> World:
         equilibrium,
         matrix,
         stability,
+    )
+
+
+def make_cells(spec: Spec, crystal: Crystal, elasticity: Stroh) -> tuple[Cell, Cell]:
+    """Training cell (a dipole, 2L wide) and simulation cell (N wide), displaced by the elastic field, not relaxed."""
+    kind = catalogue_entry(spec.material.lattice, spec.dislocation.kind)
+    sites = spec.dislocation.sites or kind.sites[spec.dislocation.core]
+    training = repeats_for(2 * spec.training.size, kind)
+    simulation = repeats_for(spec.simulation.size, kind)
+    return (
+        build_cell(crystal, kind, elasticity, "dipole", training, sites),
+        build_cell(crystal, kind, elasticity, spec.dislocation.arrangement, simulation, sites),
     )
 
 

@@ -18,12 +18,8 @@ from scipy.spatial import Voronoi
 
 from suite.world import dislocation as catalogue
 from suite.world.crystal import Crystal
-from suite.world.dislocation import CORE_CLEARANCE, Circuits, Dislocation, Site
+from suite.world.dislocation import CORE_CLEARANCE, Circuits, Dislocation, ImpossibleCell, Site, unit_sites
 from suite.world.elasticity import Stroh, periodic_displacement
-
-
-class ImpossibleCell(ValueError):
-    """A cell that physics refuses: a core on an atom, dislocations in one place, too few repeats."""
 
 
 @dataclass(frozen=True)
@@ -179,26 +175,6 @@ def crystal_metric(cell: Cell, calculator: Calculator, step: float = 1e-3) -> Ci
             f"the perfect crystal is unstable: its Hessian has the eigenvalue {metric.lowest:.2e} eV/Å^2"
         )
     return metric
-
-
-def unit_sites(crystal: Crystal, dislocation: Dislocation) -> tuple[np.ndarray, np.ndarray]:
-    """Sites of the frame's unit cell, (s, 3) in the frame and Å, and the crystal's basis index of each, (s,)."""
-    frame, lengths = dislocation.frame, dislocation.lengths * crystal.a0
-    span = range(-4, 5)
-    shifts = np.array(list(product(span, repeat=3))) @ crystal.vectors
-    positions, index = [], []
-    for basis, base in enumerate(crystal.basis):
-        fraction = ((shifts + base) @ frame.T) / lengths
-        inside = ((fraction > -1e-6) & (fraction < 1 - 1e-6)).all(axis=1)
-        positions.append(fraction[inside] * lengths)
-        index += [basis] * int(inside.sum())
-    found = np.vstack(positions)
-    expected = np.prod(lengths) / crystal.volume * len(crystal.basis)
-    if abs(len(found) - expected) > 1e-6:
-        raise ImpossibleCell(
-            f"the frame {dislocation.periods} is no unit cell of the lattice: {len(found)} sites, {expected:.3f} expected"
-        )
-    return found, np.array(index)
 
 
 def repeats_for(width: float, dislocation: Dislocation) -> tuple[int, int, int]:

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations, permutations, product
+from typing import TYPE_CHECKING
 
 import numpy as np
-from ase import Atoms
-from ase.calculators.calculator import Calculator
-from ase.data import atomic_numbers, covalent_radii
-from scipy.optimize import brentq
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from ase.calculators.calculator import Calculator
 
 GPA = 160.21766208  # eV/Å^3 -> GPa
 STEP = 1e-3  # strain step; from 5e-4 to 2e-3 C moves by 1e-6 and C_ijk by 1e-5 for a smooth potential
@@ -64,6 +65,8 @@ class Crystal:
     @property
     def numbers(self) -> np.ndarray:
         """Atomic numbers of the basis, (sites,)."""
+        from ase.data import atomic_numbers
+
         return np.array([atomic_numbers[self.species[s]] for s in self.lattice.species])
 
     @property
@@ -73,6 +76,8 @@ class Crystal:
 
     def deformed(self, gradient: np.ndarray) -> Atoms:
         """Primitive cell under the deformation gradient F, (3, 3), without relaxing internal shifts."""
+        from ase import Atoms
+
         return Atoms(
             numbers=self.numbers, positions=self.basis @ gradient.T, cell=self.vectors @ gradient.T, pbc=True
         )
@@ -88,6 +93,9 @@ def equilibrium_crystal(lattice: Lattice, species: tuple[str, ...], calculator: 
     Scans the cubic constant around the sum of covalent radii, then finds the zero of a fourth-order difference of
     the energy. Raises `NoCrystal` when the scan has no inner minimum.
     """
+
+    from ase.data import covalent_radii
+    from scipy.optimize import brentq
 
     def energy(a0: float) -> float:
         atoms = Crystal(lattice, species, a0).deformed(np.eye(3))

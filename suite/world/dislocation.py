@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
-from scipy.spatial import Delaunay
+
+from suite.world.crystal import LATTICES, Crystal
+
+class ImpossibleCell(ValueError):
+    """A cell that physics refuses: a core on an atom, dislocations in one place, too few repeats."""
+
 
 Site = tuple[float, float]
 CORE_CLEARANCE = 0.05  # a0; closer to an atomic column, the elastic field makes atoms coincide
@@ -44,9 +50,6 @@ class Dislocation:
 
     def core_on_atom(self, lattice: str, sites: tuple[Site, Site]) -> str | None:
         """Why these core sites cannot be used (a core within 0.05 a0 of an atomic column), or None."""
-        from suite.world.cell import unit_sites
-        from suite.world.crystal import LATTICES, Crystal
-
         crystal = Crystal(LATTICES[lattice], ("H",) * 2, 1.0)
         columns = unit_sites(crystal, self)[0][:, :2]
         size = self.lengths[:2]
@@ -60,6 +63,26 @@ class Dislocation:
                     "coincide; choose a site between the columns"
                 )
         return None
+
+
+def unit_sites(crystal: Crystal, dislocation: Dislocation) -> tuple[np.ndarray, np.ndarray]:
+    """Sites of the frame's unit cell, (s, 3) in the frame and Å, and the crystal's basis index of each, (s,)."""
+    frame, lengths = dislocation.frame, dislocation.lengths * crystal.a0
+    span = range(-4, 5)
+    shifts = np.array(list(product(span, repeat=3))) @ crystal.vectors
+    positions, index = [], []
+    for basis, base in enumerate(crystal.basis):
+        fraction = ((shifts + base) @ frame.T) / lengths
+        inside = ((fraction > -1e-6) & (fraction < 1 - 1e-6)).all(axis=1)
+        positions.append(fraction[inside] * lengths)
+        index += [basis] * int(inside.sum())
+    found = np.vstack(positions)
+    expected = np.prod(lengths) / crystal.volume * len(crystal.basis)
+    if abs(len(found) - expected) > 1e-6:
+        raise ImpossibleCell(
+            f"the frame {dislocation.periods} is no unit cell of the lattice: {len(found)} sites, {expected:.3f} expected"
+        )
+    return found, np.array(index)
 
 
 # Cores of bcc screws sit in the centres of triangles of three [111] columns. Seen along +[111], the columns of one
@@ -156,6 +179,8 @@ def elementary_circuits(reference: np.ndarray, size: np.ndarray, lattice_vectors
     points, atoms = np.vstack(images), np.concatenate(owner)
     # columns on a regular grid are degenerate for Delaunay: a fixed tiny shear breaks the ties periodically
     sheared = points @ np.array([[1.0, 1e-4], [2e-4, 1.0]])
+    from scipy.spatial import Delaunay
+
     simplices = Delaunay(sheared).simplices
     centres = points[simplices].mean(axis=1)
     inside = ((centres >= -1e-9) & (centres < size - 1e-9)).all(axis=1)

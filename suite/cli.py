@@ -1,0 +1,345 @@
+"""The command `dislobench`: parsing, progress and printing, nothing else.
+
+Exit codes: 0 done, 1 an unexpected error, 2 a bad spec or command, 3 an outcome that cannot be used (a dipole that
+annihilates, a model that does not relax), 4 a damaged or missing store or run, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from suite.spec import Spec
+
+BAD_SPEC, FAILED_OUTCOME, BAD_STORE, INTERRUPTED = 2, 3, 4, 130
+
+
+class CommandError(Exception):
+    """A message for the user and an exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except CommandError as error:
+        _report(options, str(error), error.code)
+        return error.code
+    except KeyboardInterrupt:
+        _report(options, "interrupted; finished stages are cached, so the same command goes on from there", INTERRUPTED)
+        return INTERRUPTED
+    except Exception as error:
+        code = _known(error)
+        if code is None:
+            raise
+        _report(options, str(error), code)
+        return code
+
+
+def _known(error: Exception) -> int | None:
+    """Exit code of an error that the project raises on purpose; modules that were not imported raised nothing."""
+    kinds = {
+        "suite.spec": {"BadSpec": BAD_SPEC},
+        "suite.world.reference": {"UnusableReference": BAD_SPEC},
+        "suite.world.cell": {"ImpossibleCell": BAD_SPEC},
+        "suite.world.crystal": {"NoCrystal": FAILED_OUTCOME},
+        "suite.world.elasticity": {"DegenerateElasticity": FAILED_OUTCOME},
+        "suite.world.relaxation": {"FailedRelaxation": FAILED_OUTCOME},
+        "suite.world.hessian": {"Unfactorisable": FAILED_OUTCOME},
+        "suite.model.basis": {"ImpossibleBasis": BAD_SPEC},
+        "suite.model.regression": {"Unsolvable": FAILED_OUTCOME},
+        "store.fields": {"StoreError": BAD_STORE},
+        "store.runs": {"RunNotFound": BAD_STORE},
+        "store.database": {"WorkspaceError": BAD_STORE},
+    }
+    for module, names in kinds.items():
+        if module not in sys.modules:
+            continue
+        for name, code in names.items():
+            if isinstance(error, getattr(sys.modules[module], name)):
+                return code
+    return None
+
+
+def _report(options: argparse.Namespace, message: str, code: int) -> None:
+    if getattr(options, "json", False):
+        print(json.dumps({"error": message, "exit": code}))
+    print(f"dislobench: {message}", file=sys.stderr)
+
+
+# --- options ------------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dislobench",
+        description="Benchmark machine-learned interatomic potentials on dislocations.",
+        epilog="example: dislobench run w-screw --preset quick",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], help_: str, example: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name, help=help_, description=help_, epilog=f"example: {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(run=run)
+        sub.add_argument("--json", action="store_true", help="print one JSON object for machines")
+        return sub
+
+    def with_spec(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("spec", help="name of a shipped spec, or a TOML file")
+        sub.add_argument("--preset", help="quick, standard or paper, if the spec has it")
+        sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+                         help="override a key of the spec, for instance training.size=8 (repeatable)")
+
+    def with_workspace(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--workspace", type=Path, default=Path("runs"), help="folder of all results (default: ./runs)")
+
+    sub = command("run", _run, "Run one case: fit, simulate, judge, store.", "dislobench run w-screw --preset quick")
+    with_spec(sub)
+    with_workspace(sub)
+    sub.add_argument("--name", help="name of the run in MLflow")
+    sub.add_argument("--workers", type=int, help="processes for the design matrix (default: all cores)")
+    command("list", _list, "List the shipped specs and the reference potentials.", "dislobench list")
+    with_spec(command("check", _check, "Check a spec without computing anything.", "dislobench check my.toml --preset paper"))
+    with_spec(command("plan", _plan, "Tell what a run will take, without running.", "dislobench plan w-screw --preset paper"))
+    sub = command("show", _show, "Print a run and redraw its figures from the store.", "dislobench show 3f2a")
+    sub.add_argument("run_reference", metavar="RUN", help="id, unique beginning of an id, or name (the newest)")
+    sub.add_argument("--figures", type=Path, help="folder for the figures (default: WORKSPACE/figures/RUN)")
+    with_workspace(sub)
+    sub = command("runs", _runs, "List the runs of a workspace.", "dislobench runs --case w-screw")
+    sub.add_argument("--case", help="only this case")
+    with_workspace(sub)
+    sub = command("compare", _compare, "Compare two runs, number by number.", "dislobench compare 3f2a 77b1")
+    sub.add_argument("runs", nargs=2, metavar="RUN")
+    with_workspace(sub)
+    sub = command("ui", _ui, "Start the MLflow UI on the workspace.", "dislobench ui --port 5000")
+    sub.add_argument("--port", type=int, default=5000)
+    sub.add_argument("--host", default="127.0.0.1")
+    with_workspace(sub)
+    command("doctor", _doctor, "Check that every engine works on this machine.", "dislobench doctor")
+    return parser
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"dislobench {version('dislobench')}"
+    except PackageNotFoundError:
+        return "dislobench (not installed)"
+
+
+def _load(options: argparse.Namespace) -> Spec:
+    from suite.spec import load
+
+    return load(options.spec, options.preset, options.overrides)
+
+
+# --- commands -----------------------------------------------------------------------------------------------------
+
+
+def _run(options: argparse.Namespace) -> int:
+    spec = _load(options)
+    from suite.study.case import run_case
+    from suite.terminal import progress_reporter, run_table
+    from suite.world.relaxation import Status
+
+    with progress_reporter(quiet=options.json) as progress:
+        result = run_case(spec, options.workspace, progress, options.name, workers=options.workers)
+    numbers = result.verdict.numbers
+    if options.json:
+        print(json.dumps({
+            "run": result.run_id, "case": spec.case.name, "status": result.verdict.status.name.lower(),
+            "numbers": numbers, "seconds": result.stages.seconds, "megabytes": result.stages.megabytes,
+            "fields": str(result.fields), "figures": [str(p) for p in result.figures],
+        }))
+    else:
+        run_table(spec, result)
+    if result.verdict.status is not Status.CONVERGED:
+        status = result.verdict.status
+        raise CommandError(f"the model's relaxation: {status.value}. Remedy: {status.remedy}", FAILED_OUTCOME)
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    from suite.spec import read, shipped
+
+    rows = []
+    for name, path in shipped().items():
+        tables = read(path).tables
+        rows.append({
+            "spec": name, "title": tables["case"]["title"], "reference": tables["material"]["reference"],
+            "presets": list(tables.get("preset", {})), "paper": tables["case"].get("paper", ""),
+        })
+    from suite.world.reference import CATALOGUE
+
+    potentials = [
+        {"reference": name, "species": list(entry.species), "form": entry.summary, "source": entry.source}
+        for name, entry in CATALOGUE.items()
+    ]
+    if options.json:
+        print(json.dumps({"specs": rows, "references": potentials}))
+        return 0
+    from suite.terminal import table
+
+    table("specs", ["spec", "title", "reference", "presets", "paper"],
+          [[r["spec"], r["title"], r["reference"], " ".join(r["presets"]), r["paper"]] for r in rows])
+    table("reference potentials", ["name", "species", "form", "source"],
+          [[p["reference"], "-".join(p["species"]), p["form"], p["source"]] for p in potentials])
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from suite.spec import read
+
+    file = read(options.spec)
+    presets = [options.preset] if options.preset else [None, *file.presets]
+    problems: list[str] = []
+    from suite.spec import BadSpec, load
+
+    for preset in presets:
+        try:
+            load(options.spec, preset, options.overrides)
+        except BadSpec as error:
+            problems += [p for p in error.problems if p not in problems]
+    if problems:
+        raise CommandError("\n".join(problems), BAD_SPEC)
+    checked = ", ".join(p or "no preset" for p in presets)
+    print(json.dumps({"ok": True, "presets": presets}) if options.json else f"{file.path}: good ({checked})")
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    spec = _load(options)
+    from suite.study.plan import plan
+
+    found = plan(spec)
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    from suite.terminal import table
+
+    table(f"plan of {spec.case.name}", ["what", "how much"], [[k, _short(v)] for k, v in found.items()])
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from store import fields
+    from store.runs import Tracker
+
+    record = Tracker(options.workspace).find(options.run_reference)
+    path = Path(options.workspace) / "fields" / f"{record.id}.zarr"
+    if not path.exists():
+        reason = record.tags.get("error", f"the run is {record.status}")
+        raise CommandError(f"run {record.name!r} ({record.id}) has no fields: {reason}", BAD_STORE)
+    tree = fields.read(path)
+    folder = options.figures or Path(options.workspace) / "figures" / record.id
+    from suite.study.figures import draw_all
+
+    drawn = draw_all(tree, folder)
+    if options.json:
+        print(json.dumps({"run": record.id, "name": record.name, "attributes": tree.attrs,
+                          "figures": [str(p) for p in drawn]}, default=str))
+        return 0
+    from suite.terminal import store_table
+
+    store_table(record, tree, folder)
+    return 0
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from store.runs import Tracker
+
+    records = Tracker(options.workspace).history(options.case)
+    if options.json:
+        print(json.dumps([r.__dict__ for r in records]))
+        return 0
+    from suite.terminal import table
+
+    table(f"runs in {options.workspace}", ["id", "name", "status", "outcome", "geometry [Å]", "energy [eV]", "started"],
+          [[r.id[:8], r.name, r.status, r.tags.get("outcome", r.tags.get("status", "")),
+            _short(r.metrics.get("geometry_error")), _short(r.metrics.get("energy_error")), r.start[:19]]
+           for r in records])
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from store.runs import Tracker
+
+    tracker = Tracker(options.workspace)
+    a, b = (tracker.find(reference) for reference in options.runs)
+    settings = [[k, a.parameters.get(k, ""), b.parameters.get(k, "")]
+                for k in sorted(a.parameters.keys() | b.parameters.keys())
+                if a.parameters.get(k) != b.parameters.get(k)]
+    numbers = []
+    for key in sorted(a.metrics.keys() | b.metrics.keys()):
+        x, y = a.metrics.get(key), b.metrics.get(key)
+        ratio = y / x if x and y is not None else None
+        numbers.append([key, x, y, ratio])
+    if options.json:
+        print(json.dumps({"runs": [a.id, b.id], "settings": settings, "numbers": numbers}))
+        return 0
+    from suite.terminal import table
+
+    heads = [f"{r.name} ({r.id[:8]})" for r in (a, b)]
+    table("settings that differ", ["setting", *heads], settings or [["none", "", ""]])
+    table("numbers", ["number", *heads, "ratio"], [[k, *map(_short, rest)] for k, *rest in numbers])
+    return 0
+
+
+def _ui(options: argparse.Namespace) -> int:
+    import subprocess
+
+    from store.runs import Tracker
+
+    tracker = Tracker(options.workspace)
+    if not tracker.database.exists():
+        raise CommandError(
+            f"{options.workspace} holds no runs; run a case first, or name another folder with --workspace", BAD_STORE
+        )
+    print(f"MLflow UI on http://{options.host}:{options.port} (Ctrl-C ends it)", file=sys.stderr)
+    return subprocess.call(tracker.ui_command(options.port, options.host))
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from suite.study.doctor import examine
+
+    found = examine()
+    if options.json:
+        print(json.dumps([{"what": w, "ok": ok, "detail": d} for w, ok, d in found]))
+    else:
+        from suite.terminal import table
+
+        table("doctor", ["what", "state", "detail"], [[w, "good" if ok else "BAD", d] for w, ok, d in found])
+    return 0 if all(ok for _, ok, _ in found) else 1
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Many runs: cached stages, single cases, figures. Side effects live here, in `suite.cli` and in `store`."""

@@ -1,0 +1,213 @@
+"""Figures of a run, from its store alone.
+
+Colours survive greyscale and colour blindness (viridis, and the Okabe-Ito blue, orange and grey).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#666666"
+DPI = 150
+
+
+def draw_all(tree: xr.DataTree, folder: Path) -> list[Path]:
+    """Draw every figure of a run's store `tree` into `folder` as PNG; returns the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, draw in FIGURES.items():
+        path = folder / f"{name}.png"
+        draw(tree).savefig(path, dpi=DPI)
+        paths.append(path)
+    return paths
+
+
+def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    return figure, list(axes)
+
+
+def _title(tree: xr.DataTree, what: str) -> str:
+    numbers = tree.attrs["reference"]
+    return f"{tree.attrs['title']}: {what} ({numbers['atoms_simulation']:.0f} atoms)"
+
+
+def _plane(group: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions in the plane (n, 2), cell size (2,), and the direction of the Burgers vector (3,)."""
+    burgers = group["core_burgers"].values[0]
+    return (
+        group["reference"].values[:, :2],
+        np.diag(group["cell_perfect"].values)[:2],
+        burgers / np.linalg.norm(burgers),
+    )
+
+
+def _cores(axes: Axes, group: Any) -> None:
+    direction = group["core_burgers"].values @ group["core_burgers"].values[0]
+    position = group["core_position"].values
+    for sign, marker in ((1, "+"), (-1, "x")):
+        chosen = position[np.sign(direction) == sign]
+        axes.plot(*chosen.T, marker, color="black", markersize=9, markeredgewidth=1.6, linestyle="none")
+
+
+def _scatter(axes: Axes, group: Any, values: np.ndarray, label: str, **style: Any) -> None:
+    points, size, _ = _plane(group)
+    dots = axes.scatter(*points.T, c=values, s=max(0.8, 9000 / len(points)), linewidths=0, **style)
+    axes.figure.colorbar(dots, ax=axes, label=label, shrink=0.85)
+    axes.set(aspect="equal", xlabel="x₁ [Å]", ylabel="x₂ [Å]", xlim=(0, size[0]), ylim=(0, size[1]))
+
+
+def cells(tree: xr.DataTree) -> Figure:
+    """Simulation and training cell, coloured by the displacement along the Burgers vector."""
+    figure, axes = _figure(11, 4.6, 2)
+    for axis, name in zip(axes, ("simulation", "training"), strict=True):
+        group = tree[name]
+        along = group["relaxed"].values @ _plane(group)[2]
+        length = float(np.linalg.norm(group["core_burgers"].values[0]))
+        _scatter(axis, group, along / length, "displacement along b [b]", cmap="viridis")
+        _cores(axis, group)
+        axis.set_title(f"{name} cell, {group.sizes['atom']} atoms (+ and × : cores of +b and -b)", fontsize=10)
+    return figure
+
+
+def errors(tree: xr.DataTree) -> Figure:
+    """Bond-strain error of the model in the simulation cell, relaxed and predicted by linear response."""
+    figure, axes = _figure(11, 4.6, 2)
+    group = tree["simulation"]
+    relaxed, linear = group["error_atom"].values, group["error_linear_atom"].values
+    top = float(np.log10(max(relaxed.max(), linear.max(), 1e-12)))
+    for axis, values, name in zip(axes, (relaxed, linear), ("full relaxation", "linear response"), strict=True):
+        style = {"cmap": "viridis", "vmin": top - 4, "vmax": top}
+        _scatter(axis, group, np.log10(np.maximum(values, 1e-12)), "log₁₀ |Dȳ - Dȳ_ML| per atom [Å]", **style)
+        axis.set_title(f"{name}: norm {np.linalg.norm(values):.3g} Å", fontsize=10)
+    if tree.attrs["status"] != "converged":
+        axes[0].set_title(f"model relaxation: {tree.attrs['status']}", fontsize=10, color="firebrick")
+    return figure
+
+
+def differential_displacement(tree: xr.DataTree) -> Figure:
+    """Differential-displacement maps (Vitek) around the first core: reference and model."""
+    figure, axes = _figure(10, 5.2, 2)
+    group = tree["simulation"]
+    points, size, direction = _plane(group)
+    length = float(np.linalg.norm(group["core_burgers"].values[0]))
+    core = group["core_position"].values[0]
+    away = points - core
+    away -= size * np.rint(away / size)
+    radius = 3.2 * float(tree["crystal"]["a0"])
+    near = np.flatnonzero((np.abs(away) < radius).all(axis=1))
+    between = away[near][None] - away[near][:, None]
+    distance = np.linalg.norm(between, axis=2)
+    spacing = distance[distance > 1e-3].min()
+    first, second = np.nonzero(np.triu((distance > 1e-3) & (distance < 1.1 * spacing)))
+    height = group["reference"].values[near, 2]
+    period = float(group["cell_perfect"].values[2, 2])
+    for axis, name in zip(axes, ("relaxed", "relaxed_model"), strict=True):
+        along = group[name].values[near] @ direction
+        change = along[second] - along[first]
+        change -= length * np.rint(change / length)
+        middle = (away[near][first] + away[near][second]) / 2
+        unit = between[first, second] / spacing
+        # an arrow from column to column is a third of b: the largest difference a perfect screw core shows
+        arrow = unit * (change / (length / 3))[:, None] * spacing
+        axis.quiver(
+            *(middle - arrow / 2).T, *arrow.T, angles="xy", scale_units="xy", scale=1, width=0.006, color=BLUE
+        )
+        axis.scatter(*away[near].T, c=(height / period) % 1, cmap="Greys", s=70, vmin=-0.3, vmax=1.3,
+                     edgecolors="black", linewidths=0.8, zorder=3)
+        axis.plot(0, 0, "+", color=ORANGE, markersize=12, markeredgewidth=2)
+        which = "reference" if name == "relaxed" else "model"
+        axis.set(aspect="equal", xlabel="x₁ from the core [Å]", ylabel="x₂ from the core [Å]", title=which,
+                 xlim=(-radius, radius), ylim=(-radius, radius))
+    figure.suptitle(f"{tree.attrs['title']}: differential displacement, arrows scaled to b/3", fontsize=11)
+    return figure
+
+
+def parity(tree: xr.DataTree) -> Figure:
+    """Forces of the model against the reference on the test set, and energies."""
+    figure, axes = _figure(10, 4.6, 2)
+    group = tree["matching"]
+    reference, model = group["force_reference"].values, group["force_model"].values
+    amplitude = group["amplitude"].values
+    of_component = amplitude[group["force_config"].values]
+    limit = 1.05 * float(np.abs(reference).max())
+    axes[0].plot([-limit, limit], [-limit, limit], color=GREY, linewidth=0.8)
+    energy, energy_model = group["energy_reference"].values, group["energy_model"].values
+    ends = [energy.min(), energy.max()]
+    axes[1].plot(ends, ends, color=GREY, linewidth=0.8)
+    for value, colour, marker in zip(np.unique(amplitude)[::-1], (BLUE, ORANGE, GREY), "os^", strict=False):
+        chosen = of_component == value
+        rmse = float(np.sqrt(((model - reference)[chosen] ** 2).mean()))
+        axes[0].plot(reference[chosen], model[chosen], marker, markersize=2, color=colour, markeredgewidth=0,
+                     label=f"amplitude {value:g} Å: RMSE {rmse:.2g} eV/Å")
+        chosen = amplitude == value
+        rmse = float(np.sqrt(((energy_model - energy)[chosen] ** 2).mean()))
+        axes[1].plot(energy[chosen], energy_model[chosen], marker, markersize=5, color=colour,
+                     label=f"amplitude {value:g} Å: RMSE {rmse:.2g} eV")
+    axes[0].set(xlabel="reference force [eV/Å]", ylabel="model force [eV/Å]", xlim=(-limit, limit), ylim=(-limit, limit))
+    axes[1].set(xlabel="reference energy above the perfect crystal [eV]", ylabel="model energy [eV]")
+    for axis in axes:
+        axis.legend(frameon=False, fontsize=8, loc="upper left")
+    figure.suptitle(f"{tree.attrs['title']}: test set", fontsize=11)
+    return figure
+
+
+def balance(tree: xr.DataTree) -> Figure:
+    """The three numbers of the balance, literal and calibrated, and the terms of the bound."""
+    figure, axes = _figure(11, 3.9, 3)
+    numbers = tree.attrs["numbers"]
+    panels: list[tuple[str, dict[str, str], str]] = [
+        ("literal balance", {"ε_E": "balance_E", "ε_F²": "balance_F", "log(L_D) ε_V1²": "balance_V1"}, "mixed units"),
+        ("calibrated balance",
+         {"ε_E": "calibrated_E", "ε_F²/c₀": "calibrated_F", "S log(L_D) ε_V1²/c₀": "calibrated_V1"}, "eV"),
+        ("terms of the bound (3.13)",
+         {"ε_F": "term_F", "√log(L_D) ε_V1": "term_V1", "ε_V2/L": "term_V2", "1/L²": "term_L"}, "mixed units"),
+    ]
+    for axis, (title, bars, unit) in zip(axes, panels, strict=True):
+        values = [numbers[key] for key in bars.values()]
+        places = np.arange(len(bars))
+        axis.bar(places, values, color=BLUE, width=0.6)
+        axis.set_yscale("log")
+        low = min(v for v in values if v > 0)
+        axis.set_ylim(low / 3, max(values) * 4)
+        for place, value in zip(places, values, strict=True):
+            axis.text(place, value * 1.15, f"{value:.2g}", ha="center", va="bottom", fontsize=8)
+        axis.set_xticks(places, list(bars), fontsize=8)
+        axis.set_ylabel(unit)
+        axis.set_title(title, fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def convergence(tree: xr.DataTree) -> Figure:
+    """Largest force against force calls, reference and model."""
+    figure, (axis,) = _figure(5.5, 3.8)
+    group = tree["simulation"]
+    for name, colour, style, label in (
+        ("force_history", BLUE, "-o", "reference, from the predictor"),
+        ("force_history_model", ORANGE, "-s", "model, from ȳ"),
+    ):
+        values = group[name].values
+        axis.semilogy(np.arange(1, len(values) + 1), values, style, color=colour, markersize=3, label=label)
+    axis.set(xlabel="force calls", ylabel="largest force component [eV/Å]", title="relaxation of the simulation cell")
+    axis.legend(frameon=False, fontsize=9)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+FIGURES: dict[str, Callable[[xr.DataTree], Figure]] = {
+    "cells": cells,
+    "errors": errors,
+    "differential_displacement": differential_displacement,
+    "parity": parity,
+    "balance": balance,
+    "convergence": convergence,
+}

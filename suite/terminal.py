@@ -1,0 +1,136 @@
+"""What a person sees: progress with remaining time, and tables. Plain lines when the output is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from suite.pipeline import Progress as Report
+    from suite.spec import Spec
+    from suite.study.case import CaseResult
+
+PLAIN_EVERY = 5.0  # seconds between lines of one stage when there is no terminal
+
+
+@contextmanager
+def progress_reporter(quiet: bool = False) -> Iterator[Report]:
+    """A progress callback `(what, fraction, note)` for the pipeline, on standard error."""
+    console = Console(stderr=True)
+    if quiet:
+        yield lambda what, fraction, note: None
+    elif console.is_terminal:
+        columns = (TextColumn("{task.description:<18}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+                   TextColumn("{task.fields[note]}"))
+        with Progress(*columns, console=console) as bars:
+            tasks: dict[str, Any] = {}
+
+            def show(what: str, fraction: float, note: str) -> None:
+                if what not in tasks:
+                    for task in tasks.values():
+                        bars.update(task, completed=1.0)
+                    tasks[what] = bars.add_task(what, total=1.0, note=note)
+                bars.update(tasks[what], completed=fraction, note=note)
+
+            yield show
+            for task in tasks.values():
+                bars.update(task, completed=1.0)
+    else:
+        begun: dict[str, float] = {}
+        told: dict[str, float] = {}
+
+        def line(what: str, fraction: float, note: str) -> None:
+            now = time.monotonic()
+            first = what not in begun
+            begun.setdefault(what, now)
+            if first or now - told[what] > PLAIN_EVERY:
+                told[what] = now
+                left = (now - begun[what]) * (1 / fraction - 1) if fraction > 0 and not first else None
+                rest = f", about {left:.0f} s left" if left is not None else ""
+                print(f"{what}: {note}{rest}", file=sys.stderr, flush=True)
+
+        yield line
+
+
+def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; columns are never cut when the output is no terminal."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    result = Table(title=escape(title), title_justify="left", show_edge=False)
+    for head in heads:
+        result.add_column(escape(head), overflow="fold")
+    for row in rows:
+        result.add_row(*(escape(str(cell)) for cell in row))
+    console.print(result)
+    console.print()
+
+
+_HEADLINES = (
+    ("geometry_error", "geometry error ‖Dȳ - Dȳ_ML‖", "Å"),
+    ("geometry_error_linear", "  by linear response", "Å"),
+    ("energy_error", "energy error |E(ȳ) - E_ML(ȳ_ML)|", "eV"),
+    ("energy_error_linear", "  by linear response", "eV"),
+    ("eps_E", "ε_E, largest energy error of the test set", "eV"),
+    ("eps_F", "ε_F, largest dual norm of the force error", "eV/Å"),
+    ("rmse_F", "  force RMSE", "eV/Å"),
+    ("eps_H", "ε_H, Hessian error", "eV/Å²"),
+    ("eps_V1", "ε_V1, linear elasticity", "eV/Å³"),
+    ("eps_V1_null_free", "  free of null Lagrangians", "eV/Å³"),
+    ("eps_V2", "ε_V2, nonlinear elasticity", "eV/Å³"),
+    ("eps_V2_null_free", "  free of null Lagrangians", "eV/Å³"),
+    ("pressure", "pressure of the model at a0", "GPa"),
+    ("error_C11", "error of C11", "GPa"),
+    ("error_C12", "error of C12", "GPa"),
+    ("error_C44", "error of C44", "GPa"),
+    ("c0", "stability constant c0", "eV/Å²"),
+    ("balance_spread", "spread of the literal balance", "ln"),
+    ("calibrated_spread", "spread of the calibrated balance", "ln"),
+)
+
+
+def _numbers(numbers: dict[str, float]) -> list[list[str]]:
+    return [[label, f"{numbers[key]:.4g}", unit] for key, label, unit in _HEADLINES if key in numbers]
+
+
+def run_table(spec: Spec, result: CaseResult) -> None:
+    """Print a finished run: numbers, stages, and where everything lies."""
+    status = result.verdict.status
+    world = result.world
+    table(
+        f"{spec.case.title}: {status.name.lower()}, {len(world.simulation)} atoms, trained on {len(world.training)}, "
+        f"{len(result.rows.perfect)} functions, {spec.observables.label}",
+        ["number", "value", "unit"],
+        [*_numbers(result.verdict.numbers), ["limiting term of the bound", result.verdict.limiting_term, ""]],
+    )
+    stages = result.stages
+    table(
+        "stages",
+        ["stage", "seconds", "peak MB", ""],
+        [[name, f"{stages.seconds[name]:.1f}", f"{stages.megabytes[name]:.0f}",
+          "from the cache" if stages.cached.get(name) else ""] for name in stages.seconds],
+    )
+    figures = result.figures[0].parent if result.figures else Path()
+    print(f"run      {result.run_id}\nfields   {result.fields}\nfigures  {figures}")
+    print(f"again    dislobench show {result.run_id[:8]} --workspace {result.fields.parent.parent}")
+
+
+def store_table(record: Any, tree: Any, folder: Path) -> None:
+    """Print a run from its store: numbers, parameters of the record, and the redrawn figures."""
+    attrs = tree.attrs
+    table(
+        f"{record.name} ({record.id}): {attrs['status']}",
+        ["number", "value", "unit"],
+        [*_numbers(attrs["numbers"]), ["limiting term of the bound", attrs["limiting_term"], ""]],
+    )
+    table("parameters", ["parameter", "value"], sorted(record.parameters.items()))
+    print(f"figures  {folder}")
