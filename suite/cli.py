@@ -95,9 +95,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], help_: str, example: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], help_: str, example: str
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(
-            name, help=help_, description=help_, epilog=f"example: {example}",
+            name,
+            help=help_,
+            description=help_,
+            epilog=f"example: {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         sub.set_defaults(run=run)
@@ -107,8 +112,14 @@ def _parser() -> argparse.ArgumentParser:
     def with_spec(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("spec", help="name of a shipped spec, or a TOML file")
         sub.add_argument("--preset", help="quick, standard or paper, if the spec has it")
-        sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-                         help="override a key of the spec, for instance training.size=8 (repeatable)")
+        sub.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            dest="overrides",
+            help="override a key of the spec, for instance training.size=8 (repeatable)",
+        )
 
     def with_workspace(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--workspace", type=Path, default=Path("runs"), help="folder of all results (default: ./runs)")
@@ -119,8 +130,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--name", help="name of the run in MLflow")
     sub.add_argument("--workers", type=int, help="processes for the design matrix (default: all cores)")
     command("list", _list, "List the shipped specs and the reference potentials.", "dislobench list")
-    with_spec(command("check", _check, "Check a spec without computing anything.", "dislobench check my.toml --preset paper"))
-    with_spec(command("plan", _plan, "Tell what a run will take, without running.", "dislobench plan w-screw --preset paper"))
+    with_spec(
+        command("check", _check, "Check a spec without computing anything.", "dislobench check my.toml --preset paper")
+    )
+    with_spec(
+        command("plan", _plan, "Tell what a run will take, without running.", "dislobench plan w-screw --preset paper")
+    )
     sub = command("show", _show, "Print a run and redraw its figures from the store.", "dislobench show 3f2a")
     sub.add_argument("run_reference", metavar="RUN", help="id, unique beginning of an id, or name (the newest)")
     sub.add_argument("--figures", type=Path, help="folder for the figures (default: WORKSPACE/figures/RUN)")
@@ -167,11 +182,20 @@ def _run(options: argparse.Namespace) -> int:
         result = run_case(spec, options.workspace, progress, options.name, workers=options.workers)
     numbers = result.verdict.numbers
     if options.json:
-        print(json.dumps({
-            "run": result.run_id, "case": spec.case.name, "status": result.verdict.status.name.lower(),
-            "numbers": numbers, "seconds": result.stages.seconds, "megabytes": result.stages.megabytes,
-            "fields": str(result.fields), "figures": [str(p) for p in result.figures],
-        }))
+        print(
+            json.dumps(
+                {
+                    "run": result.run_id,
+                    "case": spec.case.name,
+                    "status": result.verdict.status.name.lower(),
+                    "numbers": numbers,
+                    "seconds": result.stages.seconds,
+                    "megabytes": result.stages.megabytes,
+                    "fields": str(result.fields),
+                    "figures": [str(p) for p in result.figures],
+                }
+            )
+        )
     else:
         run_table(spec, result)
     if result.verdict.status is not Status.CONVERGED:
@@ -186,10 +210,15 @@ def _list(options: argparse.Namespace) -> int:
     rows = []
     for name, path in shipped().items():
         tables = read(path).tables
-        rows.append({
-            "spec": name, "title": tables["case"]["title"], "reference": tables["material"]["reference"],
-            "presets": list(tables.get("preset", {})), "paper": tables["case"].get("paper", ""),
-        })
+        rows.append(
+            {
+                "spec": name,
+                "title": tables["case"]["title"],
+                "reference": tables["material"]["reference"],
+                "presets": list(tables.get("preset", {})),
+                "paper": tables["case"].get("paper", ""),
+            }
+        )
     from suite.world.reference import CATALOGUE
 
     potentials = [
@@ -201,10 +230,16 @@ def _list(options: argparse.Namespace) -> int:
         return 0
     from suite.terminal import table
 
-    table("specs", ["spec", "title", "reference", "presets", "paper"],
-          [[r["spec"], r["title"], r["reference"], " ".join(r["presets"]), r["paper"]] for r in rows])
-    table("reference potentials", ["name", "species", "form", "source"],
-          [[p["reference"], "-".join(p["species"]), p["form"], p["source"]] for p in potentials])
+    table(
+        "specs",
+        ["spec", "title", "reference", "presets", "paper"],
+        [[r["spec"], r["title"], r["reference"], " ".join(r["presets"]), r["paper"]] for r in rows],
+    )
+    table(
+        "reference potentials",
+        ["name", "species", "form", "source"],
+        [[p["reference"], "-".join(p["species"]), p["form"], p["source"]] for p in potentials],
+    )
     return 0
 
 
@@ -257,8 +292,12 @@ def _show(options: argparse.Namespace) -> int:
 
     drawn = draw_all(tree, folder)
     if options.json:
-        print(json.dumps({"run": record.id, "name": record.name, "attributes": tree.attrs,
-                          "figures": [str(p) for p in drawn]}, default=str))
+        print(
+            json.dumps(
+                {"run": record.id, "name": record.name, "attributes": tree.attrs, "figures": [str(p) for p in drawn]},
+                default=str,
+            )
+        )
         return 0
     from suite.terminal import store_table
 
@@ -275,10 +314,22 @@ def _runs(options: argparse.Namespace) -> int:
         return 0
     from suite.terminal import table
 
-    table(f"runs in {options.workspace}", ["id", "name", "status", "outcome", "geometry [Å]", "energy [eV]", "started"],
-          [[r.id[:8], r.name, r.status, r.tags.get("outcome", r.tags.get("status", "")),
-            _short(r.metrics.get("geometry_error")), _short(r.metrics.get("energy_error")), r.start[:19]]
-           for r in records])
+    table(
+        f"runs in {options.workspace}",
+        ["id", "name", "status", "outcome", "geometry [Å]", "energy [eV]", "started"],
+        [
+            [
+                r.id[:8],
+                r.name,
+                r.status,
+                r.tags.get("outcome", r.tags.get("status", "")),
+                _short(r.metrics.get("geometry_error")),
+                _short(r.metrics.get("energy_error")),
+                r.start[:19],
+            ]
+            for r in records
+        ],
+    )
     return 0
 
 
@@ -287,9 +338,11 @@ def _compare(options: argparse.Namespace) -> int:
 
     tracker = Tracker(options.workspace)
     a, b = (tracker.find(reference) for reference in options.runs)
-    settings = [[k, a.parameters.get(k, ""), b.parameters.get(k, "")]
-                for k in sorted(a.parameters.keys() | b.parameters.keys())
-                if a.parameters.get(k) != b.parameters.get(k)]
+    settings = [
+        [k, a.parameters.get(k, ""), b.parameters.get(k, "")]
+        for k in sorted(a.parameters.keys() | b.parameters.keys())
+        if a.parameters.get(k) != b.parameters.get(k)
+    ]
     numbers = []
     for key in sorted(a.metrics.keys() | b.metrics.keys()):
         x, y = a.metrics.get(key), b.metrics.get(key)

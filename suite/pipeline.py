@@ -209,9 +209,7 @@ def make_cells(spec: Spec, crystal: Crystal, elasticity: Stroh) -> tuple[Cell, C
     )
 
 
-def _equilibrium(
-    spec: Spec, cell: Cell, calculator: Calculator, what: str, key: str, progress: Progress
-) -> Relaxation:
+def _equilibrium(spec: Spec, cell: Cell, calculator: Calculator, what: str, key: str, progress: Progress) -> Relaxation:
     settings = spec.simulation
     noise = np.random.default_rng(settings.seed).standard_normal(cell.predictor.shape)
     progress(what, 0.0, f"{len(cell)} atoms")
@@ -236,9 +234,7 @@ def build_rows(spec: Spec, world: World, progress: Progress = silent, workers: i
     settings = spec.training
     generator = np.random.default_rng(settings.seed)
     ground = world.training_equilibrium.displacement
-    displacements, amplitudes = rattle(
-        ground, settings.amplitudes, settings.configurations + settings.test, generator
-    )
+    displacements, amplitudes = rattle(ground, settings.amplitudes, settings.configurations + settings.test, generator)
     labelled = label(world.training, displacements, amplitudes, calculator, world.energy_per_atom)
     train, test = labelled.split(settings.configurations)
     if settings.equilibrium:
@@ -293,9 +289,7 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
     if spec.matching.hessian:
         progress("eps_H", 0.0, "Lanczos on two Hessians")
         reference = build_reference(spec.material.reference, spec.material.arguments)
-        numbers |= match_hessian(
-            world.training, world.training_equilibrium.displacement, reference, calculator
-        )
+        numbers |= match_hessian(world.training, world.training_equilibrium.displacement, reference, calculator)
     comparison = compare(
         world.simulation,
         world.equilibrium,
@@ -305,9 +299,7 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
         world.energy_per_atom,
         spec.simulation.force_tolerance,
         spec.simulation.max_steps,
-        lambda calls, force: progress(
-            "model relaxation", calls / spec.simulation.max_steps, f"force {force:.1e} eV/Å"
-        ),
+        lambda calls, force: progress("model relaxation", calls / spec.simulation.max_steps, f"force {force:.1e} eV/Å"),
     )
     if comparison.geometry_error is not None and comparison.energy_error is not None:
         numbers["geometry_error"] = comparison.geometry_error

@@ -174,39 +174,61 @@ def _impossible(spec: Spec) -> list[tuple[str, str]]:
         problems.append(("material.reference", reason))
     wanted = {"bcc": 1, "fcc": 1, "diamond": 1, "B2": 2}[spec.material.lattice]
     if len(spec.material.species) != wanted:
-        problems.append(("material.species", f"{spec.material.lattice} has {wanted} species, not {len(spec.material.species)}"))
+        problems.append(
+            ("material.species", f"{spec.material.lattice} has {wanted} species, not {len(spec.material.species)}")
+        )
     unknown = [s for s in spec.material.species if s not in _symbols()]
     if unknown:
         problems.append(("material.species", f"{unknown[0]!r} is not a chemical symbol"))
     entry = CATALOGUE.get((spec.material.lattice, spec.dislocation.kind))
     if entry is None:
         known = ", ".join(f"{kind} in {lattice}" for lattice, kind in CATALOGUE)
-        problems.append(("dislocation.kind", (
-            f"no {spec.dislocation.kind} dislocation in {spec.material.lattice} is known; known: {known}"
-        )))
+        problems.append(
+            (
+                "dislocation.kind",
+                (f"no {spec.dislocation.kind} dislocation in {spec.material.lattice} is known; known: {known}"),
+            )
+        )
     elif spec.dislocation.sites is None and spec.dislocation.core not in entry.sites:
-        problems.append(("dislocation.core", f"{spec.dislocation.core!r} is not one of {', '.join(entry.sites)}" + _mean(
-            spec.dislocation.core, entry.sites
-        )))
+        problems.append(
+            (
+                "dislocation.core",
+                f"{spec.dislocation.core!r} is not one of {', '.join(entry.sites)}"
+                + _mean(spec.dislocation.core, entry.sites),
+            )
+        )
     elif entry is not None:
         sites = spec.dislocation.sites or entry.sites[spec.dislocation.core]
         if reason := entry.core_on_atom(spec.material.lattice, sites):
             problems.append(("dislocation.sites" if spec.dislocation.sites else "dislocation.core", reason))
     if spec.training.size > spec.simulation.size / 2:
-        problems.append(("training.size", (
-            f"L = {spec.training.size:g} a0 exceeds the distance of the dislocations in the simulation cell, "
-            f"L_D = N/2 = {spec.simulation.size / 2:g} a0: the theory needs L <= L_D"
-        )))
+        problems.append(
+            (
+                "training.size",
+                (
+                    f"L = {spec.training.size:g} a0 exceeds the distance of the dislocations in the simulation cell, "
+                    f"L_D = N/2 = {spec.simulation.size / 2:g} a0: the theory needs L <= L_D"
+                ),
+            )
+        )
     length = _approximate_constant(spec.material)
     if 2 * spec.training.size * length < 2 * spec.model.cutoff:
-        problems.append(("training.size", (
-            f"the training cell is {2 * spec.training.size * length:.1f} Å wide, less than twice the cutoff "
-            f"({2 * spec.model.cutoff:g} Å): atoms would see their own images"
-        )))
+        problems.append(
+            (
+                "training.size",
+                (
+                    f"the training cell is {2 * spec.training.size * length:.1f} Å wide, less than twice the cutoff "
+                    f"({2 * spec.model.cutoff:g} Å): atoms would see their own images"
+                ),
+            )
+        )
     if len(spec.model.channels) != len(spec.model.degrees):
-        problems.append(("model.degrees", (
-            f"{len(spec.model.degrees)} degrees for {len(spec.model.channels)} orders of model.channels"
-        )))
+        problems.append(
+            (
+                "model.degrees",
+                (f"{len(spec.model.degrees)} degrees for {len(spec.model.channels)} orders of model.channels"),
+            )
+        )
     elif spec.model.degrees[0] != 0:
         problems.append(("model.degrees", "pair functions have no angles: the first degree must be 0"))
     if list(spec.model.channels) != sorted(spec.model.channels, reverse=True):
@@ -215,7 +237,9 @@ def _impossible(spec: Spec) -> list[tuple[str, str]]:
     if not any(spec.weight(name) > 0 for name in names):
         problems.append(("weights", "no observable has a positive weight: there is nothing to fit"))
     elif not any(spec.weight(name) > 0 for name in ("energy", "force")):
-        problems.append(("observables", "neither energies nor forces are fitted: elastic constants alone determine no model"))
+        problems.append(
+            ("observables", "neither energies nor forces are fitted: elastic constants alone determine no model")
+        )
     return problems
 
 
@@ -314,16 +338,16 @@ def load(name: str | Path, preset: str | None = None, overrides: Sequence[str] =
 Origin = dict[tuple[str, ...], str]
 
 
-def resolve(
-    file: SpecFile, preset: str | None, overrides: Sequence[str]
-) -> tuple[dict[str, Any], Origin]:
+def resolve(file: SpecFile, preset: str | None, overrides: Sequence[str]) -> tuple[dict[str, Any], Origin]:
     """Merge preset and overrides over the file's tables; also tell where each key came from."""
     tables = {k: v for k, v in file.tables.items() if k not in ("preset", "sweep", "tune")}
     origin: Origin = {key: f"{file.path}:{line}" for key, line in file.lines.items()}
     problems = []
     if not isinstance(file.presets, dict) or (preset and preset not in file.presets):
         known = list(file.presets)
-        problems.append(f"{file.path}: no preset {preset!r}; it has {', '.join(known) or 'none'}{_mean(str(preset), known)}")
+        problems.append(
+            f"{file.path}: no preset {preset!r}; it has {', '.join(known) or 'none'}{_mean(str(preset), known)}"
+        )
     elif preset:
         tables = _merge(tables, file.presets[preset])
         for key, line in file.lines.items():

@@ -29,8 +29,13 @@ def progress_reporter(quiet: bool = False) -> Iterator[Report]:
     if quiet:
         yield lambda what, fraction, note: None
     elif console.is_terminal:
-        columns = (TextColumn("{task.description:<18}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-                   TextColumn("{task.fields[note]}"))
+        columns = (
+            TextColumn("{task.description:<18}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         with Progress(*columns, console=console) as bars:
             tasks: dict[str, Any] = {}
 
@@ -116,8 +121,15 @@ def run_table(spec: Spec, result: CaseResult) -> None:
     table(
         "stages",
         ["stage", "seconds", "peak MB", ""],
-        [[name, f"{stages.seconds[name]:.1f}", f"{stages.megabytes[name]:.0f}",
-          "from the cache" if stages.cached.get(name) else ""] for name in stages.seconds],
+        [
+            [
+                name,
+                f"{stages.seconds[name]:.1f}",
+                f"{stages.megabytes[name]:.0f}",
+                "from the cache" if stages.cached.get(name) else "",
+            ]
+            for name in stages.seconds
+        ],
     )
     figures = result.figures[0].parent if result.figures else Path()
     print(f"run      {result.run_id}\nfields   {result.fields}\nfigures  {figures}")

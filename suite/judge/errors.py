@@ -1,6 +1,6 @@
 """Solution against solution: geometry and energy error, by full relaxation and by linear response.
 
-    geometry error  ‖Dȳ - Dȳ_ML‖_ℓ2(Λ_N), Å          energy error  |E(ȳ) - E_ML(ȳ_ML)|, eV
+geometry error  ‖Dȳ - Dȳ_ML‖_ℓ2(Λ_N), Å          energy error  |E(ȳ) - E_ML(ȳ_ML)|, eV
 """
 
 from __future__ import annotations
@@ -56,9 +56,7 @@ def compare(
     energy = float(atoms.get_potential_energy()) - len(cell) * model_energy_per_atom
     shift = factor.solve(forces - equilibrium.forces)
     linear_energy = energy - 0.5 * float((forces * shift).sum())
-    relaxation = relax(
-        cell, model, factor.solve, equilibrium.displacement, tolerance, max_calls, progress=progress
-    )
+    relaxation = relax(cell, model, factor.solve, equilibrium.displacement, tolerance, max_calls, progress=progress)
     geometry = energy_error = None
     if relaxation.status is Status.CONVERGED:
         geometry = cell.strain_norm(relaxation.displacement - equilibrium.displacement)

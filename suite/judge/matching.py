@@ -29,9 +29,7 @@ class Matching:
     dual_norms: np.ndarray
 
 
-def match_configurations(
-    cell: Cell, test: Configurations, calculator: Calculator, energy_per_atom: float
-) -> Matching:
+def match_configurations(cell: Cell, test: Configurations, calculator: Calculator, energy_per_atom: float) -> Matching:
     """eps_E and eps_F of the model `calculator` on labelled test configurations.
 
     `eps_E` max |ΔE|, eV; `eps_F` max of the dual norm (fᵀK⁺f)^½, exact for (3.10), eV/Å; `rmse_E` (eV), `rmse_F` (eV/Å,
@@ -101,7 +99,7 @@ def match_hessian(
     for name, atoms in (("relaxed", cell.atoms(displacement)), ("perfect", cell.perfect_atoms())):
         start = atoms.positions.copy()
 
-        def product(v: np.ndarray, atoms=atoms, start=start) -> np.ndarray:  # noqa: ANN001
+        def product(v: np.ndarray, atoms=atoms, start=start) -> np.ndarray:
             v = v.reshape(-1, 3) - v.reshape(-1, 3).mean(axis=0)
             h = step / np.abs(v).max()
             total = np.zeros_like(v)

@@ -37,9 +37,7 @@ def limiting_term(terms: Mapping[str, float]) -> str:
     return max(("term_F", "term_V1", "term_V2", "term_L"), key=lambda name: terms[name])
 
 
-def balance(
-    matching: Mapping[str, float], distance: float, stability: float, strain: float
-) -> dict[str, float]:
+def balance(matching: Mapping[str, float], distance: float, stability: float, strain: float) -> dict[str, float]:
     """The three numbers of the balance eps_E ≈ eps_F² ≈ log(L_D) eps_V1², literally and calibrated, and their spread.
 
     The literal numbers have three different units, as in the paper. The calibrated ones are energies (eV):

@@ -40,7 +40,12 @@ class AceBasis:
     """
 
     def __init__(
-        self, species: Sequence[str], cutoff: float, channels: Sequence[int], degrees: Sequence[int], radial: str = "SBessel"
+        self,
+        species: Sequence[str],
+        cutoff: float,
+        channels: Sequence[int],
+        degrees: Sequence[int],
+        radial: str = "SBessel",
     ) -> None:
         if not cutoff > 0:
             raise ImpossibleBasis(f"the cutoff must be positive, not {cutoff} Å")
@@ -71,16 +76,11 @@ class AceBasis:
                         "NameOfCutoffFunction": "cos",
                     }
                 },
-                "functions": {
-                    "ALL": {"nradmax_by_orders": list(channels), "lmax_by_orders": list(degrees)}
-                },
+                "functions": {"ALL": {"nradmax_by_orders": list(channels), "lmax_by_orders": list(degrees)}},
             }
         )
         self._basis = ACEBBasisSet(self._configuration)
-        counts = [
-            len(one) + len(more)
-            for one, more in zip(self._basis.basis_rank1, self._basis.basis, strict=True)
-        ]
+        counts = [len(one) + len(more) for one, more in zip(self._basis.basis_rank1, self._basis.basis, strict=True)]
         if len(set(counts)) > 1:
             raise ImpossibleBasis(
                 f"elements have different numbers of functions, {dict(zip(self.species, counts, strict=True))}: "
@@ -178,9 +178,7 @@ def build_environment(atoms: Atoms, cutoff: float, types: np.ndarray) -> Environ
 
     n = len(atoms)
     neighbours = vesin.NeighborList(cutoff=cutoff, full_list=True)
-    i, j, shift = neighbours.compute(
-        points=atoms.positions, box=atoms.cell.array, periodic=True, quantities="ijS"
-    )
+    i, j, shift = neighbours.compute(points=atoms.positions, box=atoms.cell.array, periodic=True, quantities="ijS")
     order = np.argsort(i, kind="stable")
     i, j, shift = i[order].astype(np.int64), j[order].astype(np.int64), shift[order].astype(np.int64)
     outside = (shift != 0).any(axis=1)
@@ -229,9 +227,7 @@ class AceCalculator(Calculator):
             if numbers == atoms.numbers.tobytes() and np.array_equal(cell, atoms.cell.array):
                 moved = ((atoms.positions - positions) ** 2).sum(axis=1).max()
                 if moved < (self._skin / 2) ** 2:
-                    environment.handle.x = (
-                        atoms.positions[environment.owners] + environment.shifts @ cell
-                    )
+                    environment.handle.x = atoms.positions[environment.owners] + environment.shifts @ cell
                     return environment
         types = self._basis._types(atoms.numbers)
         environment = build_environment(atoms, self._basis.cutoff + self._skin, types)

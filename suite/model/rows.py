@@ -15,7 +15,7 @@ import numpy as np
 from ase import Atoms
 
 from suite.model.basis import AceBasis
-from suite.model.regression import Block, Reducer
+from suite.model.regression import Block, Reducer, triangle_of
 from suite.model.training import Configurations
 from suite.world.cell import Cell
 from suite.world.crystal import STEP, Response, path_derivatives
@@ -47,19 +47,18 @@ def elastic_rows(basis: AceBasis, path: Sequence[Atoms], volume: float, step: fl
 
 
 def elastic_blocks(rows: dict[str, np.ndarray], reference: Response) -> dict[str, Block]:
-    """Reduced blocks of the elastic observables (in cubic crystals the 81 rows have rank 4, the 729 rank 9)."""
+    """Blocks of the elastic observables, compressed to their rank: in cubic crystals 1, 4 and 9 of 9, 81 and 729 rows."""
     targets = {"stress": reference.d1, "virial1": reference.d2, "virial2": reference.d3}
     blocks = {}
     for name, target in targets.items():
-        reducer = Reducer(rows[name].shape[1])
-        reducer.add(rows[name], target.ravel())
-        blocks[name] = reducer.finish()
+        augmented = np.column_stack([rows[name], target.ravel()])
+        _, size, directions = np.linalg.svd(augmented, full_matrices=False)
+        kept = size > 1e-13 * max(size[0], np.finfo(float).tiny)  # rounding; differences are good to 1e-9
+        blocks[name] = Block(triangle_of(size[kept, None] * directions[kept]), len(target.ravel()), float(target.sum()))
     return blocks
 
 
-def _chunk(
-    parameters: BasisSpec, cell: Cell, configurations: Configurations, perfect: np.ndarray
-) -> dict[str, Block]:
+def _chunk(parameters: BasisSpec, cell: Cell, configurations: Configurations, perfect: np.ndarray) -> dict[str, Block]:
     from threadpoolctl import threadpool_limits
 
     basis = parameters.build()
@@ -112,9 +111,7 @@ def configuration_blocks(
     else:
         # spawned, not forked: LAMMPS, BLAS and progress threads of the parent would be copied half alive
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            results = pool.map(
-                _chunk, *zip(*[(parameters, cell, piece, perfect) for piece in pieces], strict=True)
-            )
+            results = pool.map(_chunk, *zip(*[(parameters, cell, piece, perfect) for piece in pieces], strict=True))
             for piece, blocks in zip(pieces, results, strict=True):
                 done += len(piece)
                 collect(blocks, done)

@@ -67,9 +67,7 @@ def run_groups(world: World, rows: Rows, model: Model, verdict: Verdict) -> dict
     test = rows.test
     components = test.forces[0].size
     return {
-        "crystal": dataset(
-            a0=((), world.crystal.a0), energy_per_atom=((), world.energy_per_atom), **tensors
-        ),
+        "crystal": dataset(a0=((), world.crystal.a0), energy_per_atom=((), world.energy_per_atom), **tensors),
         "simulation": dataset(
             **_cell_group(cell, world.equilibrium),
             relaxed_model=(_ATOM, comparison.relaxation.displacement),
@@ -183,9 +181,7 @@ def _configurations_group(found: Configurations) -> xr.Dataset:
 
 
 def _configurations(group: Any) -> Configurations:
-    return Configurations(
-        *(group[name].values for name in ("displacements", "amplitudes", "energies", "forces"))
-    )
+    return Configurations(*(group[name].values for name in ("displacements", "amplitudes", "energies", "forces")))
 
 
 def rows_groups(rows: Rows) -> dict[str, xr.Dataset]:

@@ -162,7 +162,9 @@ def run_case(
         with stages.stage("store"):
             progress("store", 0.0, "fields, figures, MLflow")
             place = workspace / "fields" / f"{run.id}.zarr"
-            fields.write(place, archive.run_groups(world, rows, model, verdict), attributes(spec, run.id, world, verdict))
+            fields.write(
+                place, archive.run_groups(world, rows, model, verdict), attributes(spec, run.id, world, verdict)
+            )
             with TemporaryDirectory() as scratch:
                 potential, pictures = Path(scratch, "potential"), Path(scratch, "figures")
                 rows.ace.save(model.coefficients, model.energy_per_atom, potential)

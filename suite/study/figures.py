@@ -60,7 +60,9 @@ def _cores(axes: Axes, group: Any) -> None:
 
 def _scatter(axes: Axes, group: Any, values: np.ndarray, label: str, **style: Any) -> None:
     points, size, _ = _plane(group)
-    dots = axes.scatter(*points.T, c=values, s=max(0.8, 9000 / len(points)), linewidths=0, **style)
+    # dots as wide as columns are apart: about 3.6 inches of 72 points carry sqrt(n) of them
+    diameter = 0.9 * 3.6 * 72 / np.sqrt(len(points))
+    dots = axes.scatter(*points.T, c=values, s=diameter**2, linewidths=0, **style)
     axes.figure.colorbar(dots, ax=axes, label=label, shrink=0.85)
     axes.set(aspect="equal", xlabel="x₁ [Å]", ylabel="x₂ [Å]", xlim=(0, size[0]), ylim=(0, size[1]))
 
@@ -118,15 +120,28 @@ def differential_displacement(tree: xr.DataTree) -> Figure:
         unit = between[first, second] / spacing
         # an arrow from column to column is a third of b: the largest difference a perfect screw core shows
         arrow = unit * (change / (length / 3))[:, None] * spacing
-        axis.quiver(
-            *(middle - arrow / 2).T, *arrow.T, angles="xy", scale_units="xy", scale=1, width=0.006, color=BLUE
+        axis.quiver(*(middle - arrow / 2).T, *arrow.T, angles="xy", scale_units="xy", scale=1, width=0.006, color=BLUE)
+        axis.scatter(
+            *away[near].T,
+            c=(height / period) % 1,
+            cmap="Greys",
+            s=70,
+            vmin=-0.3,
+            vmax=1.3,
+            edgecolors="black",
+            linewidths=0.8,
+            zorder=3,
         )
-        axis.scatter(*away[near].T, c=(height / period) % 1, cmap="Greys", s=70, vmin=-0.3, vmax=1.3,
-                     edgecolors="black", linewidths=0.8, zorder=3)
         axis.plot(0, 0, "+", color=ORANGE, markersize=12, markeredgewidth=2)
         which = "reference" if name == "relaxed" else "model"
-        axis.set(aspect="equal", xlabel="x₁ from the core [Å]", ylabel="x₂ from the core [Å]", title=which,
-                 xlim=(-radius, radius), ylim=(-radius, radius))
+        axis.set(
+            aspect="equal",
+            xlabel="x₁ from the core [Å]",
+            ylabel="x₂ from the core [Å]",
+            title=which,
+            xlim=(-radius, radius),
+            ylim=(-radius, radius),
+        )
     figure.suptitle(f"{tree.attrs['title']}: differential displacement, arrows scaled to b/3", fontsize=11)
     return figure
 
@@ -141,21 +156,35 @@ def parity(tree: xr.DataTree) -> Figure:
     limit = 1.05 * float(np.abs(reference).max())
     axes[0].plot([-limit, limit], [-limit, limit], color=GREY, linewidth=0.8)
     energy, energy_model = group["energy_reference"].values, group["energy_model"].values
-    ends = [energy.min(), energy.max()]
-    axes[1].plot(ends, ends, color=GREY, linewidth=0.8)
+    axes[1].axhline(0, color=GREY, linewidth=0.8)
     for value, colour, marker in zip(np.unique(amplitude)[::-1], (BLUE, ORANGE, GREY), "os^", strict=False):
         chosen = of_component == value
         rmse = float(np.sqrt(((model - reference)[chosen] ** 2).mean()))
-        axes[0].plot(reference[chosen], model[chosen], marker, markersize=2, color=colour, markeredgewidth=0,
-                     label=f"amplitude {value:g} Å: RMSE {rmse:.2g} eV/Å")
+        axes[0].plot(
+            reference[chosen],
+            model[chosen],
+            marker,
+            markersize=2,
+            color=colour,
+            markeredgewidth=0,
+            label=f"amplitude {value:g} Å: RMSE {rmse:.2g} eV/Å",
+        )
         chosen = amplitude == value
         rmse = float(np.sqrt(((energy_model - energy)[chosen] ** 2).mean()))
-        axes[1].plot(energy[chosen], energy_model[chosen], marker, markersize=5, color=colour,
-                     label=f"amplitude {value:g} Å: RMSE {rmse:.2g} eV")
-    axes[0].set(xlabel="reference force [eV/Å]", ylabel="model force [eV/Å]", xlim=(-limit, limit), ylim=(-limit, limit))
-    axes[1].set(xlabel="reference energy above the perfect crystal [eV]", ylabel="model energy [eV]")
+        axes[1].plot(
+            energy[chosen],
+            (energy_model - energy)[chosen],
+            marker,
+            markersize=5,
+            color=colour,
+            label=f"amplitude {value:g} Å: RMSE {rmse:.2g} eV",
+        )
+    axes[0].set(
+        xlabel="reference force [eV/Å]", ylabel="model force [eV/Å]", xlim=(-limit, limit), ylim=(-limit, limit)
+    )
+    axes[1].set(xlabel="reference energy above the perfect crystal [eV]", ylabel="energy error of the model [eV]")
     for axis in axes:
-        axis.legend(frameon=False, fontsize=8, loc="upper left")
+        axis.legend(frameon=False, fontsize=8, loc="best")
     figure.suptitle(f"{tree.attrs['title']}: test set", fontsize=11)
     return figure
 
@@ -166,10 +195,16 @@ def balance(tree: xr.DataTree) -> Figure:
     numbers = tree.attrs["numbers"]
     panels: list[tuple[str, dict[str, str], str]] = [
         ("literal balance", {"ε_E": "balance_E", "ε_F²": "balance_F", "log(L_D) ε_V1²": "balance_V1"}, "mixed units"),
-        ("calibrated balance",
-         {"ε_E": "calibrated_E", "ε_F²/c₀": "calibrated_F", "S log(L_D) ε_V1²/c₀": "calibrated_V1"}, "eV"),
-        ("terms of the bound (3.13)",
-         {"ε_F": "term_F", "√log(L_D) ε_V1": "term_V1", "ε_V2/L": "term_V2", "1/L²": "term_L"}, "mixed units"),
+        (
+            "calibrated balance",
+            {"ε_E": "calibrated_E", "ε_F²/c₀": "calibrated_F", "S log(L_D) ε_V1²/c₀": "calibrated_V1"},
+            "eV",
+        ),
+        (
+            "terms of the bound (3.13)",
+            {"ε_F": "term_F", "√log(L_D) ε_V1": "term_V1", "ε_V2/L": "term_V2", "1/L²": "term_L"},
+            "mixed units",
+        ),
     ]
     for axis, (title, bars, unit) in zip(axes, panels, strict=True):
         values = [numbers[key] for key in bars.values()]

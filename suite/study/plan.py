@@ -35,9 +35,7 @@ def plan(spec: Spec) -> dict[str, Any]:
     from suite.model.rows import BasisSpec
 
     model = spec.model
-    functions = len(
-        BasisSpec(spec.material.species, model.cutoff, model.channels, model.degrees, model.radial).build()
-    )
+    functions = len(BasisSpec(spec.material.species, model.cutoff, model.channels, model.degrees, model.radial).build())
     workers = os.cpu_count() or 1
     configurations = spec.training.configurations + spec.training.equilibrium
     rows = configurations * (3 * training + 1)

@@ -49,9 +49,7 @@ class Cell:
 
     def atoms(self, displacement: np.ndarray) -> Atoms:
         """ASE atoms at x + u in the tilted cell, for a displacement u (n, 3)."""
-        return Atoms(
-            numbers=self.numbers, positions=self.reference + displacement, cell=self.vectors, pbc=True
-        )
+        return Atoms(numbers=self.numbers, positions=self.reference + displacement, cell=self.vectors, pbc=True)
 
     def perfect_atoms(self) -> Atoms:
         """The perfect crystal in the cell before the tilt."""
@@ -73,9 +71,7 @@ class Cell:
         found = catalogue.elementary_circuits(
             self.reference[chosen], np.diag(self.vectors_perfect)[:2], self.lattice_vectors
         )
-        return Circuits(
-            chosen[found.triangles], found.bonds, found.centres, found.lattice_vectors, found.size
-        )
+        return Circuits(chosen[found.triangles], found.bonds, found.centres, found.lattice_vectors, found.size)
 
     @cached_property
     def bonds(self) -> np.ndarray:
@@ -167,9 +163,7 @@ def crystal_metric(cell: Cell, calculator: Calculator, step: float = 1e-3) -> Ci
             responses.append(atoms.get_forces())
             atoms.positions[site, axis] -= sign * step
         generator[site, axis] = (responses[1] - responses[0]) / (2 * step)
-    metric = Circulant(
-        generator.reshape(cell.unit_sites, 3, *cell.repeats, cell.unit_sites, 3)
-    )
+    metric = Circulant(generator.reshape(cell.unit_sites, 3, *cell.repeats, cell.unit_sites, 3))
     if metric.lowest <= 0:
         raise ImpossibleCell(
             f"the perfect crystal is unstable: its Hessian has the eigenvalue {metric.lowest:.2e} eV/Å^2"

@@ -8,7 +8,6 @@ the functions of a basis, because it only needs values of W along straight lines
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations, permutations, product
@@ -78,9 +77,7 @@ class Crystal:
         """Primitive cell under the deformation gradient F, (3, 3), without relaxing internal shifts."""
         from ase import Atoms
 
-        return Atoms(
-            numbers=self.numbers, positions=self.basis @ gradient.T, cell=self.vectors @ gradient.T, pbc=True
-        )
+        return Atoms(numbers=self.numbers, positions=self.basis @ gradient.T, cell=self.vectors @ gradient.T, pbc=True)
 
 
 class NoCrystal(RuntimeError):
@@ -126,9 +123,7 @@ def equilibrium_crystal(lattice: Lattice, species: tuple[str, ...], calculator: 
 
 def _nearest_distance(crystal: Crystal) -> float:
     shifts = np.array(list(product((-1, 0, 1), repeat=3))) @ crystal.vectors
-    between = (
-        crystal.basis[None, :, None] - crystal.basis[:, None, None] + shifts[None, None, :]
-    ).reshape(-1, 3)
+    between = (crystal.basis[None, :, None] - crystal.basis[:, None, None] + shifts[None, None, :]).reshape(-1, 3)
     lengths = np.linalg.norm(between, axis=1)
     return float(lengths[lengths > 1e-9].min())
 
@@ -166,12 +161,7 @@ def _polarisation() -> tuple[np.ndarray, ...]:
     inverses = []
     for order in (1, 2, 3):
         monomials = [m for m in product(range(9), repeat=order) if list(m) == sorted(m)]
-        design = np.array(
-            [
-                [len(set(permutations(m))) * np.prod(d[list(m)]) for m in monomials]
-                for d in directions
-            ]
-        )
+        design = np.array([[len(set(permutations(m))) * np.prod(d[list(m)]) for m in monomials] for d in directions])
         place = {m: i for i, m in enumerate(monomials)}
         index = np.array([place[tuple(sorted(m))] for m in product(range(9), repeat=order)])
         inverses.append(np.linalg.pinv(design)[index])
@@ -277,9 +267,7 @@ def green_third_order(response: Response) -> np.ndarray:
     for axes in ((1, 0, 2, 3, 4, 5), (0, 1, 3, 2, 4, 5), (0, 1, 2, 3, 5, 4)):
         form = (form + form.transpose(axes)) / 2
     pairs = ((0, 1), (2, 3), (4, 5))
-    form = sum(
-        form.transpose([axis for p in order for axis in pairs[p]]) for order in permutations(range(3))
-    )
+    form = sum(form.transpose([axis for p in order for axis in pairs[p]]) for order in permutations(range(3)))
     return d3 - form / 2
 
 

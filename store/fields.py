@@ -1,0 +1,286 @@
+"""Groups of arrays in one zarr store: written whole or not at all, read whole or refused.
+
+A missing chunk reads as the fill value, without a word. So a store carries a manifest
+with the checksum of every file, written last; a reader believes nothing that the manifest does
+not vouch for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+import zarr
+
+from store import schema
+from store.locking import locked
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+CHUNK_BYTES = 64 * 2**20
+"""An array below this size is one chunk, hence one file."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# xarray gives these attributes a meaning of its own when it writes or reads a variable.
+_RESERVED = {
+    *("_FillValue", "missing_value", "scale_factor", "add_offset", "dtype", "calendar"),
+    *("coordinates", "grid_mapping", "_Unsigned", "_ARRAY_DIMENSIONS"),
+}
+
+
+class StoreError(RuntimeError):
+    """A store cannot be written or read: the path, what is wrong, and the cure."""
+
+    def __init__(self, path: Path, wrong: str, cure: str) -> None:
+        self.path = path
+        super().__init__(f"{path}: {wrong}; {cure}")
+
+
+def write(
+    path: Path | str,
+    groups: Mapping[str, xr.Dataset],
+    attrs: Mapping[str, Any] | None = None,
+    *,
+    check: bool = True,
+) -> Path:
+    """Write `groups` as the nodes of one store at `path`, replacing what is there; return `path`.
+
+    `attrs` are JSON values kept at the root. With `check` every group must satisfy
+    `schema.check` and is stored with its units; without it any names will do, as for a cache.
+    Arrays are bool, integer, float or complex; their byte order becomes little-endian. All
+    writers into one folder take turns.
+
+    A process killed at any moment leaves the old store, the new one, or, between two renames, the
+    old one set aside, which the next write to `path` restores before it begins.
+
+    Raises before anything is written: SchemaError; StoreError for what zarr or JSON would not bring
+    back as it was, and for a `path` that holds something else than a store.
+    """
+    path = Path(path).absolute()
+    prepared = _prepared(path, groups, check)
+    tree = xr.DataTree.from_dict({"/": xr.Dataset(attrs=_plain(path, "attrs", attrs or {}))})
+    for name, dataset in prepared.items():
+        tree[name] = xr.DataTree(dataset)
+    encoding = {
+        f"/{name}": {str(k): _encoding(v) for k, v in dataset.variables.items()} for name, dataset in prepared.items()
+    }
+    new, aside = _sibling(path, "new"), _sibling(path, "old")
+    _replaceable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.parent):
+        _recover(path, new, aside)
+        # Every chunk becomes a file, so that a missing one is always a fault.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            tree.to_zarr(new, mode="w-", zarr_format=3, consolidated=False, encoding=encoding)
+        _seal(new)
+        if path.exists():
+            os.rename(path, aside)
+        os.rename(new, path)
+        _sync(path.parent)
+        _remove(aside)
+    return path
+
+
+def read(path: Path | str) -> xr.DataTree:
+    """Verify the store at `path` and return it in memory; the root holds the attributes.
+
+    Raises StoreError where `verify` does.
+    """
+    path = Path(path).absolute()
+    verify(path)
+    with warnings.catch_warnings():
+        # zarr remarks on every file that is not its own; the manifest is ours.
+        warnings.filterwarnings("ignore", f"Object at {MANIFEST} is not recognized")
+        tree = xr.open_datatree(
+            path,
+            engine="zarr",
+            consolidated=False,
+            chunks=None,
+            # Arrays come back as they were given: no masking, no dates made of numbers.
+            mask_and_scale=False,
+            decode_times=False,
+            decode_timedelta=False,
+            concat_characters=False,
+        )
+    with tree:
+        tree.load()
+        plain = {node.path: node.to_dataset(inherit=False).drop_encoding() for node in tree.subtree}
+    return xr.DataTree.from_dict(plain)
+
+
+def verify(path: Path | str) -> None:
+    """Compare every file of the store at `path` with its manifest.
+
+    Raises StoreError if there is no store or no manifest, if the manifest is damaged or of a newer
+    format, or if a file is missing, changed, or unknown to the manifest.
+    """
+    path = Path(path).absolute()
+    again = "delete the store and run its case again"
+    if not path.is_dir():
+        if path.exists():
+            raise StoreError(path, "not a folder", "a store is a folder made by fields.write")
+        if _sibling(path, "old").exists():
+            cure = f"rename {_sibling(path, 'old').name} back, or run the case again"
+            raise StoreError(path, "no store: replacing it was interrupted", cure)
+        raise StoreError(path, "no store", "run its case first, or correct the path")
+    manifest = path / MANIFEST
+    if not manifest.is_file():
+        raise StoreError(path, f"no {MANIFEST}: the store was not written to its end", again)
+    listed = _listed(path, manifest.read_bytes(), again)
+    present = _files(path)
+    for name, entry in listed.items():
+        if name not in present:
+            raise StoreError(path, f"missing file {name}", again)
+        digest, size = _digest(path / name)
+        if size != entry["size"]:
+            wrong = f"{name} has {size} bytes, the manifest says {entry['size']}"
+            raise StoreError(path, wrong, again)
+        if digest != entry["sha256"]:
+            raise StoreError(path, f"checksum mismatch in {name}", again)
+    if extra := sorted(present - listed.keys()):
+        raise StoreError(path, f"{extra[0]} is not in the manifest", "delete that file, or " + again)
+
+
+def _listed(path: Path, raw: bytes, again: str) -> dict[str, dict[str, Any]]:
+    """Return the files that the manifest `raw` lists, after checking the manifest itself."""
+    try:
+        manifest = json.loads(raw)
+        form, files, digest = manifest["format"], manifest["files"], manifest["sha256"]
+        newer = form > FORMAT
+    except (ValueError, KeyError, TypeError):
+        raise StoreError(path, f"{MANIFEST} is damaged", again) from None
+    if newer:
+        wrong = f"written in format {form}, this version reads up to {FORMAT}"
+        raise StoreError(path, wrong, "upgrade dislobench")
+    if _manifest(files) != raw:
+        raise StoreError(path, f"{MANIFEST} is damaged: its checksum is not {digest}", again)
+    return files
+
+
+def _manifest(files: dict[str, dict[str, Any]]) -> bytes:
+    body = {"format": FORMAT, "files": files}
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**body, "sha256": digest}, sort_keys=True, indent=1).encode()
+
+
+def _seal(folder: Path) -> None:
+    """Flush every file below `folder` to the disk, then write the manifest that vouches for them.
+
+    The order matters: after a power cut a manifest must not describe data still in memory.
+    """
+    files = {}
+    for name in sorted(_files(folder)):
+        digest, size = _digest(folder / name)
+        _sync(folder / name)
+        files[name] = {"sha256": digest, "size": size}
+    with open(folder / MANIFEST, "wb") as handle:
+        handle.write(_manifest(files))
+        handle.flush()
+        os.fsync(handle.fileno())
+    for below, _, _ in os.walk(folder):
+        _sync(Path(below))
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _files(folder: Path) -> set[str]:
+    """Return the paths of all files below `folder` except its manifest, relative, with slashes."""
+    found = (entry for entry in folder.rglob("*") if not entry.is_dir())
+    return {entry.relative_to(folder).as_posix() for entry in found} - {MANIFEST}
+
+
+def _digest(path: Path) -> tuple[str, int]:
+    with open(path, "rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        return digest, handle.tell()
+
+
+def _sibling(path: Path, role: str) -> Path:
+    """Return the name that a store has while it is being written ("new") or replaced ("old")."""
+    return path.with_name(f".{path.name}.{role}")
+
+
+def _replaceable(path: Path) -> None:
+    """Refuse to replace anything but a store, whole or damaged, or an empty folder."""
+    inside = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    if path.exists() and not (path.is_dir() and (not inside or inside & {MANIFEST, "zarr.json"})):
+        raise StoreError(path, "exists and is not a store", "choose another path, or move it away")
+
+
+def _recover(path: Path, new: Path, aside: Path) -> None:
+    """Clear what a killed write left; bring the old store back if it died between the renames."""
+    if aside.exists() and not path.exists():
+        os.rename(aside, path)
+    _remove(new)
+    _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _encoding(array: xr.Variable) -> dict[str, Any]:
+    """Return chunks of at most `CHUNK_BYTES`, cut along the leading dimensions only."""
+    # Without an explicit None xarray adds a `_FillValue` attribute that was never given.
+    encoding: dict[str, Any] = {"_FillValue": None}
+    if array.ndim == 0:
+        return encoding
+    chunks = [max(length, 1) for length in array.shape]  # the format has no chunk of length 0
+    for axis, length in enumerate(chunks):
+        if (excess := math.prod(chunks) * array.dtype.itemsize / CHUNK_BYTES) <= 1:
+            break
+        chunks[axis] = max(1, int(length / excess))
+    return {**encoding, "chunks": tuple(chunks)}
+
+
+def _plain(path: Path, place: str, attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return `attrs` as a reader will find them: lists for tuples, str keys, no NaN."""
+    cure = "attributes are JSON values with str keys; put numbers that may be NaN into a variable"
+    for key in attrs:
+        if not isinstance(key, str):
+            raise StoreError(path, f"{place}: the key {key!r} is not a str", cure)
+        if key in _RESERVED:
+            cure = "rename it: xarray reads that name as an instruction"
+            raise StoreError(path, f"{place}: {key!r} is reserved", cure)
+    try:
+        return json.loads(json.dumps(dict(attrs), allow_nan=False))
+    except (TypeError, ValueError) as fault:
+        raise StoreError(path, f"{place}: {fault}", cure) from None
+
+
+def _prepared(path: Path, groups: Mapping[str, xr.Dataset], check: bool) -> dict[str, xr.Dataset]:
+    """Return the datasets as they will be stored; refuse what would not come back as it was."""
+    prepared = {}
+    for name, given in groups.items():
+        if not _NAME.fullmatch(name):
+            raise StoreError(path, f"group name {name!r}", "use letters, digits, underscores")
+        dataset = schema.annotate(name, given) if check else given.copy()
+        dataset.attrs = _plain(path, f"{name} attrs", dataset.attrs)
+        for key, array in dataset.variables.items():
+            place = f"{name}/{key}"
+            if not _NAME.fullmatch(str(key)):
+                raise StoreError(path, f"{place}: name", "use letters, digits, underscores")
+            if array.dtype.kind not in "biufc":
+                cure = "store numbers; put labels into a JSON attribute"
+                raise StoreError(path, f"{place}: dtype {array.dtype}", cure)
+            array.attrs = _plain(path, f"{place} attrs", array.attrs)
+        prepared[name] = dataset
+    return prepared

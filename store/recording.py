@@ -1,0 +1,142 @@
+"""One run while it is being logged: checked entries go to MLflow, files into its folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from store.entries import check_tags, flatten, jsonable, split_metrics
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+MAX_ERROR = 2000  # characters of an exception's message kept in the tag `error`
+
+
+class Run:
+    """A run being logged; leaving its `with` block ends it.
+
+    Normal exit: FINISHED. An Exception: the tags `status` (class name) and `error` (message), then
+    FAILED; KeyboardInterrupt and SystemExit: the same tags, then KILLED; the exception propagates.
+    Without a `with` block a run stays RUNNING.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str, folder: Path) -> None:
+        self.id = run_id
+        self._client = client
+        self._folder = folder
+        self._logged: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        fault: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if fault is None:
+            self._client.set_terminated(self.id, "FINISHED")
+            return
+        status = "FAILED" if isinstance(fault, Exception) else "KILLED"
+        try:
+            message = str(fault)[:MAX_ERROR]
+            self.tags({"status": type(fault).__name__, "error": message})
+            self._client.set_terminated(self.id, status)
+        except Exception as second:
+            # The first failure is the one to see; that it went unrecorded is a note to it.
+            fault.add_note(f"MLflow run {self.id} could not be marked {status}: {second}")
+
+    def metrics(self, values: Mapping[str, Any], step: int | None = None) -> None:
+        """Log real numbers in one call; inf and NaN become tags `nonfinite.<name>`.
+
+        Raises ValueError for a name MLflow refuses, TypeError for what is not a real number, both
+        before anything is logged.
+        """
+        finite, nonfinite = split_metrics(values)
+        log(self._client, self.id, metrics=finite, tags=nonfinite, step=step or 0)
+
+    def parameters(self, values: Mapping[str, Any]) -> None:
+        """Log parameters, nested mappings flattened with dots.
+
+        Raises ValueError or TypeError where `entries.flatten` does, and ValueError for a name this
+        run holds with another value; then nothing is logged.
+        """
+        flat = flatten(values)
+        for name, text in flat.items():
+            if (before := self._logged.get(name, text)) != text:
+                raise ValueError(
+                    f"parameter {name!r} of run {self.id} is {before!r}, it cannot become {text!r};"
+                    " log what changes as a metric or a tag"
+                )
+        new = {name: text for name, text in flat.items() if name not in self._logged}
+        log(self._client, self.id, parameters=new)
+        self._logged |= new
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        """Set tags, replacing those of the same name; raises ValueError as `entries.check_tags`."""
+        log(self._client, self.id, tags=check_tags(values))
+
+    def artifact(self, path: Path | str, folder: str | None = None) -> Path:
+        """Copy a file or a folder into the artifacts, below `folder`; return the copy.
+
+        Raises FileNotFoundError for a missing `path`, ValueError if `folder` leads out of the run.
+        """
+        source = Path(path)
+        target = self._place(f"{folder}/{source.name}" if folder else source.name)
+        if source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True)
+        else:
+            shutil.copy2(source, target)
+        return target
+
+    def text(self, name: str, text: str) -> Path:
+        """Write `text` (UTF-8) to the artifact `name`, folders allowed; return its path."""
+        target = self._place(name)
+        target.write_text(text, encoding="utf-8")
+        return target
+
+    def json(self, name: str, value: Any) -> Path:
+        """Write `value` to the artifact `name` as strict JSON; return its path.
+
+        inf and NaN become text. Raises TypeError for what JSON cannot hold.
+        """
+        return self.text(name, json.dumps(jsonable(value), indent=1, ensure_ascii=False) + "\n")
+
+    def _place(self, name: str) -> Path:
+        parts = PurePosixPath(name).parts
+        if not parts or ".." in parts or PurePosixPath(name).is_absolute():
+            raise ValueError(f"artifact name {name!r} leads out of the run; use a relative path")
+        target = self._folder.joinpath(*parts)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
+
+
+def log(
+    client: MlflowClient,
+    run_id: str,
+    metrics: Mapping[str, float] | None = None,
+    parameters: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
+    step: int = 0,
+) -> None:
+    """Write checked entries in one call; the client cuts it to the batch sizes MLflow takes.
+
+    Each kind of entry is a transaction of its own: parameters, metrics, tags.
+    """
+    from mlflow.entities import Metric, Param, RunTag
+
+    now = int(time.time() * 1000)
+    client.log_batch(
+        run_id,
+        [Metric(name, value, now, step) for name, value in (metrics or {}).items()],
+        [Param(name, text) for name, text in (parameters or {}).items()],
+        [RunTag(name, text) for name, text in (tags or {}).items()],
+        synchronous=True,
+    )

@@ -1,0 +1,303 @@
+"""Runs in MLflow: one sqlite database and one folder of artifacts per workspace.
+
+    tracker = Tracker(workspace)
+    with tracker.start("w-screw", "L=8", {"training": {"size": 8}}, {}) as run:
+        run.metrics({"geometry_error": 0.01})
+    tracker.history("w-screw")
+
+MLflow takes seconds to import, so only what writes or reads a run imports it. Artifacts have
+`mlflow-artifacts:` addresses, which hold no absolute path: a workspace can be moved or copied and
+its artifacts still open in the UI that `Tracker.ui_command` starts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from store.database import SCHEME, WorkspaceError, address, connect, quiet
+from store.entries import FinishedRun, check_tags, flatten, split_metrics
+from store.recording import Run, log
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
+
+__all__ = ["FinishedRun", "Run", "RunNotFound", "RunRecord", "Tracker", "WorkspaceError"]
+
+PARENT = "mlflow.parentRunId"
+STATUSES = ("FINISHED", "FAILED", "KILLED")
+_PAGE = 1000
+
+
+class RunNotFound(LookupError):
+    """No run, or more than one, answers to a reference; `close` lists names and ids near it."""
+
+    def __init__(self, message: str, close: Sequence[str] = ()) -> None:
+        self.close = tuple(close)
+        super().__init__(message + (f" (did you mean {', '.join(close)}?)" if close else ""))
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as it stands in the database; `start` is ISO 8601 UTC, MLflow's own tags are left out.
+
+    A run whose process was killed stays RUNNING.
+    """
+
+    id: str
+    name: str
+    experiment: str
+    status: str
+    start: str
+    parameters: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    parent: str | None
+
+
+class Tracker:
+    """The runs of one workspace: `<workspace>/mlflow.db` and `<workspace>/artifacts/`.
+
+    Reading never creates a workspace. Each process makes its own Tracker.
+    """
+
+    def __init__(self, workspace: Path | str) -> None:
+        self.workspace = Path(workspace).absolute()
+        self.artifacts = self.workspace / "artifacts"
+        self.database = self.workspace / "mlflow.db"
+        self._opened: MlflowClient | None = None
+
+    @property
+    def uri(self) -> str:
+        """Address of the database for MLflow."""
+        return address(self.database)
+
+    def prepare(self) -> None:
+        """Create the workspace and its database unless they exist; any number of processes may.
+
+        Raises WorkspaceError where `database.connect` does.
+        """
+        self._client()
+
+    def start(
+        self,
+        experiment: str,
+        name: str,
+        parameters: Mapping[str, Any],
+        tags: Mapping[str, Any],
+        parent: str | None = None,
+    ) -> Run:
+        """Begin a run, as a child of the run with id `parent` if given.
+
+        Raises, before a run exists: ValueError or TypeError for names and values as
+        `Run.parameters` and `Run.tags` do, ValueError for a parent in another experiment,
+        RunNotFound for an unknown one.
+        """
+        _check_run_name(name)
+        flatten(parameters)
+        checked = check_tags(tags)
+        checked |= self._parent_tag(experiment, parent)
+        client = self._client()
+        made = client.create_run(self._experiment(experiment), tags=checked, run_name=name)
+        run = Run(client, made.info.run_id, self._folder(made))
+        try:
+            run.parameters(parameters)
+        except BaseException as fault:
+            run.__exit__(type(fault), fault, fault.__traceback__)
+            raise
+        return run
+
+    def log_batch_of_runs(self, experiment: str, parent: str | None, children: Sequence[FinishedRun]) -> list[str]:
+        """Log runs that are over, in order, as children of `parent`; return their ids.
+
+        Tags travel with the creation of a run, because MLflow commits each kind of entry by itself
+        and the commits are most of the cost. Raises as `start` does, before any run exists.
+        """
+        ready = []
+        for child in children:
+            _check_run_name(child.name)
+            if child.status not in STATUSES:
+                raise ValueError(f"run {child.name!r}: status {child.status!r} is not {STATUSES}")
+            finite, nonfinite = split_metrics(child.metrics)
+            tags = check_tags(child.tags) | nonfinite
+            ready.append((child, flatten(child.parameters), finite, tags))
+        link = self._parent_tag(experiment, parent)
+        client, number, ids = self._client(), self._experiment(experiment), []
+        for child, flat, finite, tags in ready:
+            made = client.create_run(
+                number, start_time=_milliseconds(child.start), tags=tags | link, run_name=child.name
+            )
+            ids.append(made.info.run_id)
+            log(client, ids[-1], metrics=finite, parameters=flat)
+            client.set_terminated(ids[-1], child.status, end_time=_milliseconds(child.end))
+        return ids
+
+    def find(self, reference: str) -> RunRecord:
+        """Return the run with this id, else the newest of this name, else of this id prefix.
+
+        A prefix has at least four characters. An exact name goes before a prefix, so that
+        no random id ever hides a run called "beef". Raises RunNotFound, with close names or with
+        the ids that share the prefix.
+        """
+        hexadecimal = re.fullmatch(r"[0-9a-f]{4,32}", reference) is not None
+        if hexadecimal and len(reference) == 32:
+            return self._get(reference)
+        quote = '"' if "'" in reference else "'"
+        if quote not in reference:  # MLflow's filters cannot hold both
+            by_name = self._search(f"attributes.run_name = {quote}{reference}{quote}", limit=1)
+            if named := next(by_name, None):
+                return named
+        if hexadecimal:
+            match list(self._search(f"attributes.run_id LIKE '{reference}%'", limit=5)):
+                case [only]:
+                    return only
+                case [*several] if several:
+                    raise RunNotFound(
+                        f"id prefix {reference!r} is not unique in {self.workspace}",
+                        [record.id for record in several],
+                    )
+        names = dict.fromkeys(record.name for record in self._search(""))
+        raise RunNotFound(
+            f"no run {reference!r} in {self.workspace}",
+            difflib.get_close_matches(reference, names, n=3),
+        )
+
+    def history(self, experiment: str | None = None) -> list[RunRecord]:
+        """Return all runs, or those of one experiment, newest first; none is not an error."""
+        return list(self._search("", experiment))
+
+    def artifacts_dir(self, run_id: str) -> Path:
+        """Return the folder of the artifacts of a run; it exists once something is in it.
+
+        Raises RunNotFound for an unknown id.
+        """
+        return self._folder(self._raw(run_id))
+
+    def ui_command(self, port: int = 5000, host: str = "127.0.0.1") -> list[str]:
+        """Return the argv of the MLflow server for this workspace."""
+        quiet()  # the server inherits the environment
+        return [
+            *(sys.executable, "-m", "mlflow", "server"),
+            *("--backend-store-uri", self.uri),
+            *("--artifacts-destination", self.artifacts.as_uri()),
+            *("--host", host, "--port", str(port), "--workers", "1"),
+        ]
+
+    def _client(self) -> MlflowClient:
+        if self._opened is None:
+            self._opened = connect(self.database)
+            self.artifacts.mkdir(exist_ok=True)
+        return self._opened
+
+    def _experiment(self, name: str) -> str:
+        """Return the id of the experiment `name`, made if need be."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}", name):
+            raise ValueError(
+                f"experiment {name!r}: it names a folder too; use up to 100 letters, digits, "
+                "underscores, periods and dashes"
+            )
+        from mlflow.exceptions import MlflowException
+
+        client = self._client()
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return client.create_experiment(name, artifact_location=SCHEME + name)
+            except MlflowException:
+                # Another process may have been faster.
+                if (found := client.get_experiment_by_name(name)) is None:
+                    raise
+        if found.lifecycle_stage != "active":
+            raise WorkspaceError(
+                f"{self.database}: experiment {name!r} was deleted in the UI; restore it with "
+                f"`MLFLOW_TRACKING_URI={self.uri} mlflow experiments restore "
+                f"-x {found.experiment_id}`, or use another name"
+            )
+        return found.experiment_id
+
+    def _parent_tag(self, experiment: str, parent: str | None) -> dict[str, str]:
+        """Return the tag that makes a run a child of `parent`, which must be of `experiment`."""
+        if parent is None:
+            return {}
+        if (home := self._get(parent).experiment) != experiment:
+            raise ValueError(
+                f"parent {parent} is a run of {home!r}, its children cannot be of {experiment!r}: "
+                "MLflow shows a child below its parent only within one experiment"
+            )
+        return {PARENT: parent}
+
+    def _raw(self, run_id: str) -> MlflowRun:
+        if self.database.exists():
+            client = self._client()
+            from mlflow.exceptions import MlflowException
+
+            try:
+                return client.get_run(run_id)
+            except MlflowException as fault:
+                if fault.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    raise
+        raise RunNotFound(f"no run with the id {run_id!r} in {self.workspace}")
+
+    def _get(self, run_id: str) -> RunRecord:
+        raw = self._raw(run_id)
+        return _record(raw, self._client().get_experiment(raw.info.experiment_id).name)
+
+    def _search(self, condition: str, experiment: str | None = None, limit: int | None = None) -> Iterator[RunRecord]:
+        if not self.database.exists():
+            return
+        client = self._client()
+        names = {e.experiment_id: e.name for e in client.search_experiments(max_results=50_000)}
+        wanted = [key for key, name in names.items() if experiment in (None, name)]
+        token = None
+        while wanted:
+            page = client.search_runs(
+                wanted,
+                condition,
+                max_results=limit or _PAGE,
+                order_by=["attributes.start_time DESC"],
+                page_token=token,
+            )
+            yield from (_record(raw, names[raw.info.experiment_id]) for raw in page)
+            token = page.token
+            if limit or not token:
+                return
+
+    def _folder(self, raw: MlflowRun) -> Path:
+        place = raw.info.artifact_uri
+        if not place.startswith(SCHEME):
+            raise WorkspaceError(
+                f"{self.database}: run {raw.info.run_id} keeps its artifacts at {place}, outside "
+                "the workspace; it was not made by a Tracker"
+            )
+        return self.artifacts / place.removeprefix(SCHEME)
+
+
+def _check_run_name(name: str) -> None:
+    if not name or name != name.strip() or len(name) > 200:
+        raise ValueError(f"run name {name!r}: use 1 to 200 characters without outer spaces")
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)
+
+
+def _record(raw: MlflowRun, experiment: str) -> RunRecord:
+    started = datetime.fromtimestamp(raw.info.start_time / 1000, UTC)
+    return RunRecord(
+        id=raw.info.run_id,
+        name=raw.info.run_name,
+        experiment=experiment,
+        status=raw.info.status,
+        start=started.isoformat(timespec="milliseconds"),
+        parameters=dict(raw.data.params),
+        metrics=dict(raw.data.metrics),
+        tags={k: v for k, v in raw.data.tags.items() if not k.startswith("mlflow.")},
+        parent=raw.data.tags.get(PARENT),
+    )
