@@ -207,7 +207,7 @@ def _run(options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace) -> int:
     from suite.spec import read, shipped
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, path in shipped().items():
         tables = read(path).tables
         rows.append(
@@ -221,7 +221,7 @@ def _list(options: argparse.Namespace) -> int:
         )
     from suite.world.reference import CATALOGUE
 
-    potentials = [
+    potentials: list[dict[str, Any]] = [
         {"reference": name, "species": list(entry.species), "form": entry.summary, "source": entry.source}
         for name, entry in CATALOGUE.items()
     ]
@@ -343,7 +343,7 @@ def _compare(options: argparse.Namespace) -> int:
         for k in sorted(a.parameters.keys() | b.parameters.keys())
         if a.parameters.get(k) != b.parameters.get(k)
     ]
-    numbers = []
+    numbers: list[list[Any]] = []
     for key in sorted(a.metrics.keys() | b.metrics.keys()):
         x, y = a.metrics.get(key), b.metrics.get(key)
         ratio = y / x if x and y is not None else None

@@ -49,8 +49,8 @@ def silent(what: str, fraction: float, note: str) -> None:
 class World:
     """Everything that no loss weight can change.
 
-    `energy_per_atom` of the perfect crystal, eV; `simulation_energy`, `training_energy`: relaxed cells relative to it, eV;
-    `hessian` (3n, 3n) at the simulation equilibrium, eV/Å^2; `stability` c0, eV/Å^2.
+    `energy_per_atom` of the perfect crystal, eV; `simulation_energy`, `training_energy` of the relaxed cells relative
+    to it, eV; `hessian` (3n, 3n) at the simulation equilibrium, eV/Å^2; `stability` c0, eV/Å^2.
     """
 
     crystal: Crystal

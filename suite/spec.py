@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-PRESETS = ("quick", "standard", "paper")
+OBSERVABLES = ("energy", "force", "stress", "virial1", "virial2")
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -170,76 +170,55 @@ def _impossible(spec: Spec) -> list[tuple[str, str]]:
     from suite.world.reference import unknown_reference
 
     problems: list[tuple[str, str]] = []
-    if reason := unknown_reference(spec.material.reference):
-        problems.append(("material.reference", reason))
-    wanted = {"bcc": 1, "fcc": 1, "diamond": 1, "B2": 2}[spec.material.lattice]
-    if len(spec.material.species) != wanted:
-        problems.append(
-            ("material.species", f"{spec.material.lattice} has {wanted} species, not {len(spec.material.species)}")
-        )
-    unknown = [s for s in spec.material.species if s not in _symbols()]
-    if unknown:
-        problems.append(("material.species", f"{unknown[0]!r} is not a chemical symbol"))
-    entry = CATALOGUE.get((spec.material.lattice, spec.dislocation.kind))
+
+    def refuse(key: str, sentence: str) -> None:
+        problems.append((key, sentence))
+
+    material, dislocation, model = spec.material, spec.dislocation, spec.model
+    if reason := unknown_reference(material.reference):
+        refuse("material.reference", reason)
+    wanted = {"bcc": 1, "fcc": 1, "diamond": 1, "B2": 2}[material.lattice]
+    if len(material.species) != wanted:
+        refuse("material.species", f"{material.lattice} has {wanted} species, not {len(material.species)}")
+    if unknown := [s for s in material.species if s not in _symbols()]:
+        refuse("material.species", f"{unknown[0]!r} is not a chemical symbol")
+
+    entry = CATALOGUE.get((material.lattice, dislocation.kind))
     if entry is None:
         known = ", ".join(f"{kind} in {lattice}" for lattice, kind in CATALOGUE)
-        problems.append(
-            (
-                "dislocation.kind",
-                (f"no {spec.dislocation.kind} dislocation in {spec.material.lattice} is known; known: {known}"),
-            )
+        refuse("dislocation.kind", f"no {dislocation.kind} dislocation in {material.lattice} is known; known: {known}")
+    elif dislocation.sites is None and dislocation.core not in entry.sites:
+        hint = _did_you_mean(dislocation.core, entry.sites)
+        refuse("dislocation.core", f"{dislocation.core!r} is not one of {', '.join(entry.sites)}{hint}")
+    elif reason := entry.core_on_atom(material.lattice, dislocation.sites or entry.sites[dislocation.core]):
+        refuse("dislocation.sites" if dislocation.sites else "dislocation.core", reason)
+
+    size = spec.training.size
+    if size > spec.simulation.size / 2:
+        refuse(
+            "training.size",
+            f"L = {size:g} a0 exceeds the distance of the dislocations in the simulation cell, "
+            f"L_D = N/2 = {spec.simulation.size / 2:g} a0: the theory needs L <= L_D",
         )
-    elif spec.dislocation.sites is None and spec.dislocation.core not in entry.sites:
-        problems.append(
-            (
-                "dislocation.core",
-                f"{spec.dislocation.core!r} is not one of {', '.join(entry.sites)}"
-                + _mean(spec.dislocation.core, entry.sites),
-            )
+    width = 2 * size * _approximate_constant(material)
+    if width < 2 * model.cutoff:
+        refuse(
+            "training.size",
+            f"the training cell is {width:.1f} Å wide, less than twice the cutoff ({2 * model.cutoff:g} Å): "
+            "atoms would see their own images",
         )
-    elif entry is not None:
-        sites = spec.dislocation.sites or entry.sites[spec.dislocation.core]
-        if reason := entry.core_on_atom(spec.material.lattice, sites):
-            problems.append(("dislocation.sites" if spec.dislocation.sites else "dislocation.core", reason))
-    if spec.training.size > spec.simulation.size / 2:
-        problems.append(
-            (
-                "training.size",
-                (
-                    f"L = {spec.training.size:g} a0 exceeds the distance of the dislocations in the simulation cell, "
-                    f"L_D = N/2 = {spec.simulation.size / 2:g} a0: the theory needs L <= L_D"
-                ),
-            )
-        )
-    length = _approximate_constant(spec.material)
-    if 2 * spec.training.size * length < 2 * spec.model.cutoff:
-        problems.append(
-            (
-                "training.size",
-                (
-                    f"the training cell is {2 * spec.training.size * length:.1f} Å wide, less than twice the cutoff "
-                    f"({2 * spec.model.cutoff:g} Å): atoms would see their own images"
-                ),
-            )
-        )
-    if len(spec.model.channels) != len(spec.model.degrees):
-        problems.append(
-            (
-                "model.degrees",
-                (f"{len(spec.model.degrees)} degrees for {len(spec.model.channels)} orders of model.channels"),
-            )
-        )
-    elif spec.model.degrees[0] != 0:
-        problems.append(("model.degrees", "pair functions have no angles: the first degree must be 0"))
-    if list(spec.model.channels) != sorted(spec.model.channels, reverse=True):
-        problems.append(("model.channels", "radial channels must not increase with the order"))
-    names = ("energy", "force", "stress", "virial1", "virial2")
-    if not any(spec.weight(name) > 0 for name in names):
-        problems.append(("weights", "no observable has a positive weight: there is nothing to fit"))
+
+    if len(model.channels) != len(model.degrees):
+        refuse("model.degrees", f"{len(model.degrees)} degrees for {len(model.channels)} orders of model.channels")
+    if model.degrees[0] != 0:
+        refuse("model.degrees", "pair functions have no angles: the first degree must be 0")
+    if list(model.channels) != sorted(model.channels, reverse=True):
+        refuse("model.channels", "radial channels must not increase with the order")
+
+    if not any(spec.weight(name) > 0 for name in OBSERVABLES):
+        refuse("weights", "no observable has a positive weight: there is nothing to fit")
     elif not any(spec.weight(name) > 0 for name in ("energy", "force")):
-        problems.append(
-            ("observables", "neither energies nor forces are fitted: elastic constants alone determine no model")
-        )
+        refuse("observables", "neither energies nor forces are fitted: elastic constants alone determine no model")
     return problems
 
 
@@ -260,7 +239,7 @@ def _approximate_constant(material: Material) -> float:
     return float((known[0] + known[-1]) / shell * 0.9)
 
 
-def _mean(word: str, known: Iterable[str]) -> str:
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
@@ -315,7 +294,7 @@ def read(name: str | Path) -> SpecFile:
         elif path.suffix == ".toml":
             raise BadSpec([f"{path}: no such file"])
         else:
-            raise BadSpec([f"no spec {str(name)!r}; shipped: {', '.join(known)}{_mean(str(name), known)}"])
+            raise BadSpec([f"no spec {str(name)!r}; shipped: {', '.join(known)}{_did_you_mean(str(name), known)}"])
     text = path.read_text(encoding="utf-8")
     try:
         return SpecFile(path, text, tomllib.loads(text))
@@ -345,17 +324,16 @@ def resolve(file: SpecFile, preset: str | None, overrides: Sequence[str]) -> tup
     problems = []
     if not isinstance(file.presets, dict) or (preset and preset not in file.presets):
         known = list(file.presets)
-        problems.append(
-            f"{file.path}: no preset {preset!r}; it has {', '.join(known) or 'none'}{_mean(str(preset), known)}"
-        )
+        hint = _did_you_mean(str(preset), known)
+        problems.append(f"{file.path}: no preset {preset!r}; it has {', '.join(known) or 'none'}{hint}")
     elif preset:
         tables = _merge(tables, file.presets[preset])
         for key, line in file.lines.items():
             if key[:2] == ("preset", preset):
                 origin[key[2:]] = f"{file.path}:{line}"
     for override in overrides:
-        key, equals, text = override.partition("=")
-        path = tuple(part.strip() for part in key.split("."))
+        name, equals, text = override.partition("=")
+        path = tuple(part.strip() for part in name.split("."))
         if not equals or not all(path) or len(path) < 2:
             problems.append(f"--set {override}: write --set table.key=value")
             continue
@@ -400,8 +378,8 @@ def locate(text: str) -> dict[tuple[str, ...], int]:
                 for length in range(1, len(table) + 1):
                     lines.setdefault(table[:length], number)
                 continue
-            if key := _KEY.match(line):
-                lines[(*table, *key.group(1).split("."))] = number
+            if assignment := _KEY.match(line):
+                lines[(*table, *assignment.group(1).split("."))] = number
         depth += bare.count("[") + bare.count("{") - bare.count("]") - bare.count("}")
     return lines
 
@@ -434,12 +412,12 @@ def _sentence(item: Mapping[str, Any], path: tuple[str, ...]) -> str:
     if kind == "extra_forbidden":
         known = list(record.model_fields) if hasattr(record, "model_fields") else []
         word = "table" if len(path) == 1 else "key"
-        return f"unknown {word}{_mean(path[-1], known)}; known: {', '.join(known)}"
+        return f"unknown {word}{_did_you_mean(path[-1], known)}; known: {', '.join(known)}"
     if kind == "missing":
         return "is missing"
     if kind == "literal_error":
         options = re.findall(r"'([^']*)'", item["ctx"]["expected"])
-        return f"{value!r} is not one of {', '.join(options)}{_mean(str(value), options)}"
+        return f"{value!r} is not one of {', '.join(options)}{_did_you_mean(str(value), options)}"
     return f"{value!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
 
 

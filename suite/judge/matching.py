@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from suite.model.training import Configurations, label
@@ -82,7 +83,7 @@ def match_elasticity(reference: Response, model: Response) -> dict[str, float]:
 def match_hessian(
     cell: Cell, displacement: np.ndarray, reference: Calculator, model: Calculator, step: float = 1e-3
 ) -> dict[str, float]:
-    """eps_H (3.11), eV/Å^2: largest |λ| of (H - H_ML) v = λ K v, on the training equilibrium plus on the perfect crystal.
+    """eps_H (3.11), eV/Å^2: largest |λ| of (H - H_ML) v = λ K v, training equilibrium plus perfect crystal.
 
     Lanczos; Hessian-vector products by central force differences, K⁺ by the Fourier transform.
     """
@@ -99,7 +100,7 @@ def match_hessian(
     for name, atoms in (("relaxed", cell.atoms(displacement)), ("perfect", cell.perfect_atoms())):
         start = atoms.positions.copy()
 
-        def product(v: np.ndarray, atoms=atoms, start=start) -> np.ndarray:
+        def product(v: np.ndarray, atoms: Atoms = atoms, start: np.ndarray = start) -> np.ndarray:
             v = v.reshape(-1, 3) - v.reshape(-1, 3).mean(axis=0)
             h = step / np.abs(v).max()
             total = np.zeros_like(v)

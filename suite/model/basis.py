@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ class ImpossibleBasis(ValueError):
 
 @dataclass(frozen=True)
 class Environment:
-    """Atoms with their neighbours within a cutoff, as pyace wants them: ghosts are periodic images, listed after the atoms."""
+    """Atoms with their neighbours within a cutoff, as pyace wants them: periodic images are listed after the atoms."""
 
     handle: Any
     owners: np.ndarray
@@ -194,7 +195,7 @@ def build_environment(atoms: Atoms, cutoff: float, types: np.ndarray) -> Environ
     handle.species_type = types[owners].tolist()
     starts = np.concatenate([[0], np.cumsum(np.bincount(i, minlength=n))])
     flat = index.tolist()
-    handle.neighbour_list = [flat[a:b] for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    handle.neighbour_list = [flat[a:b] for a, b in pairwise(starts)]
     handle.origins = owners.tolist()
     return Environment(handle, owners, shifts)
 
@@ -206,7 +207,7 @@ class AceCalculator(Calculator):
     rebuilt when an atom has moved by more than half the `skin` (Å) or the cell has changed.
     """
 
-    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012
 
     def __init__(self, basis: AceBasis, coefficients: np.ndarray, energy_per_atom: float, skin: float) -> None:
         super().__init__()

@@ -178,7 +178,7 @@ def _bayesian_ridge(problem: Problem, solver: Solver) -> Solution:
     u, s, vt = np.linalg.svd(matrix, full_matrices=False)
     projected = u.T @ target
     outside = float((target**2).sum() - (projected**2).sum())
-    alpha, lam, prior = 1 / (problem.variance + np.finfo(float).eps), 1.0, 1e-6
+    alpha, lam, prior = 1 / (problem.variance + float(np.finfo(float).eps)), 1.0, 1e-6
     previous = np.full(matrix.shape[1], np.inf)
     for iteration in range(1, solver.max_iterations + 1):
         gain = s / (s**2 + lam / alpha)
@@ -200,7 +200,7 @@ def _ard(problem: Problem, solver: Solver) -> Solution:
     """
     matrix, target = problem.triangle[:, :-1], problem.triangle[:, -1]
     n = matrix.shape[1]
-    prior, eps = 1e-6, np.finfo(float).eps
+    prior, eps = 1e-6, float(np.finfo(float).eps)
     alpha, lam = 1 / (problem.variance + eps), np.ones(n)
     keep = np.ones(n, dtype=bool)
     coefficients, previous = np.zeros(n), np.full(n, np.inf)

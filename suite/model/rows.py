@@ -47,7 +47,7 @@ def elastic_rows(basis: AceBasis, path: Sequence[Atoms], volume: float, step: fl
 
 
 def elastic_blocks(rows: dict[str, np.ndarray], reference: Response) -> dict[str, Block]:
-    """Blocks of the elastic observables, compressed to their rank: in cubic crystals 1, 4 and 9 of 9, 81 and 729 rows."""
+    """Blocks of the elastic observables, compressed to their rank (1, 4, 9 in cubic crystals)."""
     targets = {"stress": reference.d1, "virial1": reference.d2, "virial2": reference.d3}
     blocks = {}
     for name, target in targets.items():

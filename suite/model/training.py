@@ -39,7 +39,7 @@ class Configurations:
 def rattle(
     equilibrium: np.ndarray, amplitudes: Sequence[float], count: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`count` copies (count, n, 3) of `equilibrium` (n, 3), amplitudes taking turns, and the amplitude of each, (count,).
+    """`count` copies (count, n, 3) of `equilibrium` (n, 3), amplitudes taking turns, and their amplitudes (count,).
 
     Every Cartesian component is uniform in ±α/√3, so that no atom moves by more than α (the paper gives no
     distribution; this is the convention of its authors' library).

@@ -135,7 +135,7 @@ def run_case(
     """Run one case and keep everything: stages in the cache, the run in MLflow, fields in zarr, figures as artifacts.
 
     Raises what the stages raise, after it has been recorded in the run: `FailedRelaxation` before fitting when an
-    equilibrium is unusable, `Unsolvable`, `UnusableReference`. A model whose relaxation fails is a result, with a status.
+    equilibrium is unusable, `Unsolvable`, `UnusableReference`. A model that does not relax is a result, with a status.
     """
     workspace = workspace.absolute()
     stages = Stages()

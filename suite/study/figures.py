@@ -35,34 +35,29 @@ def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list
     return figure, list(axes)
 
 
-def _title(tree: xr.DataTree, what: str) -> str:
-    numbers = tree.attrs["reference"]
-    return f"{tree.attrs['title']}: {what} ({numbers['atoms_simulation']:.0f} atoms)"
-
-
 def _plane(group: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions in the plane (n, 2), cell size (2,), and the direction of the Burgers vector (3,)."""
-    burgers = group["core_burgers"].values[0]
+    burgers = group["core_burgers"].to_numpy()[0]
     return (
-        group["reference"].values[:, :2],
-        np.diag(group["cell_perfect"].values)[:2],
+        group["reference"].to_numpy()[:, :2],
+        np.diag(group["cell_perfect"].to_numpy())[:2],
         burgers / np.linalg.norm(burgers),
     )
 
 
 def _cores(axes: Axes, group: Any) -> None:
-    direction = group["core_burgers"].values @ group["core_burgers"].values[0]
-    position = group["core_position"].values
+    direction = group["core_burgers"].to_numpy() @ group["core_burgers"].to_numpy()[0]
+    position = group["core_position"].to_numpy()
     for sign, marker in ((1, "+"), (-1, "x")):
         chosen = position[np.sign(direction) == sign]
         axes.plot(*chosen.T, marker, color="black", markersize=9, markeredgewidth=1.6, linestyle="none")
 
 
-def _scatter(axes: Axes, group: Any, values: np.ndarray, label: str, **style: Any) -> None:
+def _scatter(axes: Axes, group: Any, values: np.ndarray, label: str, style: dict[str, Any]) -> None:
     points, size, _ = _plane(group)
     # dots as wide as columns are apart: about 3.6 inches of 72 points carry sqrt(n) of them
     diameter = 0.9 * 3.6 * 72 / np.sqrt(len(points))
-    dots = axes.scatter(*points.T, c=values, s=diameter**2, linewidths=0, **style)
+    dots = axes.scatter(points[:, 0], points[:, 1], c=values, s=diameter**2, linewidths=0, **style)
     axes.figure.colorbar(dots, ax=axes, label=label, shrink=0.85)
     axes.set(aspect="equal", xlabel="x₁ [Å]", ylabel="x₂ [Å]", xlim=(0, size[0]), ylim=(0, size[1]))
 
@@ -72,9 +67,9 @@ def cells(tree: xr.DataTree) -> Figure:
     figure, axes = _figure(11, 4.6, 2)
     for axis, name in zip(axes, ("simulation", "training"), strict=True):
         group = tree[name]
-        along = group["relaxed"].values @ _plane(group)[2]
-        length = float(np.linalg.norm(group["core_burgers"].values[0]))
-        _scatter(axis, group, along / length, "displacement along b [b]", cmap="viridis")
+        along = group["relaxed"].to_numpy() @ _plane(group)[2]
+        length = float(np.linalg.norm(group["core_burgers"].to_numpy()[0]))
+        _scatter(axis, group, along / length, "displacement along b [b]", {"cmap": "viridis"})
         _cores(axis, group)
         axis.set_title(f"{name} cell, {group.sizes['atom']} atoms (+ and × : cores of +b and -b)", fontsize=10)
     return figure
@@ -84,11 +79,11 @@ def errors(tree: xr.DataTree) -> Figure:
     """Bond-strain error of the model in the simulation cell, relaxed and predicted by linear response."""
     figure, axes = _figure(11, 4.6, 2)
     group = tree["simulation"]
-    relaxed, linear = group["error_atom"].values, group["error_linear_atom"].values
+    relaxed, linear = group["error_atom"].to_numpy(), group["error_linear_atom"].to_numpy()
     top = float(np.log10(max(relaxed.max(), linear.max(), 1e-12)))
     for axis, values, name in zip(axes, (relaxed, linear), ("full relaxation", "linear response"), strict=True):
         style = {"cmap": "viridis", "vmin": top - 4, "vmax": top}
-        _scatter(axis, group, np.log10(np.maximum(values, 1e-12)), "log₁₀ |Dȳ - Dȳ_ML| per atom [Å]", **style)
+        _scatter(axis, group, np.log10(np.maximum(values, 1e-12)), "log₁₀ |Dȳ - Dȳ_ML| per atom [Å]", style)
         axis.set_title(f"{name}: norm {np.linalg.norm(values):.3g} Å", fontsize=10)
     if tree.attrs["status"] != "converged":
         axes[0].set_title(f"model relaxation: {tree.attrs['status']}", fontsize=10, color="firebrick")
@@ -100,8 +95,8 @@ def differential_displacement(tree: xr.DataTree) -> Figure:
     figure, axes = _figure(10, 5.2, 2)
     group = tree["simulation"]
     points, size, direction = _plane(group)
-    length = float(np.linalg.norm(group["core_burgers"].values[0]))
-    core = group["core_position"].values[0]
+    length = float(np.linalg.norm(group["core_burgers"].to_numpy()[0]))
+    core = group["core_position"].to_numpy()[0]
     away = points - core
     away -= size * np.rint(away / size)
     radius = 3.2 * float(tree["crystal"]["a0"])
@@ -110,10 +105,10 @@ def differential_displacement(tree: xr.DataTree) -> Figure:
     distance = np.linalg.norm(between, axis=2)
     spacing = distance[distance > 1e-3].min()
     first, second = np.nonzero(np.triu((distance > 1e-3) & (distance < 1.1 * spacing)))
-    height = group["reference"].values[near, 2]
-    period = float(group["cell_perfect"].values[2, 2])
+    height = group["reference"].to_numpy()[near, 2]
+    period = float(group["cell_perfect"].to_numpy()[2, 2])
     for axis, name in zip(axes, ("relaxed", "relaxed_model"), strict=True):
-        along = group[name].values[near] @ direction
+        along = group[name].to_numpy()[near] @ direction
         change = along[second] - along[first]
         change -= length * np.rint(change / length)
         middle = (away[near][first] + away[near][second]) / 2
@@ -122,7 +117,8 @@ def differential_displacement(tree: xr.DataTree) -> Figure:
         arrow = unit * (change / (length / 3))[:, None] * spacing
         axis.quiver(*(middle - arrow / 2).T, *arrow.T, angles="xy", scale_units="xy", scale=1, width=0.006, color=BLUE)
         axis.scatter(
-            *away[near].T,
+            away[near, 0],
+            away[near, 1],
             c=(height / period) % 1,
             cmap="Greys",
             s=70,
@@ -150,12 +146,12 @@ def parity(tree: xr.DataTree) -> Figure:
     """Forces of the model against the reference on the test set, and energies."""
     figure, axes = _figure(10, 4.6, 2)
     group = tree["matching"]
-    reference, model = group["force_reference"].values, group["force_model"].values
-    amplitude = group["amplitude"].values
-    of_component = amplitude[group["force_config"].values]
+    reference, model = group["force_reference"].to_numpy(), group["force_model"].to_numpy()
+    amplitude = group["amplitude"].to_numpy()
+    of_component = amplitude[group["force_config"].to_numpy()]
     limit = 1.05 * float(np.abs(reference).max())
     axes[0].plot([-limit, limit], [-limit, limit], color=GREY, linewidth=0.8)
-    energy, energy_model = group["energy_reference"].values, group["energy_model"].values
+    energy, energy_model = group["energy_reference"].to_numpy(), group["energy_model"].to_numpy()
     axes[1].axhline(0, color=GREY, linewidth=0.8)
     for value, colour, marker in zip(np.unique(amplitude)[::-1], (BLUE, ORANGE, GREY), "os^", strict=False):
         chosen = of_component == value
@@ -214,7 +210,7 @@ def balance(tree: xr.DataTree) -> Figure:
         low = min(v for v in values if v > 0)
         axis.set_ylim(low / 3, max(values) * 4)
         for place, value in zip(places, values, strict=True):
-            axis.text(place, value * 1.15, f"{value:.2g}", ha="center", va="bottom", fontsize=8)
+            axis.text(float(place), value * 1.15, f"{value:.2g}", ha="center", va="bottom", fontsize=8)
         axis.set_xticks(places, list(bars), fontsize=8)
         axis.set_ylabel(unit)
         axis.set_title(title, fontsize=10)
@@ -230,7 +226,7 @@ def convergence(tree: xr.DataTree) -> Figure:
         ("force_history", BLUE, "-o", "reference, from the predictor"),
         ("force_history_model", ORANGE, "-s", "model, from ȳ"),
     ):
-        values = group[name].values
+        values = group[name].to_numpy()
         axis.semilogy(np.arange(1, len(values) + 1), values, style, color=colour, markersize=3, label=label)
     axis.set(xlabel="force calls", ylabel="largest force component [eV/Å]", title="relaxation of the simulation cell")
     axis.legend(frameon=False, fontsize=9)

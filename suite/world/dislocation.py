@@ -81,7 +81,7 @@ def unit_sites(crystal: Crystal, dislocation: Dislocation) -> tuple[np.ndarray, 
     expected = np.prod(lengths) / crystal.volume * len(crystal.basis)
     if abs(len(found) - expected) > 1e-6:
         raise ImpossibleCell(
-            f"the frame {dislocation.periods} is no unit cell of the lattice: {len(found)} sites, {expected:.3f} expected"
+            f"the periods {dislocation.periods} span no unit cell of the lattice: {len(found)} sites, not {expected:g}"
         )
     return found, np.array(index)
 

@@ -64,7 +64,7 @@ class LammpsCalculator(Calculator):
     Raises `UnusableReference` on positions that are not finite: LAMMPS would end the process.
     """
 
-    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012
 
     def __init__(self, commands: list[str], species: list[str], cutoff: float) -> None:
         super().__init__()
@@ -104,7 +104,8 @@ class LammpsCalculator(Calculator):
         lower = self._lower
         lammps = _lammps_module()
         lmp = lammps.lammps(cmdargs=["-log", "none", "-screen", "none", "-nocite"])
-        box = f"0 {lower[0, 0]:.17g} 0 {lower[1, 1]:.17g} 0 {lower[2, 2]:.17g} {lower[1, 0]:.17g} {lower[2, 0]:.17g} {lower[2, 1]:.17g}"
+        edges = " ".join(f"0 {lower[i, i]:.17g}" for i in range(3))
+        tilts = " ".join(f"{lower[ij]:.17g}" for ij in ((1, 0), (2, 0), (2, 1)))
         masses = [f"mass {i + 1} {atomic_masses[atomic_numbers[s]]}" for i, s in enumerate(self.species)]
         lmp.commands_list(
             [
@@ -113,7 +114,7 @@ class LammpsCalculator(Calculator):
                 "atom_modify map array sort 0 0",
                 "boundary p p p",
                 "box tilt large",
-                f"region box prism {box}",
+                f"region box prism {edges} {tilts}",
                 f"create_box {len(self.species)} box",
                 *masses,
             ]
