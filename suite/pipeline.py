@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from ase.calculators.calculator import Calculator
 from scipy.sparse import csr_array
+from threadpoolctl import threadpool_limits
 
 from suite.judge import theory
 from suite.judge.errors import Comparison, compare
@@ -37,6 +38,10 @@ from suite.world.elasticity import Stroh, rotate, strain_factor, stroh
 from suite.world.hessian import Factor, hessian, stability_constant
 from suite.world.reference import build_reference
 from suite.world.relaxation import FailedRelaxation, Relaxation, Status, relax
+
+# Everything parallel here is a process; on a busy machine the threads of a BLAS wait for each other in loops (a fit of
+# 200 functions took 2.5 s with two threads and 24 ms with one, two other jobs running).
+single_threaded = threadpool_limits.wrap(limits=1, user_api="blas")
 
 Progress = Callable[[str, float, str], None]  # what is done, fraction in [0, 1], a note
 
@@ -153,6 +158,7 @@ def stage_tables(spec: Spec) -> dict[str, dict[str, Any]]:
     return {"world": world, "rows": {**world, **spec.table("training", "model")}}
 
 
+@single_threaded
 def build_world(spec: Spec, progress: Progress = silent) -> World:
     """Reference crystal and elasticity, then training and simulation cell with their equilibria.
 
@@ -228,6 +234,7 @@ def _equilibrium(spec: Spec, cell: Cell, calculator: Calculator, what: str, key:
     return result
 
 
+@single_threaded
 def build_rows(spec: Spec, world: World, progress: Progress = silent, workers: int | None = None) -> Rows:
     """Labelled training and test configurations and the reduced design matrix of the basis."""
     calculator = build_reference(spec.material.reference, spec.material.arguments)
@@ -266,6 +273,7 @@ def build_rows(spec: Spec, world: World, progress: Progress = silent, workers: i
     return Rows(parameters, blocks, elastic, perfect, world.energy_per_atom, train, test)
 
 
+@single_threaded
 def fit(spec: Spec, rows: Rows) -> Model:
     """Weigh, solve, and anchor the energy of the perfect crystal. Raises `regression.Unsolvable`."""
     weights = block_weights(spec, rows.blocks)
@@ -275,6 +283,7 @@ def fit(spec: Spec, rows: Rows) -> Model:
     return Model(solution, rows.energy_per_atom - float(rows.perfect @ coefficients), training_rmse)
 
 
+@single_threaded
 def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progress = silent) -> Verdict:
     """Matching numbers, geometry and energy error (relaxed and by linear response), bound and balance.
 

@@ -7,12 +7,11 @@ triangles are kept (see `suite.model.regression`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 import numpy as np
 from ase import Atoms
+from joblib import Parallel, delayed
 
 from suite.model.basis import AceBasis
 from suite.model.regression import Block, Reducer, triangle_of
@@ -109,10 +108,10 @@ def configuration_blocks(
             done += len(piece)
             collect(_chunk(parameters, cell, piece, perfect), done)
     else:
-        # spawned, not forked: LAMMPS, BLAS and progress threads of the parent would be copied half alive
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            results = pool.map(_chunk, *zip(*[(parameters, cell, piece, perfect) for piece in pieces], strict=True))
-            for piece, blocks in zip(pieces, results, strict=True):
-                done += len(piece)
-                collect(blocks, done)
+        # loky starts clean processes (LAMMPS, BLAS and progress threads would be copied half alive by a fork), needs
+        # no guard in the user's script, and tells when one of them dies
+        jobs = [delayed(_chunk)(parameters, cell, piece, perfect) for piece in pieces]
+        for piece, blocks in zip(pieces, Parallel(workers, return_as="generator")(jobs), strict=True):
+            done += len(piece)
+            collect(blocks, done)
     return {name: collected[name].finish() for name in sorted(collected)}

@@ -1,0 +1,106 @@
+"""Timings as ratios against a rival in the same run: `pytest benchmarks --benchmark-group-by=group`.
+
+Every group holds ours and a rival on the same data; read the ratio, not the seconds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from threadpoolctl import threadpool_limits
+
+from suite.model.basis import AceBasis
+from suite.model.regression import Reducer, solve, stack
+from suite.spec import Solver
+from suite.world.reference import LammpsCalculator, build_reference
+
+
+@pytest.fixture(scope="module")
+def slab() -> Atoms:
+    """3 024 atoms, thin along z like a dislocation cell."""
+    atoms = bulk("W", "bcc", 3.165, cubic=True) * (28, 27, 2)
+    atoms.rattle(0.05, seed=0)
+    return atoms
+
+
+@pytest.fixture(scope="module")
+def basis() -> AceBasis:
+    return AceBasis(["W"], 5.0, [25, 12, 4], [0, 1, 0])
+
+
+@pytest.fixture(scope="module")
+def coefficients(basis: AceBasis) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=len(basis))
+
+
+def _step(atoms: Atoms) -> np.ndarray:
+    atoms.positions += 1e-3 * np.sin(np.arange(3 * len(atoms)).reshape(-1, 3))
+    return atoms.get_forces()
+
+
+@pytest.mark.benchmark(group="model force call, 3 024 atoms, 201 functions")
+@pytest.mark.parametrize("which", ["ours", "pyace .yace recursive", "pyace .yaml"])
+def test_model_forces(
+    benchmark: Any, slab: Atoms, basis: AceBasis, coefficients: np.ndarray, which: str, tmp_path: Path
+) -> None:
+    atoms = slab.copy()
+    if which == "ours":
+        atoms.calc = basis.calculator(coefficients)
+    else:
+        from pyace import PyACECalculator
+
+        yaml, yace = basis.save(coefficients, 0.0, tmp_path)
+        recursive = "yace" in which
+        atoms.calc = PyACECalculator(
+            str(yace if recursive else yaml), recursive_evaluator=recursive, recursive=recursive
+        )
+    benchmark.pedantic(_step, args=(atoms,), rounds=5 if which == "ours" else 2, warmup_rounds=1)
+
+
+@pytest.mark.benchmark(group="reference force call, 3 024 atoms")
+@pytest.mark.parametrize("which", ["ours", "ASE LAMMPSlib"])
+def test_reference_forces(benchmark: Any, slab: Atoms, which: str) -> None:
+    atoms = slab.copy()
+    ours = build_reference("W_zhou04")
+    assert isinstance(ours, LammpsCalculator)
+    if which == "ours":
+        atoms.calc = ours
+    else:
+        from ase.calculators.lammpslib import LAMMPSlib
+
+        build_reference("W_zhou04").get_potential_energy(bulk("W", "bcc", 3.165))  # loads MPI
+        atoms.calc = LAMMPSlib(lmpcmds=ours.commands, atom_types={"W": 1}, keep_alive=True, log_file=None)
+    benchmark.pedantic(_step, args=(atoms,), rounds=5, warmup_rounds=1)
+
+
+@pytest.fixture(scope="module")
+def design() -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(60_000, 200))
+    return rows, rows @ generator.normal(size=200) + 0.1 * generator.normal(size=60_000)
+
+
+@pytest.mark.benchmark(group="re-weighted fit, 60 000 rows, 200 functions")
+@pytest.mark.parametrize("which", ["stacked triangles", "least squares of all rows"])
+def test_reweighted_fit(benchmark: Any, design: tuple[np.ndarray, np.ndarray], which: str) -> None:
+    rows, targets = design
+    half = len(rows) // 2
+    limit = threadpool_limits(limits=1)  # threads of a BLAS would measure how busy the machine is
+    if which == "stacked triangles":
+        blocks = {}
+        for name, part in (("force", slice(None, half)), ("energy", slice(half, None))):
+            reducer = Reducer(rows.shape[1])
+            reducer.add(rows[part], targets[part])
+            blocks[name] = reducer.finish()
+        benchmark(lambda: solve(stack(blocks, {"force": 1.0, "energy": 50.0}, "paper"), Solver()))
+    else:
+        factor = np.where(np.arange(len(rows)) < half, 1.0, np.sqrt(50.0))
+        benchmark.pedantic(
+            lambda: np.linalg.lstsq(rows * factor[:, None], targets * factor, rcond=None), rounds=2, warmup_rounds=1
+        )
+    limit.restore_original_limits()

