@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["FinishedRun", "Run", "RunNotFound", "RunRecord", "Tracker", "WorkspaceError"]
 
 PARENT = "mlflow.parentRunId"
+KIND = "mlflow.experimentKind"  # without it the UI opens an experiment as one of language models
 STATUSES = ("FINISHED", "FAILED", "KILLED")
 _PAGE = 1000
 
@@ -209,7 +210,9 @@ class Tracker:
         found = client.get_experiment_by_name(name)
         if found is None:
             try:
-                return client.create_experiment(name, artifact_location=SCHEME + name)
+                return client.create_experiment(
+                    name, artifact_location=SCHEME + name, tags={KIND: "custom_model_development"}
+                )
             except MlflowException:
                 # Another process may have been faster.
                 if (found := client.get_experiment_by_name(name)) is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import numpy as np
 from ase.calculators.calculator import Calculator
@@ -120,58 +121,63 @@ def _with_zero_row_sums(matrix: csr_array) -> csr_array:
     return ((corrected + corrected.T) / 2).tocsr()
 
 
-class Factor:
-    """Factorised Hessian (3n, 3n) of a stable equilibrium; `solve` maps a force (n, 3) to a displacement (n, 3).
+class Unfactorisable(RuntimeError):
+    """A Hessian without a factor."""
 
-    The first atom is held, which removes the three translations exactly. Raises `Unfactorisable` on a singular matrix.
+
+def sparse_factor(matrix: csr_array) -> Any:
+    """Factor of a symmetric sparse matrix with the fill of a Cholesky factor; raises `Unfactorisable` when singular."""
+    from scipy.sparse.linalg import splu
+
+    try:
+        return splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+    except RuntimeError as error:
+        raise Unfactorisable(f"the Hessian is singular: {error}") from error
+
+
+class Factor:
+    """Factorised Hessian (3n, 3n); `solve` maps a force (n, 3) to a displacement (n, 3).
+
+    The first atom is held (`held` is the factor of the rest), which removes the three translations exactly. Raises
+    `Unfactorisable` on a singular matrix.
     """
 
     def __init__(self, matrix: csr_array) -> None:
-        from scipy.sparse.linalg import splu
+        self.held = sparse_factor(matrix[3:, 3:])
 
-        try:
-            # symmetric mode keeps the fill of a Cholesky factor
-            self._factor = splu(
-                matrix[3:, 3:].tocsc(),
-                permc_spec="MMD_AT_PLUS_A",
-                diag_pivot_thresh=0.0,
-                options={"SymmetricMode": True},
-            )
-        except RuntimeError as error:
-            raise Unfactorisable(f"the Hessian is singular: {error}") from error
+    @property
+    def negative_eigenvalues(self) -> int:
+        """Number of negative eigenvalues, by Sylvester's law of inertia."""
+        return int((self.held.U.diagonal() < 0).sum())
 
     def solve(self, force: np.ndarray) -> np.ndarray:
         """H⁻¹ f with zero mean, for a force field (n, 3)."""
         solved = np.zeros(force.size)
-        solved[3:] = self._factor.solve(force.ravel()[3:])
+        solved[3:] = self.held.solve(force.ravel()[3:])
         result = solved.reshape(force.shape)
         return result - result.mean(axis=0)
-
-
-class Unfactorisable(RuntimeError):
-    """A Hessian without a factor."""
 
 
 def stability_constant(cell: Cell, matrix: csr_array, factor: Factor) -> float:
     """c0: the smallest λ of H v = λ K v with K = Σ DᵀD, eV/Å^2; paper, Assumption 2.1. Negative at a saddle point.
 
-    By Lanczos on K v = (1/λ) H v when H is positive, which the inertia of a few shifts decides.
+    Lanczos for the largest 1/λ of K v = (1/λ) H v in the inner product of K; when the inertia of the factor tells of
+    negative eigenvalues, for the most negative one.
     """
     from scipy.sparse import eye_array, kron
     from scipy.sparse.linalg import LinearOperator, eigsh
 
     stencil = kron(cell.laplacian, eye_array(3), format="csr")[3:, 3:]
-    held = matrix[3:, 3:]
-    n = held.shape[0]
-    inverse = LinearOperator((n, n), matvec=factor._factor.solve, dtype=float)
-    # H⁻¹ K in the inner product of K has the eigenvalues 1/λ; both ends, because a negative λ is the one to find
-    from scipy.sparse.linalg import splu
-
-    k_factor = splu(stencil.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-    k_inverse = LinearOperator((n, n), matvec=k_factor.solve, dtype=float)
-    product_ = LinearOperator((n, n), matvec=lambda v: stencil @ factor._factor.solve(stencil @ v), dtype=float)
-    del inverse, held
-    start = np.random.default_rng(0).standard_normal(n)
-    ends = eigsh(product_, k=2, M=stencil, Minv=k_inverse, which="BE", v0=start, tol=1e-6, return_eigenvectors=False)
-    low, high = float(ends.min()), float(ends.max())
-    return 1 / low if low < 0 else 1 / high
+    n = stencil.shape[0]
+    inverse = sparse_factor(stencil)
+    inverted = eigsh(
+        LinearOperator((n, n), matvec=lambda v: stencil @ factor.held.solve(stencil @ v), dtype=float),
+        k=1,
+        M=stencil,
+        Minv=LinearOperator((n, n), matvec=inverse.solve, dtype=float),
+        which="LA" if factor.negative_eigenvalues == 0 else "SA",
+        v0=np.random.default_rng(0).standard_normal(n),
+        tol=1e-5,
+        return_eigenvectors=False,
+    )
+    return 1 / float(inverted[0])
