@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["FinishedRun", "Run", "RunNotFound", "RunRecord", "Tracker", "WorkspaceError"]
 
 PARENT = "mlflow.parentRunId"
-KIND = "mlflow.experimentKind"  # without it the UI opens an experiment as one of language models
 STATUSES = ("FINISHED", "FAILED", "KILLED")
 _PAGE = 1000
 
@@ -191,6 +190,18 @@ class Tracker:
             *("--host", host, "--port", str(port), "--workers", "1"),
         ]
 
+    def ui_links(self, port: int = 5000, host: str = "127.0.0.1") -> dict[str, str]:
+        """Return the address of the table of runs of each experiment, by name.
+
+        The UI's own front page speaks of language models.
+        """
+        experiments = self._client().search_experiments(max_results=50_000)
+        return {
+            e.name: f"http://{host}:{port}/#/experiments/{e.experiment_id}/runs"
+            for e in experiments
+            if (e.artifact_location or "").startswith(SCHEME)
+        }
+
     def _client(self) -> MlflowClient:
         if self._opened is None:
             self._opened = connect(self.database)
@@ -210,9 +221,7 @@ class Tracker:
         found = client.get_experiment_by_name(name)
         if found is None:
             try:
-                return client.create_experiment(
-                    name, artifact_location=SCHEME + name, tags={KIND: "custom_model_development"}
-                )
+                return client.create_experiment(name, artifact_location=SCHEME + name)
             except MlflowException:
                 # Another process may have been faster.
                 if (found := client.get_experiment_by_name(name)) is None:

@@ -369,7 +369,9 @@ def _ui(options: argparse.Namespace) -> int:
         raise CommandError(
             f"{options.workspace} holds no runs; run a case first, or name another folder with --workspace", BAD_STORE
         )
-    print(f"MLflow UI on http://{options.host}:{options.port} (Ctrl-C ends it)", file=sys.stderr)
+    print("MLflow UI, in a quarter of a minute (Ctrl-C ends it):", file=sys.stderr)
+    for name, link in tracker.ui_links(options.port, options.host).items():
+        print(f"  {name}: {link}", file=sys.stderr)
     return subprocess.call(tracker.ui_command(options.port, options.host))
 
 
