@@ -109,8 +109,11 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--json", action="store_true", help="print one JSON object for machines")
         return sub
 
-    def with_spec(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("spec", help="name of a shipped spec, or a TOML file")
+    def with_spec(sub: argparse.ArgumentParser, several: bool = False) -> None:
+        if several:
+            sub.add_argument("specs", nargs="+", metavar="SPEC", help="names of shipped specs, or TOML files")
+        else:
+            sub.add_argument("spec", help="name of a shipped spec, or a TOML file")
         sub.add_argument("--preset", help="quick, standard or paper, if the spec has it")
         sub.add_argument(
             "--set",
@@ -125,10 +128,19 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--workspace", type=Path, default=Path("runs"), help="folder of all results (default: ./runs)")
 
     sub = command("run", _run, "Run one case: fit, simulate, judge, store.", "dislobench run w-screw --preset quick")
-    with_spec(sub)
+    with_spec(sub, several=True)
     with_workspace(sub)
     sub.add_argument("--name", help="name of the run in MLflow")
     sub.add_argument("--workers", type=int, help="processes for the design matrix (default: all cores)")
+    sub = command(
+        "scan",
+        _scan,
+        "Relax the simulation's arrangement in a small cell from every core site.",
+        "dislobench scan si-edge --size 20",
+    )
+    with_spec(sub)
+    sub.add_argument("--size", type=float, default=24.0, help="width of the small cell in a0 (default: 24)")
+    sub.add_argument("--grid", type=int, default=4, help="candidates along e1 in one unit cell (default: 4)")
     command("list", _list, "List the shipped specs and the reference potentials.", "dislobench list")
     with_spec(
         command("check", _check, "Check a spec without computing anything.", "dislobench check my.toml --preset paper")
@@ -173,6 +185,9 @@ def _load(options: argparse.Namespace) -> Spec:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if len(options.specs) > 1:
+        return _run_each(options)
+    (options.spec,) = options.specs
     spec = _load(options)
     from suite.study.case import run_case
     from suite.terminal import progress_reporter, run_table
@@ -201,6 +216,64 @@ def _run(options: argparse.Namespace) -> int:
     if result.verdict.status is not Status.CONVERGED:
         status = result.verdict.status
         raise CommandError(f"the model's relaxation: {status.value}. Remedy: {status.remedy}", FAILED_OUTCOME)
+    return 0
+
+
+def _run_each(options: argparse.Namespace) -> int:
+    """Each case in a process of its own: an engine that dies takes only its own case with it."""
+    import signal
+    import subprocess
+
+    from suite.spec import load
+
+    for name in options.specs:  # a bad spec stops everything before anything runs
+        load(name, options.preset, options.overrides)
+    worst = 0
+    for name in options.specs:
+        command = [sys.executable, "-m", "suite.cli", "run", name, "--workspace", str(options.workspace)]
+        command += ["--preset", options.preset] if options.preset else []
+        command += [word for override in options.overrides for word in ("--set", override)]
+        command += ["--name", options.name] if options.name else []
+        command += ["--workers", str(options.workers)] if options.workers else []
+        command += ["--json"] if options.json else []
+        code = subprocess.call(command)
+        if code < 0:
+            print(
+                f"dislobench: {name}: an engine killed the process ({signal.Signals(-code).name}); the case is lost, "
+                "the others go on. Coinciding atoms do that: look at the core site and at the model's forces.",
+                file=sys.stderr,
+            )
+            code = FAILED_OUTCOME
+        worst = max(worst, code)
+    return worst
+
+
+def _scan(options: argparse.Namespace) -> int:
+    spec = _load(options)
+    from suite.pipeline import scan_cores
+    from suite.terminal import progress_reporter, table
+
+    with progress_reporter(quiet=options.json) as progress:
+        found = scan_cores(spec, options.size, options.grid, progress)
+    rows = [
+        {
+            "sites": [list(site) for site in entry.sites],
+            "energy": entry.energy,
+            "status": entry.relaxation.status.name.lower(),
+            "calls": entry.relaxation.calls,
+            "largest_shift": entry.largest_shift,
+        }
+        for entry in found
+    ]
+    if options.json:
+        print(json.dumps({"atoms": found[0].atoms if found else 0, "sites": rows}))
+        return 0
+    table(
+        f"core sites of {spec.case.name}, {found[0].atoms} atoms: sites of +b and -b in fractions of the unit cell",
+        ["sites", "energy [eV]", "outcome", "force calls", "largest shift [Å]"],
+        [[str(r["sites"]), f"{r['energy']:.4f}", r["status"], r["calls"], _short(r["largest_shift"])] for r in rows],
+    )
+    print("put the chosen one into the spec as: [dislocation] sites = [[f1, f2], [f1, f2]]")
     return 0
 
 

@@ -38,6 +38,7 @@ from suite.world.elasticity import Stroh, rotate, strain_factor, stroh
 from suite.world.hessian import Factor, hessian, stability_constant
 from suite.world.reference import build_reference
 from suite.world.relaxation import FailedRelaxation, Relaxation, Status, relax
+from suite.world.scan import ScannedSite, scan
 
 # Everything parallel here is a process; on a busy machine the threads of a BLAS wait for each other in loops (a fit of
 # 200 functions took 2.5 s with two threads and 24 ms with one, two other jobs running).
@@ -173,7 +174,7 @@ def build_world(spec: Spec, progress: Progress = silent) -> World:
     perfect = path[0].copy()
     perfect.calc = calculator
     energy_per_atom = float(perfect.get_potential_energy()) / len(perfect)
-    kind = catalogue_entry(spec.material.lattice, spec.dislocation.kind)
+    kind = catalogue_entry(spec.material.lattice, spec.dislocation.kind, spec.dislocation.variant)
     elasticity = stroh(rotate(elastic_tensor(reference_response), kind.frame))
     training, simulation = make_cells(spec, crystal, elasticity)
     training_equilibrium = _equilibrium(spec, training, calculator, "training cell", "training.size", progress)
@@ -203,9 +204,29 @@ def build_world(spec: Spec, progress: Progress = silent) -> World:
     )
 
 
+@single_threaded
+def scan_cores(spec: Spec, width: float, grid: int, progress: Progress = silent) -> list[ScannedSite]:
+    """Relax the spec's arrangement in a small cell, `width` a0 wide, from every candidate core site; lowest first."""
+    calculator = build_reference(spec.material.reference, spec.material.arguments)
+    crystal = equilibrium_crystal(LATTICES[spec.material.lattice], spec.material.species, calculator)
+    kind = catalogue_entry(spec.material.lattice, spec.dislocation.kind, spec.dislocation.variant)
+    elasticity = stroh(rotate(elastic_tensor(response(crystal, calculator)), kind.frame))
+    return scan(
+        crystal,
+        spec.material.lattice,
+        kind,
+        elasticity,
+        calculator,
+        width,
+        spec.dislocation.arrangement,
+        grid,
+        progress=progress,
+    )
+
+
 def make_cells(spec: Spec, crystal: Crystal, elasticity: Stroh) -> tuple[Cell, Cell]:
     """Training cell (a dipole, 2L wide) and simulation cell (N wide), displaced by the elastic field, not relaxed."""
-    kind = catalogue_entry(spec.material.lattice, spec.dislocation.kind)
+    kind = catalogue_entry(spec.material.lattice, spec.dislocation.kind, spec.dislocation.variant)
     sites = spec.dislocation.sites or kind.sites[spec.dislocation.core]
     training = repeats_for(2 * spec.training.size, kind)
     simulation = repeats_for(spec.simulation.size, kind)

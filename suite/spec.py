@@ -52,7 +52,8 @@ class DislocationSpec(Record):
     """Kind and arrangement of the dislocations, and the core site: a name, or explicit sites for +b and -b."""
 
     kind: Literal["screw", "edge", "mixed", "loop"]
-    arrangement: Literal["quadrupole", "dipole"] = "quadrupole"
+    variant: str = ""
+    arrangement: Literal["quadrupole", "walls", "dipole"] = "quadrupole"
     core: str = "easy"
     sites: tuple[tuple[float, float], tuple[float, float]] | None = None
 
@@ -166,7 +167,7 @@ class Spec(Record):
 
 def _impossible(spec: Spec) -> list[tuple[str, str]]:
     """Physics that cannot be: (key, sentence). Only what follows from the spec alone, without computing."""
-    from suite.world.dislocation import CATALOGUE
+    from suite.world.dislocation import CATALOGUE, known_entries
     from suite.world.reference import unknown_reference
 
     problems: list[tuple[str, str]] = []
@@ -183,10 +184,10 @@ def _impossible(spec: Spec) -> list[tuple[str, str]]:
     if unknown := [s for s in material.species if s not in _symbols()]:
         refuse("material.species", f"{unknown[0]!r} is not a chemical symbol")
 
-    entry = CATALOGUE.get((material.lattice, dislocation.kind))
+    entry = CATALOGUE.get((material.lattice, dislocation.kind, dislocation.variant))
     if entry is None:
-        known = ", ".join(f"{kind} in {lattice}" for lattice, kind in CATALOGUE)
-        refuse("dislocation.kind", f"no {dislocation.kind} dislocation in {material.lattice} is known; known: {known}")
+        wanted_kind = f"{dislocation.kind} {dislocation.variant}".strip()
+        refuse("dislocation.kind", f"no {wanted_kind} dislocation in {material.lattice}; known: {known_entries()}")
     elif dislocation.sites is None and dislocation.core not in entry.sites:
         hint = _did_you_mean(dislocation.core, entry.sites)
         refuse("dislocation.core", f"{dislocation.core!r} is not one of {', '.join(entry.sites)}{hint}")

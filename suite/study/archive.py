@@ -35,7 +35,7 @@ _ATOM = ("atom", "xyz")
 
 
 def _cell_group(cell: Cell, equilibrium: Relaxation) -> dict[str, tuple[tuple[str, ...], Any]]:
-    found = find_cores(cell.circuits, equilibrium.displacement, 0.8 * cell.a0)
+    found = find_cores(cell.circuits, equilibrium.displacement, 1.5 * cell.a0)
     return {
         "reference": (_ATOM, cell.reference),
         "predictor": (_ATOM, cell.predictor),
@@ -148,7 +148,7 @@ def world_from(spec: Spec, groups: Any) -> World:
         crystal_group["d2"].values.reshape((3,) * 4),
         crystal_group["d3"].values.reshape((3,) * 6),
     )
-    kind = catalogue_entry(spec.material.lattice, spec.dislocation.kind)
+    kind = catalogue_entry(spec.material.lattice, spec.dislocation.kind, spec.dislocation.variant)
     elasticity = stroh(rotate(elastic_tensor(reference), kind.frame))
     training, simulation = make_cells(spec, crystal, elasticity)
     entries = groups["hessian"]

@@ -18,7 +18,7 @@ HESSIAN_CALLS, RELAXATION_CALLS, FACTOR_NONZEROS = 350, 40, 450
 
 def plan(spec: Spec) -> dict[str, Any]:
     """Counts and estimates by name. Estimates are for this number of cores and good to a factor of two."""
-    kind = catalogue_entry(spec.material.lattice, spec.dislocation.kind)
+    kind = catalogue_entry(spec.material.lattice, spec.dislocation.kind, spec.dislocation.variant)
     calculator = build_reference(spec.material.reference, spec.material.arguments)
     crystal = equilibrium_crystal(LATTICES[spec.material.lattice], spec.material.species, calculator)
     density = len(crystal.basis) / crystal.volume

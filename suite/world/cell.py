@@ -6,7 +6,7 @@ the fast Fourier transform inverts them exactly; see `Circulant`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 
@@ -69,9 +69,12 @@ class Cell:
         """Elementary Burgers circuits of the first sublattice, whose sites form a Bravais lattice."""
         chosen = np.flatnonzero(self.sublattice == 0)
         found = catalogue.elementary_circuits(
-            self.reference[chosen], np.diag(self.vectors_perfect)[:2], self.lattice_vectors
+            self.reference[chosen],
+            np.diag(self.vectors_perfect)[:2],
+            self.lattice_vectors,
+            self.vectors[1] - self.vectors_perfect[1],
         )
-        return Circuits(chosen[found.triangles], found.bonds, found.centres, found.lattice_vectors, found.size)
+        return replace(found, triangles=chosen[found.triangles])
 
     @cached_property
     def bonds(self) -> np.ndarray:

@@ -182,7 +182,7 @@ def strain_path(crystal: Crystal, calculator: Calculator | None = None, step: fl
     return path
 
 
-def _relax_shifts(crystal: Crystal, calculator: Calculator, path: list[Atoms], tolerance: float = 1e-9) -> None:
+def _relax_shifts(crystal: Crystal, calculator: Calculator, path: list[Atoms], tolerance: float = 1e-7) -> None:
     """Newton with the internal Hessian of the undeformed crystal; only sites 1.. move, site 0 holds the crystal."""
     sites = len(crystal.basis)
     h = 1e-3

@@ -91,27 +91,82 @@ def unit_sites(crystal: Crystal, dislocation: Dislocation) -> tuple[np.ndarray, 
 # the other.
 _UP, _DOWN = (1 / 6, 1 / 6), (1 / 3, 1 / 3)
 
-CATALOGUE: dict[tuple[str, str], Dislocation] = {
-    ("bcc", "screw"): Dislocation(
+# Keys: lattice, kind, variant ("" is the usual one). Sites of edges lie between two neighbouring atomic planes.
+CATALOGUE: dict[tuple[str, str, str], Dislocation] = {
+    ("bcc", "screw", ""): Dislocation(
         periods=((1, 1, -2), (-1, 1, 0), (0.5, 0.5, 0.5)),
         burgers=(0.5, 0.5, 0.5),
         sites={"easy": (_UP, _DOWN), "hard": (_DOWN, _UP)},
         comment="half <111> screw",
     ),
+    ("bcc", "edge", ""): Dislocation(
+        periods=((0.5, 0.5, 0.5), (-1, 1, 0), (-1, -1, 2)),
+        burgers=(0.5, 0.5, 0.5),
+        sites={"between": ((1 / 6, 0.25), (1 / 6, 0.25))},
+        comment="half <111> edge on {110}",
+    ),
+    ("bcc", "mixed", ""): Dislocation(
+        periods=((-1, -1, -2), (-1, 1, 0), (0.5, 0.5, -0.5)),
+        burgers=(-0.5, -0.5, -0.5),
+        sites={"between": ((1 / 6, 0.25), (1 / 3, 0.25))},
+        comment="half <111> on {110} with a <111> line, 71 degrees between line and Burgers vector",
+    ),
+    ("diamond", "edge", ""): Dislocation(
+        periods=((0.5, 0.5, 0), (0, 0, 1), (0.5, -0.5, 0)),
+        burgers=(0.5, 0.5, 0),
+        sites={"glide": ((0.5, 0.125), (0.0, 0.125)), "symmetric": ((0.25, 0.125), (0.25, 0.125))},
+        comment="half <110> edge with glide normal <001> (Lomer)",
+    ),
+    ("B2", "screw", ""): Dislocation(
+        periods=((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+        burgers=(0, 0, 1),
+        sites={"quarter": ((0.25, 0.25), (0.25, 0.25)), "bridge": ((0.5, 0.25), (0.5, 0.25))},
+        comment="<100> screw",
+    ),
+    ("B2", "screw", "111"): Dislocation(
+        periods=((1, 1, -2), (-1, 1, 0), (1, 1, 1)),
+        burgers=(1, 1, 1),
+        sites={"up": (_UP, _DOWN), "down": (_DOWN, _UP)},
+        comment="<111> screw",
+    ),
 }
 
 
-def catalogue_entry(lattice: str, kind: str) -> Dislocation:
-    """The dislocation of `kind` in `lattice`; raises `KeyError` with the known ones."""
-    if (lattice, kind) not in CATALOGUE:
-        known = ", ".join(f"{k} in {latt}" for latt, k in CATALOGUE)
-        raise KeyError(f"no {kind} dislocation in {lattice}; known: {known}")
-    return CATALOGUE[lattice, kind]
+def catalogue_entry(lattice: str, kind: str, variant: str = "") -> Dislocation:
+    """The dislocation of `kind` and `variant` in `lattice`; raises `KeyError` with the known ones."""
+    if (lattice, kind, variant) not in CATALOGUE:
+        raise KeyError(f"no {kind} {variant} dislocation in {lattice}; known: {known_entries()}")
+    return CATALOGUE[lattice, kind, variant]
+
+
+def known_entries() -> str:
+    """The catalogue in words."""
+    return ", ".join(f"{kind}{f' (variant {v!r})' if v else ''} in {lattice}" for lattice, kind, v in CATALOGUE)
+
+
+def partner_site(lattice: str, dislocation: Dislocation, site: Site) -> Site:
+    """The core site of -b that is equivalent to `site` of +b, in the same gap of atomic planes if there is one.
+
+    Inversion about a centre of the crystal turns b into -b (u(x) -> -u(-x)); Bravais translations then bring the site
+    as close to the original one as they can.
+    """
+    crystal = Crystal(LATTICES[lattice], ("H",) * 2, 1.0)
+    centre = (crystal.basis[0] + crystal.basis[-1]) / 2 if lattice == "diamond" else np.zeros(3)
+    inverted = 2 * (dislocation.frame @ centre)[:2] / dislocation.lengths[:2] - np.array(site)
+    unit, basis = unit_sites(crystal, dislocation)
+    translations = unit[basis == 0][:, :2] / dislocation.lengths[:2]
+    images = (inverted + translations + 1e-9) % 1.0 - 1e-9
+    away = np.abs(images - np.array(site))
+    best = images[np.lexsort((away[:, 0].round(6), away[:, 1].round(6)))[0]]
+    return (float(best[0].round(9)), float(best[1].round(9)))
 
 
 # Positions of the cores as fractions of the cell, and the sign of each: rows of cores at one height sum to zero.
 ARRANGEMENTS: dict[str, tuple[tuple[float, float, int], ...]] = {
     "quadrupole": ((0.25, 0.25, +1), (0.75, 0.25, -1), (0.25, 0.75, -1), (0.75, 0.75, +1)),
+    # Edges of one sign above each other hold each other in place; in the quadrupole they have opposite neighbours above
+    # and beside them, and glide together unless the Peierls stress is as high as in silicon.
+    "walls": ((0.25, 0.25, +1), (0.75, 0.25, -1), (0.25, 0.75, +1), (0.75, 0.75, -1)),
     "dipole": ((0.25, 0.5, +1), (0.75, 0.5, -1)),
 }
 
@@ -134,12 +189,12 @@ def arrange(arrangement: str, repeats: tuple[int, int], sites: tuple[Site, Site]
 class Circuits:
     """Elementary circuits: a periodic triangulation of the atomic columns of one sublattice, seen along the line.
 
-    `triangles` (t, 3) atom indices; `offsets` (t, 3, 3): position of each edge's bond in the perfect crystal, Å;
-    `centres` (t, 2), Å.
+    `triangles` (t, 3) atom indices; `offsets` (t, 3, 3): what to add to the displacement of a corner, because an image
+    across the second cell vector is displaced by its tilt too, Å; `centres` (t, 2), Å.
     """
 
     triangles: np.ndarray
-    bonds: np.ndarray
+    offsets: np.ndarray
     centres: np.ndarray
     lattice_vectors: np.ndarray
     size: np.ndarray
@@ -150,7 +205,7 @@ class Circuits:
         Each difference of displacement along a bond is reduced to its smallest lattice-equivalent value; what the
         three of them do not close by is the Burgers vector. It is a lattice vector, or zero, by construction.
         """
-        corners = displacement[self.triangles]
+        corners = displacement[self.triangles] + self.offsets
         steps = np.roll(corners, -1, axis=1) - corners
         inverse = np.linalg.inv(self.lattice_vectors)
         near = np.rint(steps @ inverse)
@@ -161,18 +216,24 @@ class Circuits:
         return best.sum(axis=1)
 
 
-def elementary_circuits(reference: np.ndarray, size: np.ndarray, lattice_vectors: np.ndarray) -> Circuits:
-    """Triangulate the columns of `reference` (n, 3; one sublattice) in a periodic cell of `size` (2,), Å."""
+def elementary_circuits(
+    reference: np.ndarray, size: np.ndarray, lattice_vectors: np.ndarray, tilt: np.ndarray | None = None
+) -> Circuits:
+    """Triangulate the columns of `reference` (n, 3; one sublattice) in a periodic cell of `size` (2,), Å.
+
+    `tilt` (3,) is the change of the second cell vector, Å.
+    """
     plane = reference[:, :2]
     shifts = np.array([(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)], dtype=float)
     margin = 0.25 if len(plane) > 60 else 1.0
-    images, owner = [], []
+    images, owner, rows = [], [], []
     for shift in shifts:
         moved = plane + shift * size
         fraction = moved / size
         inside = ((fraction > -margin) & (fraction < 1 + margin)).all(axis=1)
         images.append(moved[inside])
         owner.append(np.flatnonzero(inside))
+        rows.append(np.full(int(inside.sum()), shift[1]))
     points, atoms = np.vstack(images), np.concatenate(owner)
     # columns on a regular grid are degenerate for Delaunay: a fixed tiny shear breaks the ties periodically
     sheared = points @ np.array([[1.0, 1e-4], [2e-4, 1.0]])
@@ -185,8 +246,8 @@ def elementary_circuits(reference: np.ndarray, size: np.ndarray, lattice_vectors
     a, b, c = (points[simplices[:, k]] for k in range(3))
     clockwise = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0] < 0
     simplices[clockwise] = simplices[clockwise][:, ::-1]
-    corners = points[simplices]
-    return Circuits(atoms[simplices], np.roll(corners, -1, axis=1) - corners, centres, lattice_vectors, size)
+    offsets = np.concatenate(rows)[simplices][..., None] * (np.zeros(3) if tilt is None else tilt)
+    return Circuits(atoms[simplices], offsets, centres, lattice_vectors, size)
 
 
 @dataclass(frozen=True)

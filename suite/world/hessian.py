@@ -14,32 +14,46 @@ from scipy.spatial import cKDTree
 from suite.world.cell import Cell
 
 
-def interaction_range(cell: Cell, calculator: Calculator, threshold: float = 1e-4, step: float = 1e-3) -> float:
+def interaction_range(
+    cell: Cell,
+    calculator: Calculator,
+    displacement: np.ndarray,
+    threshold: float = 1e-4,
+    step: float = 1e-3,
+    probes: int = 4,
+) -> float:
     """Distance in the plane beyond which the force response to one displaced atom is below `threshold` of its largest.
 
-    Measured in the perfect crystal, because a calculator need not tell, and because the tail of a long potential
-    would only fill the factor: the Hessian serves as a metric and for linear response.
+    Measured at the `probes` atoms next to every core, where neighbours come closer than in the crystal, and at the one
+    furthest from them; a calculator need not tell, and the tail of a long potential would only fill the factor.
     """
-    atoms = cell.perfect_atoms()
+    atoms = cell.atoms(displacement)
     atoms.calc = calculator
     size = np.diag(cell.vectors_perfect)[:2]
+
+    def away(point: np.ndarray) -> np.ndarray:
+        difference = cell.reference[:, :2] - point
+        return np.linalg.norm(difference - size * np.rint(difference / size), axis=1)
+
+    from_cores = np.array([away(core) for core in cell.cores])
+    chosen = {int(np.argmax(from_cores.min(axis=0)))}
+    chosen.update(int(i) for row in from_cores for i in np.argsort(row)[:probes])
     reach = 0.0
-    for axis in range(3):
-        atoms.positions[0, axis] += step
-        plus = atoms.get_forces()
-        atoms.positions[0, axis] -= 2 * step
-        response = np.abs(plus - atoms.get_forces()).max(axis=1)
-        atoms.positions[0, axis] += step
-        away = cell.reference[:, :2] - cell.reference[0, :2]
-        away -= size * np.rint(away / size)
-        distance = np.linalg.norm(away, axis=1)
-        reach = max(reach, float(distance[response > threshold * response.max()].max()))
-    return reach + 0.3  # atoms near a core are closer than in the perfect crystal
+    for index in sorted(chosen):
+        distance = away(cell.reference[index, :2])
+        for axis in range(3):
+            atoms.positions[index, axis] += step
+            plus = atoms.get_forces()
+            atoms.positions[index, axis] -= 2 * step
+            response = np.abs(plus - atoms.get_forces()).max(axis=1)
+            atoms.positions[index, axis] += step
+            reach = max(reach, float(distance[response > threshold * response.max()].max()))
+    return reach + 0.1
 
 
 def _colours(positions: np.ndarray, size: np.ndarray, separation: float) -> np.ndarray:
-    """Greedy colouring: points (n, 2) in a periodic cell closer than `separation` get different colours, (n,)."""
-    tree = cKDTree(positions % size, boxsize=size)
+    """Greedy colouring: points (n, 2) inside a periodic cell closer than `separation` get different colours, (n,)."""
+    tree = cKDTree(positions, boxsize=size)
     neighbours = tree.query_ball_tree(tree, min(separation, float(size.min()) / 2 - 1e-6))
     if separation > size.min() / 2:
         return np.arange(len(positions))
@@ -66,8 +80,9 @@ def hessian(
     does not grow with the cell. Symmetric, with zero row sums (translations cost nothing), by construction.
     """
     size = np.diag(cell.vectors_perfect)[:2]
-    reach = interaction_range(cell, calculator)
+    reach = interaction_range(cell, calculator, displacement)
     plane = cell.reference[:, :2] % size
+    plane[plane >= size] = 0.0  # a tiny negative coordinate wraps to the size itself, which the tree refuses
     colours = _colours(plane, size, 2 * reach)
     tree = cKDTree(plane, boxsize=size)
     atoms = cell.atoms(displacement)

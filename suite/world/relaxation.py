@@ -29,6 +29,7 @@ class Status(Enum):
     ANNIHILATED = "dislocations of opposite sign have met and disappeared"
     MOVED = "a core has left the place where it was put"
     SADDLE = "the forces vanish at a saddle point, not at a minimum"
+    DIVERGED = "the forces grow instead of falling: there is no equilibrium nearby"
     NONFINITE = "the potential returned energies or forces that are not finite"
 
     @property
@@ -39,6 +40,7 @@ class Status(Enum):
             Status.ANNIHILATED: "enlarge the cell (training.size or simulation.size) so that the dipole is stable",
             Status.MOVED: "choose another core site, or enlarge the cell",
             Status.SADDLE: "raise simulation.perturbation, so that the relaxation leaves the symmetric state",
+            Status.DIVERGED: "improve the fit (basis, amplitudes, configurations): its forces at ȳ are too wrong",
             Status.NONFINITE: "fit on larger amplitudes or more configurations: the model left its training range",
         }[self]
 
@@ -124,6 +126,9 @@ def relax(
         if largest < tolerance:
             status = Status.CONVERGED
             break
+        if largest > 1e3 * max(1.0, history[0]):
+            status = Status.DIVERGED
+            break
         if len(history) >= max_calls:
             break
         step = _two_loop(f, pairs, metric)
@@ -147,10 +152,10 @@ def relax(
     _, u, f = best
     atoms.positions[:] = cell.reference + u
     energy = float(atoms.get_potential_energy())
-    found = find_cores(cell.circuits, u, 0.8 * cell.a0)
+    found = find_cores(cell.circuits, u, 1.5 * cell.a0)
     verdict, shifts = match_cores(found, cell.cores, cell.burgers, np.diag(cell.vectors_perfect)[:2])
     allowed = 0.8 * cell.a0 if core_radius is None else core_radius
-    if status is not Status.NONFINITE:
+    if status not in (Status.NONFINITE, Status.DIVERGED):
         if verdict == "annihilated":
             status = Status.ANNIHILATED
         elif verdict == "moved" or np.linalg.norm(shifts, axis=1).max() > allowed:

@@ -1,0 +1,94 @@
+"""Core sites by a scan in a small cell: which site relaxes to the lowest energy, and which stays where it was put."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from ase.calculators.calculator import Calculator
+
+from suite.world.cell import build_cell, crystal_metric, repeats_for
+from suite.world.crystal import Crystal
+from suite.world.dislocation import Dislocation, Site, partner_site, unit_sites
+from suite.world.elasticity import Stroh
+from suite.world.relaxation import Relaxation, relax
+
+
+@dataclass(frozen=True)
+class ScannedSite:
+    """A candidate: sites of +b and -b (fractions of the unit cell), relaxed energy (eV), and how it ended."""
+
+    sites: tuple[Site, Site]
+    energy: float
+    relaxation: Relaxation
+    atoms: int
+
+    @property
+    def largest_shift(self) -> float | None:
+        """How far the core that moved most has moved, Å; None when cores are missing."""
+        lengths = np.linalg.norm(self.relaxation.shifts, axis=1)
+        return None if np.isnan(lengths).any() else float(lengths.max())
+
+
+def candidate_sites(crystal: Crystal, lattice: str, dislocation: Dislocation, grid: int) -> list[tuple[Site, Site]]:
+    """Sites in the middle of every gap between atomic planes, `grid` along e1, one of each class of translations."""
+    unit, basis = unit_sites(crystal, dislocation)
+    fractions = unit[:, :2] / (dislocation.lengths[:2] * crystal.a0)
+    heights = np.unique(fractions[:, 1].round(6) % 1.0)
+    middles = (heights + np.diff(np.append(heights, heights[0] + 1.0)) / 2) % 1.0
+    thirds = [heights + t * np.diff(np.append(heights, heights[0] + 1.0)) for t in (1 / 3, 2 / 3)]
+    levels = np.concatenate([middles, *thirds]) if dislocation.burgers_frame[0] == 0 else middles
+    translations = fractions[basis == 0]
+    found: list[tuple[Site, Site]] = []
+    classes: set[tuple[float, float]] = set()
+    for f2 in sorted(levels % 1.0):
+        for f1 in np.arange(grid) / grid:
+            images = ((np.array([f1, f2]) + translations + 1e-7) % 1.0).round(5)
+            key = tuple(min(map(tuple, images)))
+            site = (float(f1), float(f2))
+            if key in classes:
+                continue
+            classes.add(key)
+            pair = (site, partner_site(lattice, dislocation, site))
+            if dislocation.core_on_atom(lattice, pair) is None:
+                found.append(pair)
+    return found
+
+
+def scan(
+    crystal: Crystal,
+    lattice: str,
+    dislocation: Dislocation,
+    elasticity: Stroh,
+    calculator: Calculator,
+    width: float,
+    arrangement: str = "quadrupole",
+    grid: int = 4,
+    tolerance: float = 1e-3,
+    max_calls: int = 200,
+    perturbation: float = 0.01,
+    progress: Callable[[str, float, str], None] | None = None,
+) -> list[ScannedSite]:
+    """Relax an `arrangement` `width` a0 wide from every candidate site; sorted by energy, usable ones first.
+
+    Energies are comparable: all cells have the same atoms, and cores move by less than a unit cell between candidates.
+    """
+    repeats = repeats_for(width, dislocation)
+    candidates = candidate_sites(crystal, lattice, dislocation, grid)
+    metric, ground = None, 0.0
+    results = []
+    for index, sites in enumerate(candidates):
+        cell = build_cell(crystal, dislocation, elasticity, arrangement, repeats, sites)
+        if metric is None:
+            metric = crystal_metric(cell, calculator).solve
+            perfect = cell.perfect_atoms()
+            perfect.calc = calculator
+            ground = float(perfect.get_potential_energy())
+        noise = np.random.default_rng(0).standard_normal(cell.predictor.shape)
+        start = cell.predictor + perturbation * noise
+        result = relax(cell, calculator, metric, start, tolerance, max_calls)
+        results.append(ScannedSite(sites, result.energy - ground, result, len(cell)))
+        if progress:
+            progress("scan", (index + 1) / len(candidates), f"{sites[0]}: {result.status.name.lower()}")
+    return sorted(results, key=lambda r: (r.relaxation.status.name != "CONVERGED", r.energy))
