@@ -93,13 +93,10 @@ class World:
     def leverage(self) -> float:
         """S of `theory.elastic_leverage`, Å^4."""
         cell = self.simulation
-        rho = cell.reference[cell.bonds[:, 1]] - cell.reference[cell.bonds[:, 0]]
         size = np.diag(cell.vectors_perfect)
-        rho -= size * np.rint(rho / size)
-        bond_square = float((rho**2).sum()) / len(cell)
         volume = float(np.prod(size)) / len(cell)
         kappa = strain_factor(self.elasticity, cell.burgers[0])
-        return theory.elastic_leverage(kappa, float(size[2]), volume, bond_square)
+        return theory.elastic_leverage(kappa, float(size[2]), volume, cell.bond_square)
 
 
 @dataclass(frozen=True)

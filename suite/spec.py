@@ -312,7 +312,7 @@ def load(name: str | Path, preset: str | None = None, overrides: Sequence[str] =
     try:
         return Spec.model_validate(merged)
     except ValidationError as error:
-        raise BadSpec(_explain(error, file, origin)) from error
+        raise BadSpec(_explain(error, file, origin) + _explain_rest(error, merged, file, origin)) from error
 
 
 Origin = dict[tuple[str, ...], str]
@@ -397,6 +397,22 @@ def _explain(error: ValidationError, file: SpecFile, origin: Origin) -> list[str
     return [f"{_place(tuple(key.split('.')), file, origin)}: {key}: {text}" for key, text in problems]
 
 
+def _explain_rest(error: ValidationError, merged: Mapping[str, Any], file: SpecFile, origin: Origin) -> list[str]:
+    """Physics that is impossible beside the keys that `error` names: a typo must not hide it."""
+    wrong = [tuple(item["loc"]) for item in error.errors() if len(item["loc"]) > 1]
+    pruned = {k: dict(v) if isinstance(v, Mapping) else v for k, v in merged.items() if k in Spec.model_fields}
+    for table, key, *_ in wrong:
+        if isinstance(pruned.get(str(table)), dict):
+            pruned[str(table)].pop(key, None)
+    try:
+        Spec.model_validate(pruned)
+    except ValidationError as rest:
+        if all(item["type"] == "value_error" and not item["loc"] for item in rest.errors()):
+            said = set(_explain(error, file, origin))
+            return [line for line in _explain(rest, file, origin) if line not in said]
+    return []
+
+
 def _place(path: tuple[str, ...], file: SpecFile, origin: Origin) -> str:
     for length in range(len(path), 0, -1):
         if path[:length] in origin:
@@ -424,21 +440,26 @@ def _sentence(item: Mapping[str, Any], path: tuple[str, ...]) -> str:
 
 def dump_toml(tables: Mapping[str, Any], prefix: str = "") -> str:
     """Write nested mappings of numbers, strings, booleans and lists as TOML."""
-    plain = [f"{k} = {_toml(v)}" for k, v in tables.items() if not isinstance(v, Mapping)]
+    plain = [f"{_toml_key(k)} = {_toml(v)}" for k, v in tables.items() if not isinstance(v, Mapping)]
     text = "\n".join(plain) + ("\n" if plain else "")
     for key, value in tables.items():
         if isinstance(value, Mapping):
-            name = f"{prefix}{key if re.fullmatch(r'[A-Za-z0-9_-]+', key) else json.dumps(key)}"
+            name = f"{prefix}{_toml_key(key)}"
             body = dump_toml(value, f"{name}.")
             text += f"\n[{name}]\n{body}" if body or not value else f"\n[{name}]\n"
     return text
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
 
 
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return json.dumps(value)
+        # JSON and TOML escape alike but for characters beyond 16 bits and the delete character
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, list | tuple):

@@ -79,6 +79,15 @@ class Cell:
     @cached_property
     def bonds(self) -> np.ndarray:
         """Stencil D: ordered pairs (ℓ, m) of Voronoi neighbours in the perfect crystal, (bonds, 2), each both ways."""
+        return self._stencil[0]
+
+    @property
+    def bond_square(self) -> float:
+        """Σ|ρ|² over the stencil of an atom, averaged over atoms, Å^2."""
+        return float((self._stencil[1] ** 2).sum()) / len(self)
+
+    @cached_property
+    def _stencil(self) -> tuple[np.ndarray, np.ndarray]:
         return _voronoi_bonds(self)
 
     def strain(self, displacement: np.ndarray) -> np.ndarray:
@@ -212,7 +221,7 @@ def build_cell_at(
     size = lengths * repeats
     cores = positions * lengths[:2]
     burgers = signs[:, None] * dislocation.burgers_frame * crystal.a0
-    if len(np.unique(np.round(cores, 6), axis=0)) < len(cores):
+    if len(np.unique(np.round(cores / size[:2] % 1.0, 6) % 1.0, axis=0)) < len(cores):
         raise ImpossibleCell(f"two cores coincide in {repeats[0]} x {repeats[1]} repeats")
     for core in cores:
         away = reference[:, :2] - core
@@ -245,8 +254,8 @@ def build_cell_at(
     )
 
 
-def _voronoi_bonds(cell: Cell) -> np.ndarray:
-    """Neighbours that share at least a vertex of a Voronoi cell (paper, A.2), for every atom of the cell."""
+def _voronoi_bonds(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbours that share a vertex of a Voronoi cell at least (paper, A.2): pairs (bonds, 2), vectors (bonds, 3), Å."""
     unit = cell.reference[: cell.unit_sites]
     period = np.diag(cell.vectors_perfect) / cell.repeats
     reach = 2.5 * cell.a0
@@ -268,8 +277,10 @@ def _voronoi_bonds(cell: Cell) -> np.ndarray:
             touching |= set(np.flatnonzero(distance < distance[home] + 1e-6 * cell.a0))
         pairs += [(site, *owner[chosen[m]]) for m in touching - {home}]
     index = np.arange(len(cell)).reshape(*cell.repeats, cell.unit_sites)
-    bonds = []
+    bonds, vectors = [], []
     for site, shift, other in pairs:
         there = np.roll(index[..., other], [-s for s in shift], axis=(0, 1, 2))
         bonds.append(np.stack([index[..., site].ravel(), there.ravel()], axis=1))
-    return np.concatenate(bonds)
+        vector = unit[other] + np.array(shift) * period - unit[site]
+        vectors.append(np.broadcast_to(vector, (len(bonds[-1]), 3)))
+    return np.concatenate(bonds), np.concatenate(vectors)

