@@ -255,7 +255,7 @@ def build_cell_at(
 
 
 def _voronoi_bonds(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbours that share a vertex of a Voronoi cell at least (paper, A.2): pairs (bonds, 2), vectors (bonds, 3), Å."""
+    """Neighbours that share a vertex of a Voronoi cell (paper, A.2): pairs (bonds, 2) and vectors (bonds, 3), Å."""
     unit = cell.reference[: cell.unit_sites]
     period = np.diag(cell.vectors_perfect) / cell.repeats
     reach = 2.5 * cell.a0
