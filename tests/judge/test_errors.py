@@ -1,0 +1,130 @@
+"""Geometry and energy error: zero for the reference, and first-order agreement of linear response and relaxation."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from ase.calculators.calculator import Calculator
+from materials import Sprung
+
+from suite.judge.errors import Comparison, compare
+from suite.pipeline import World
+from suite.world.cell import Cell
+from suite.world.hessian import Factor, hessian
+from suite.world.relaxation import Relaxation, Status, relax
+
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A cell at its equilibrium, found to the last digits, so that small differences mean something."""
+
+    cell: Cell
+    equilibrium: Relaxation
+    energy: float
+    factor: Factor
+    energy_per_atom: float
+
+    def against(self, model: Calculator, tolerance: float = TOLERANCE, max_calls: int = 300) -> Comparison:
+        return compare(
+            self.cell, self.equilibrium, self.energy, self.factor, model, self.energy_per_atom, tolerance, max_calls
+        )
+
+
+@pytest.fixture(scope="module")
+def ground(world: World, zhou: Calculator) -> Ground:
+    cell, rough = world.training, world.training_equilibrium
+    factor = Factor(hessian(cell, zhou, rough.displacement))
+    exact = relax(cell, zhou, factor.solve, rough.displacement, tolerance=TOLERANCE)
+    assert exact.status is Status.CONVERGED
+    energy = exact.energy - len(cell) * world.energy_per_atom
+    return Ground(cell, exact, energy, factor, world.energy_per_atom)
+
+
+def displaced_home(ground: Ground) -> np.ndarray:
+    """Where weak springs pull: the equilibrium shifted by a smooth wave of 0.3 Å."""
+    x, size = ground.cell.reference, np.diag(ground.cell.vectors_perfect)
+    wave = np.sin(2 * np.pi * (x[:, :1] / size[0] + x[:, 1:2] / size[1])) * [0.1, 0.2, 0.3]
+    return x + ground.equilibrium.displacement + wave
+
+
+def test_the_reference_has_no_errors(ground: Ground, zhou: Calculator) -> None:
+    found = ground.against(zhou)
+    assert found.relaxation.status is Status.CONVERGED
+    assert found.relaxation.calls == 1
+    for error in (found.geometry_error, found.energy_error, found.linear_geometry_error, found.linear_energy_error):
+        assert error == pytest.approx(0, abs=1e-7)
+
+
+def test_each_potential_subtracts_its_own_perfect_crystal(ground: Ground, zhou: Calculator) -> None:
+    """A model with 1 eV more on every atom is the same model."""
+
+    class Shifted(Sprung):
+        def calculate(self, *arguments, **named) -> None:  # type: ignore[no-untyped-def]
+            super().calculate(*arguments, **named)
+            self.results["energy"] += float(len(self.home))
+
+    model = Shifted(zhou, displaced_home(ground), 0.0)
+    found = replace(ground, energy_per_atom=ground.energy_per_atom + 1.0).against(model)
+    assert found.energy_error == pytest.approx(0, abs=1e-7)
+    wrong = ground.against(model)
+    assert wrong.energy_error == pytest.approx(len(ground.cell), rel=1e-6)
+
+
+def test_linear_response_is_right_to_first_order(ground: Ground, zhou: Calculator) -> None:
+    """Springs of stiffness ε: errors are ∝ ε, and full relaxation differs from linear response by O(ε²)."""
+    home = displaced_home(ground)
+    stiffness = np.array([2e-3, 4e-3, 8e-3, 16e-3])
+    found = [ground.against(Sprung(zhou, home, e), tolerance=1e-8) for e in stiffness]
+    assert all(c.relaxation.status is Status.CONVERGED for c in found)
+    full = np.array([c.geometry_error for c in found])
+    linear = np.array([c.linear_geometry_error for c in found])
+    difference = np.array(
+        [
+            ground.cell.strain_norm(c.relaxation.displacement - ground.equilibrium.displacement - c.linear_displacement)
+            for c in found
+        ]
+    )
+
+    def slope(values: np.ndarray) -> float:
+        return float(np.polyfit(np.log(stiffness), np.log(values), 1)[0])
+
+    assert linear.min() > 1e-3
+    assert slope(linear) == pytest.approx(1, abs=1e-6)
+    assert slope(full) == pytest.approx(1, abs=0.1)
+    assert slope(difference) == pytest.approx(2, abs=0.2)
+    assert difference[0] < 0.1 * linear[0]
+    energies = np.array([[c.energy_error, c.linear_energy_error] for c in found], dtype=float)
+    assert slope(energies[:, 0]) == pytest.approx(1, abs=0.1)
+    assert slope(np.abs(energies[:, 0] - energies[:, 1])) == pytest.approx(3, abs=0.4)
+
+
+def test_linear_displacement_solves_the_linear_problem(ground: Ground, zhou: Calculator) -> None:
+    found = ground.against(Sprung(zhou, displaced_home(ground), 0.01))
+    forces = found.model_forces_at_reference - ground.equilibrium.forces
+    expected = ground.factor.solve(forces)
+    np.testing.assert_allclose(found.linear_displacement, expected, atol=1e-12)
+    assert found.linear_geometry_error == pytest.approx(ground.cell.strain_norm(expected), rel=1e-12)
+    energy = found.model_energy_at_reference - 0.5 * float((found.model_forces_at_reference * expected).sum())
+    assert found.linear_energy_error == pytest.approx(abs(energy - ground.energy), abs=1e-10)
+    # the second-order gain is positive: the model relaxes downhill
+    assert energy < found.model_energy_at_reference
+
+
+def test_geometry_error_is_the_strain_norm_of_the_difference(ground: Ground, zhou: Calculator) -> None:
+    found = ground.against(Sprung(zhou, displaced_home(ground), 0.05))
+    difference = found.relaxation.displacement - ground.equilibrium.displacement
+    bonds = ground.cell.bonds
+    by_hand = np.sqrt(((difference[bonds[:, 1]] - difference[bonds[:, 0]]) ** 2).sum())
+    assert found.geometry_error == pytest.approx(by_hand, rel=1e-12)
+    model_energy = found.relaxation.energy - len(ground.cell) * ground.energy_per_atom
+    assert found.energy_error == pytest.approx(abs(model_energy - ground.energy), rel=1e-12)
+
+
+def test_a_failed_relaxation_has_no_errors_but_a_linear_estimate(ground: Ground, zhou: Calculator) -> None:
+    found = ground.against(Sprung(zhou, displaced_home(ground), 0.05), max_calls=2)
+    assert found.relaxation.status is Status.MAX_STEPS
+    assert found.geometry_error is None
+    assert found.energy_error is None
+    assert found.linear_geometry_error > 0

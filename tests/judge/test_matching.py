@@ -1,0 +1,139 @@
+"""Matching numbers: zero for the reference itself, each against a direct computation for a model known to be off."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+from materials import Sprung
+from scipy.linalg import eigh
+
+from suite.judge.matching import match_configurations, match_elasticity, match_hessian
+from suite.model.training import Configurations
+from suite.pipeline import Rows, World
+from suite.world.cell import Cell, build_cell
+from suite.world.crystal import GPA, Response, null_forms
+from suite.world.dislocation import Dislocation
+
+
+def test_the_reference_matches_itself(world: World, rows: Rows, tungsten_response: Response, zhou: Calculator) -> None:
+    found = match_configurations(world.training, rows.test, zhou, world.energy_per_atom).numbers
+    assert {"eps_E", "eps_F", "rmse_E", "rmse_F", "rms_eps_F", "eps_F_0.1", "rmse_E_0.5"} <= set(found)
+    assert max(found.values()) < 1e-8
+    elastic = match_elasticity(tungsten_response, tungsten_response)
+    assert max(abs(v) for k, v in elastic.items() if k != "pressure") == 0
+
+
+def test_numbers_of_known_errors(world: World, rows: Rows, zhou: Calculator) -> None:
+    """Labels shifted by hand: energies by -0.3, 0.2, ..., forces by a known field."""
+    cell, test = world.training, rows.test
+    generator = np.random.default_rng(0)
+    energy_shift = np.linspace(-0.3, 0.2, len(test))
+    force_shift = generator.standard_normal(test.forces.shape) * np.arange(1, len(test) + 1)[:, None, None]
+    labels = Configurations(
+        test.displacements, test.amplitudes, test.energies - energy_shift, test.forces - force_shift
+    )
+    found = match_configurations(cell, labels, zhou, world.energy_per_atom)
+    laplacian = np.linalg.pinv(cell.laplacian.toarray(), rcond=1e-10, hermitian=True)
+    dual = np.sqrt([sum(f[:, k] @ laplacian @ f[:, k] for k in range(3)) for f in force_shift])
+    np.testing.assert_allclose(found.dual_norms, dual, rtol=1e-6)
+    expected = {
+        "eps_E": 0.3,
+        "rmse_E": np.sqrt(np.mean(energy_shift**2)),
+        "eps_F": dual.max(),
+        "rms_eps_F": np.sqrt(np.mean(dual**2)),
+        "rmse_F": np.sqrt(np.mean(force_shift**2)),
+    }
+    for alpha in (0.1, 0.5):
+        chosen = test.amplitudes == alpha
+        assert chosen.any()
+        expected[f"rmse_E_{alpha:g}"] = np.sqrt(np.mean(energy_shift[chosen] ** 2))
+        expected[f"rmse_F_{alpha:g}"] = np.sqrt(np.mean(force_shift[chosen] ** 2))
+        expected[f"eps_F_{alpha:g}"] = dual[chosen].max()
+    assert found.numbers == pytest.approx(expected, rel=1e-5)
+
+
+def test_dual_norm_bounds_the_work_of_a_force_error(world: World, rows: Rows, zhou: Calculator) -> None:
+    """|Σ f·v| <= eps_F ‖Dv‖: why (3.10) is the norm that the theorem needs."""
+    cell = world.training
+    model = Sprung(zhou, cell.reference + world.training_equilibrium.displacement, 0.4)
+    found = match_configurations(cell, rows.test, model, world.energy_per_atom)
+    for seed in range(5):
+        v = np.random.default_rng(seed).standard_normal(cell.predictor.shape)
+        v -= v.mean(axis=0)
+        work = np.abs(((found.forces - rows.test.forces) * v).sum(axis=(1, 2)))
+        assert (work <= found.numbers["eps_F"] * cell.strain_norm(v) * (1 + 1e-9)).all()
+
+
+def test_elastic_numbers_of_a_stiffer_crystal(tungsten_response: Response) -> None:
+    """A model with every constant 2 % too large."""
+    r = tungsten_response
+    found = match_elasticity(r, Response(r.d1, 1.02 * r.d2, 1.02 * r.d3))
+    assert found["eps_V1"] == pytest.approx(0.02 * np.linalg.norm(r.d2))
+    assert found["eps_V2"] == pytest.approx(0.02 * np.linalg.norm(r.d3))
+    assert [found["error_C11"], found["error_C12"], found["error_C44"]] == pytest.approx(
+        [0.02 * 522.5, 0.02 * 204.2, 0.02 * 160.75], rel=1e-3
+    )
+    assert found["eps_stress"] == 0
+    assert 0 < found["eps_V1_null_free"] < found["eps_V1"]
+
+
+def test_what_no_dislocation_feels_is_not_counted(tungsten_response: Response) -> None:
+    """p det F added to W: a pressure and wrong constants, and nothing in the null-free numbers."""
+    r, p = tungsten_response, 0.5
+    identity = np.eye(3)
+    d2 = p * (np.einsum("ij,kl->ijkl", identity, identity) - np.einsum("il,jk->ijkl", identity, identity))
+    d3 = p * null_forms()[1].reshape((3,) * 6)
+    found = match_elasticity(r, Response(r.d1 + p * identity, r.d2 + d2, r.d3 + d3))
+    assert found["eps_V1"] > p
+    assert found["eps_V2"] > p
+    for name in ("eps_V1_null_free", "eps_V2_null_free", *(f"error_{c}_null_free" for c in ("C11", "C12", "C44"))):
+        assert found[name] == pytest.approx(0, abs=1e-9)
+    assert found["error_C12"] == pytest.approx(p * GPA)
+    assert found["error_C44"] == pytest.approx(-p / 2 * GPA)
+    assert found["error_C11"] == pytest.approx(0, abs=1e-9)
+    assert found["pressure"] == pytest.approx(-p * GPA, abs=1e-2)
+
+
+# --- eps_H --------------------------------------------------------------------------------------------------------
+
+
+def dense_hessian(atoms: Atoms, calculator: Calculator, step: float = 1e-3) -> np.ndarray:
+    atoms.calc = calculator
+    n = 3 * len(atoms)
+    matrix = np.empty((n, n))
+    for index in range(n):
+        atoms.positions.flat[index] += step
+        plus = atoms.get_forces()
+        atoms.positions.flat[index] -= 2 * step
+        matrix[index] = ((atoms.get_forces() - plus) / (2 * step)).ravel()
+        atoms.positions.flat[index] += step
+    return (matrix + matrix.T) / 2
+
+
+def test_eps_h_is_the_largest_generalised_eigenvalue(
+    world: World, screw: Dislocation, zhou: Calculator, eam4: Calculator
+) -> None:
+    """Two potentials of tungsten in a cell of 144 atoms, dense."""
+    cell = build_cell(world.crystal, screw, world.elasticity, "dipole", (4, 6, 1), screw.sites["easy"])
+    found = match_hessian(cell, cell.predictor, zhou, eam4)
+    expected = {
+        name: largest_eigenvalue(cell, dense_hessian(atoms, zhou) - dense_hessian(atoms, eam4))
+        for name, atoms in (("relaxed", cell.atoms(cell.predictor)), ("perfect", cell.perfect_atoms()))
+    }
+    assert min(expected.values()) > 0.1
+    assert found["eps_H_relaxed"] == pytest.approx(expected["relaxed"], rel=1e-2)
+    assert found["eps_H_perfect"] == pytest.approx(expected["perfect"], rel=1e-2)
+    assert found["eps_H"] == pytest.approx(found["eps_H_relaxed"] + found["eps_H_perfect"])
+
+
+def largest_eigenvalue(cell: Cell, difference: np.ndarray) -> float:
+    stencil = np.kron(cell.laplacian.toarray(), np.eye(3))
+    blind = np.eye(len(stencil)) - np.kron(np.full((len(cell),) * 2, 1 / len(cell)), np.eye(3))
+    # translations: no difference, and a positive K
+    values = eigh(blind @ difference @ blind, stencil + (np.eye(len(stencil)) - blind), eigvals_only=True)
+    return float(np.abs(values).max())
+
+
+def test_eps_h_of_the_reference_is_zero(world: World, zhou: Calculator) -> None:
+    found = match_hessian(world.training, world.training_equilibrium.displacement, zhou, zhou)
+    assert found["eps_H"] < 1e-6

@@ -1,0 +1,57 @@
+"""The catalogue's references, their crystals and elastic responses, each computed once for all tests."""
+
+from functools import cache
+from typing import ClassVar
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+
+from suite.world.crystal import LATTICES, STEP, Crystal, Response, equilibrium_crystal, response, strain_path
+from suite.world.reference import CATALOGUE, build_reference
+
+LATTICE = {"W_zhou04": "bcc", "W_eam4": "bcc", "Si_ppm17": "diamond", "NiAl_amb95": "B2"}
+
+
+@cache
+def calculator_of(name: str) -> Calculator:
+    return build_reference(name)
+
+
+@cache
+def crystal_of(name: str) -> Crystal:
+    return equilibrium_crystal(LATTICES[LATTICE[name]], CATALOGUE[name].species, calculator_of(name))
+
+
+@cache
+def response_of(name: str, step: float = STEP) -> Response:
+    crystal, calculator = crystal_of(name), calculator_of(name)
+    return response(crystal, calculator, strain_path(crystal, calculator, step), step)
+
+
+class Sprung(Calculator):
+    """A calculator with weak springs added, which pull every atom to its `home` (n, 3): a model known to be off.
+
+    Energy ½ `stiffness` Σ |d_i|² with d_i the displacement from home less the mean of all, so that forces sum to zero.
+    """
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+
+    def __init__(self, base: Calculator, home: np.ndarray, stiffness: float) -> None:
+        super().__init__()
+        self.base, self.home, self.stiffness = base, home, stiffness
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        super().calculate(atoms, properties, system_changes)
+        assert atoms is not None
+        self.base.calculate(atoms)
+        energy, forces = self.base.results["energy"], self.base.results["forces"].copy()
+        away = atoms.positions - self.home
+        away -= away.mean(axis=0)
+        energy = energy + self.stiffness / 2 * float((away**2).sum())
+        self.results = {"energy": energy, "forces": forces - self.stiffness * away}

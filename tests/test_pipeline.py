@@ -1,0 +1,170 @@
+"""The stages: what each depends on, and one small case from spec to verdict."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from suite.model.regression import block_weights
+from suite.pipeline import Model, Rows, Verdict, World, assess, build_rows, fit, stage_tables
+from suite.spec import Spec, load
+from suite.world.crystal import constants
+from suite.world.relaxation import Status
+
+
+@pytest.fixture(scope="module")
+def verdict(tiny: Spec, world: World, rows: Rows, model: Model) -> Verdict:
+    return assess(tiny, world, rows, model)
+
+
+def tables(*overrides: str) -> dict[str, dict[str, Any]]:
+    return stage_tables(load("w-screw", "tiny", overrides))
+
+
+# --- stages -------------------------------------------------------------------------------------------------------
+
+STAGES = {
+    "weights.energy=3": set(),
+    "weights.normalisation=mean": set(),
+    "observables.virial1=false": set(),
+    "solver.kind=ard": set(),
+    "solver.tolerance=1e-3": set(),
+    "matching.hessian=true": set(),
+    "case.title=other": set(),
+    "model.cutoff=4.5": {"rows"},
+    "model.channels=[7, 4]": {"rows"},
+    "training.configurations=3": {"rows"},
+    "training.seed=3": {"rows"},
+    "training.amplitudes=[0.2]": {"rows"},
+    "training.size=7": {"world", "rows"},
+    "material.reference=W_eam4": {"world", "rows"},
+    "dislocation.core=hard": {"world", "rows"},
+    "simulation.size=30": {"world", "rows"},
+    "simulation.seed=1": {"world", "rows"},
+    "simulation.force_tolerance=1e-3": {"world", "rows"},
+}
+
+
+@pytest.mark.parametrize(("override", "changed"), STAGES.items(), ids=STAGES)
+def test_a_key_changes_the_stages_that_read_it(override: str, changed: set[str]) -> None:
+    before, after = tables(), tables(override)
+    assert set(before) == {"world", "rows"}
+    assert {stage for stage in before if before[stage] != after[stage]} == changed
+
+
+def test_every_key_of_the_spec_is_accounted_for() -> None:
+    """A new table belongs to a stage, or here: forgetting it would reuse what it changes."""
+    later = {"case", "observables", "weights", "solver", "matching"}
+    assert set(Spec.model_fields) == later | set(tables()["rows"])
+
+
+def test_world_does_not_read_what_its_stage_does_not_name(tiny: Spec, world: World, rows: Rows) -> None:
+    """Rows of the same world with other weights are the same rows, number for number."""
+    other = load("w-screw", "tiny", ["weights.energy=1", "observables.virial2=false", "solver.kind=ridge"])
+    again = build_rows(other, world, workers=1)
+    assert set(again.blocks) == set(rows.blocks)
+    for name, block in again.blocks.items():
+        np.testing.assert_allclose(block.triangle, rows.blocks[name].triangle, atol=1e-12)
+    np.testing.assert_array_equal(again.test.displacements, rows.test.displacements)
+    assert fit(other, again).coefficients != pytest.approx(fit(tiny, again).coefficients)
+
+
+# --- one small case -----------------------------------------------------------------------------------------------
+
+
+def test_world_is_a_stable_quadrupole_of_the_reference(world: World, tiny: Spec) -> None:
+    found = constants(world.response)
+    assert [found["C11"], found["C12"], found["C44"]] == pytest.approx([522.5, 204.2, 160.75], rel=1e-3)
+    assert world.energy_per_atom == pytest.approx(-8.7599941, abs=2e-7)
+    assert len(world.simulation.cores) == 4
+    assert len(world.training.cores) == 2
+    for cell, found_equilibrium in (
+        (world.simulation, world.equilibrium),
+        (world.training, world.training_equilibrium),
+    ):
+        assert found_equilibrium.status is Status.CONVERGED
+        assert np.abs(found_equilibrium.forces).max() < tiny.simulation.force_tolerance
+        np.testing.assert_allclose(cell.burgers.sum(axis=0), 0, atol=1e-12)
+    assert world.stability > 0
+    # four cores of about 5 eV, two of about 3.6 eV in the narrow training cell
+    assert 10 < world.simulation_energy < 30
+    assert 3 < world.training_energy < 15
+    assert world.core_distance == pytest.approx(tiny.simulation.size / 2, rel=0.15)
+
+
+def test_verdict_of_the_small_case(verdict: Verdict, world: World) -> None:
+    numbers = verdict.numbers
+    assert verdict.status is Status.CONVERGED
+    assert all(np.isfinite(value) for value in numbers.values())
+    assert 1e-3 < numbers["geometry_error"] < 1
+    assert 1e-5 < numbers["energy_error"] < 1
+    for name in ("geometry_error", "energy_error"):
+        assert numbers[f"{name}_linear"] == pytest.approx(numbers[name], rel=0.3)
+    assert numbers["rmse_F_0.1"] < 0.05
+    assert numbers["rmse_F_0.1"] < numbers["rmse_F_0.5"] < 0.5
+    assert numbers["eps_E"] >= numbers["rmse_E"]
+    assert numbers["eps_V1_null_free"] <= numbers["eps_V1"]
+    assert numbers["c0"] == world.stability
+    assert verdict.limiting_term in numbers
+    assert numbers["bound_geometry"] >= numbers[verdict.limiting_term]
+    assert np.linalg.norm(verdict.comparison.relaxation.displacement - world.equilibrium.displacement) > 0
+
+
+def test_model_is_anchored_at_the_perfect_crystal(world: World, rows: Rows, model: Model) -> None:
+    atoms = world.crystal.deformed(np.eye(3)) * (2, 2, 2)
+    atoms.calc = model.calculator(rows)
+    assert atoms.get_potential_energy() / len(atoms) == pytest.approx(world.energy_per_atom, abs=1e-9)
+
+
+def test_training_errors_are_those_of_the_calculator(world: World, rows: Rows, model: Model) -> None:
+    calculator = model.calculator(rows)
+    squares: dict[str, list[np.ndarray]] = {}
+    for k in range(len(rows.train)):
+        atoms = world.training.atoms(rows.train.displacements[k])
+        atoms.calc = calculator
+        energy = atoms.get_potential_energy() - len(atoms) * world.energy_per_atom
+        amplitude = f"{rows.train.amplitudes[k]:g}"
+        squares.setdefault(f"energy@{amplitude}", []).append(np.array([energy - rows.train.energies[k]]) ** 2)
+        squares.setdefault(f"force@{amplitude}", []).append((atoms.get_forces() - rows.train.forces[k]).ravel() ** 2)
+    for name, values in squares.items():
+        rmse = float(np.sqrt(np.concatenate(values).mean()))
+        assert model.training_rmse[name] == pytest.approx(rmse, rel=1e-4)  # coefficients are large
+    assert {"virial1", "virial2", "stress"} <= set(model.training_rmse) - set(squares)
+
+
+def test_more_weight_on_the_elastic_constants_matches_them_better(rows: Rows) -> None:
+    """Its own part of the loss falls, the sum of all others rises, as for every minimum of a weighted sum."""
+    elastic, rest = [], []
+    for weight in (0.01, 10, 1e4):
+        spec = load("w-screw", "tiny", [f"weights.virial1={weight}", "observables.virial2=false"])
+        coefficients = fit(spec, rows).coefficients
+        squares = {name: block.residual(coefficients) ** 2 for name, block in rows.blocks.items()}
+        weights = block_weights(spec, rows.blocks)
+        elastic.append(np.sqrt(squares["virial1"]))
+        rest.append(sum(weights[name] * squares[name] for name in squares if name != "virial1"))
+    assert elastic[0] > elastic[1] > elastic[2]
+    assert elastic[2] < 0.5 * elastic[0]
+    assert rest[0] < rest[1] < rest[2]
+
+
+def test_eps_v1_is_the_residual_of_the_elastic_rows(rows: Rows, model: Model, verdict: Verdict) -> None:
+    """The fit's block, 81 entries, and the matching number are one quantity by two ways."""
+    rmse = rows.blocks["virial1"].rmse(model.coefficients)
+    assert verdict.numbers["eps_V1"] == pytest.approx(9 * rmse, rel=1e-3)
+    assert verdict.numbers["eps_V2"] == pytest.approx(27 * rows.blocks["virial2"].rmse(model.coefficients), rel=5e-2)
+
+
+def test_same_spec_same_numbers(tiny: Spec, world: World, rows: Rows, model: Model) -> None:
+    again = build_rows(tiny, world, workers=1)
+    np.testing.assert_array_equal(again.train.displacements, rows.train.displacements)
+    np.testing.assert_allclose(fit(tiny, again).coefficients, model.coefficients, rtol=1e-6, atol=1e-9)
+
+
+def test_stages_report_their_progress(tiny: Spec, world: World) -> None:
+    seen: list[tuple[str, float, str]] = []
+    build_rows(tiny, world, lambda *report: seen.append(report), workers=1)
+    assert {what for what, _, _ in seen} == {"elastic rows", "rows"}
+    fractions = [fraction for what, fraction, _ in seen if what == "rows"]
+    assert fractions == sorted(fractions)
+    assert fractions[0] > 0
+    assert fractions[-1] == 1

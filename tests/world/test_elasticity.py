@@ -1,0 +1,249 @@
+"""The elastic field against isotropic formulas, brute-force image sums, equilibrium and its own periods."""
+
+import numpy as np
+import pytest
+
+from suite.world.elasticity import (
+    DegenerateElasticity,
+    Stroh,
+    energy_factor,
+    isotropic_screw,
+    periodic_displacement,
+    strain_factor,
+    stroh,
+)
+
+LAMBDA, MU = 1.3, 1.0
+SIZE = (20.0, 26.0)
+# rows of cores that sum to zero: a quadrupole, off its symmetric places
+CORES = np.array([[5.1, 6.3], [15.0, 6.3], [4.8, 19.6], [15.2, 19.6]])
+SIGNS = np.array([1, -1, -1, 1])
+MIXED = np.array([0.7, 0.0, 1.1])
+
+
+def isotropic(anisotropy: float = 0.0) -> np.ndarray:
+    """Isotropic tensor, with one cubic constant changed by `anisotropy` of itself."""
+    d = np.eye(3)
+    c = LAMBDA * np.einsum("ij,kl->ijkl", d, d)
+    c += MU * (1 + anisotropy) * (np.einsum("ik,jl->ijkl", d, d) + np.einsum("il,jk->ijkl", d, d))
+    for i in range(3):
+        c[i, i, i, i] -= 2 * MU * anisotropy
+    return c
+
+
+def triclinic() -> np.ndarray:
+    """A positive definite tensor without any symmetry of its own: nothing cancels by accident."""
+    a = np.random.default_rng(0).standard_normal((3, 3, 3, 3))
+    a = a + a.transpose(1, 0, 2, 3)
+    a = a + a.transpose(0, 1, 3, 2)
+    return isotropic() + 0.08 * (a + a.transpose(2, 3, 0, 1)) / 2
+
+
+def single(solution: Stroh, points: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """u(x) of one dislocation at the origin, the defining formula: the cut is where ln has it, differences only."""
+    z = points[:, 0] + np.multiply.outer(solution.p, points[:, 1])
+    return np.real(np.einsum("ka,a,an->nk", solution.A, solution.L.T @ b / (1j * np.pi), np.log(z)))
+
+
+def distortion(solution: Stroh, points: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """∂u_k/∂x_j of one dislocation at the origin, (n, 3, 2): no branch cuts."""
+    inverse = 1 / (points[:, 0] + np.multiply.outer(solution.p, points[:, 1]))
+    amplitude = solution.A * (solution.L.T @ b / (1j * np.pi))
+    return np.real(np.stack([amplitude @ inverse, (amplitude * solution.p) @ inverse], -1).transpose(1, 0, 2))
+
+
+def periodic(points: np.ndarray, solution: Stroh, b: np.ndarray = MIXED) -> np.ndarray:
+    return periodic_displacement(solution, points, CORES, SIGNS[:, None] * b, SIZE)[0]
+
+
+def periodic_distortion(points: np.ndarray, solution: Stroh, h: float = 1e-4) -> np.ndarray:
+    """∂u_k/∂x_j by fourth-order differences, (n, 3, 2); points away from cuts."""
+    parts = []
+    for j in range(2):
+        e = h * np.eye(2)[j]
+        u = [periodic(points + k * e, solution) for k in (-2, -1, 1, 2)]
+        parts.append((u[0] - 8 * u[1] + 8 * u[2] - u[3]) / (12 * h))
+    return np.stack(parts, -1)
+
+
+def away_from_cuts(seed: int, count: int = 40) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    points = generator.uniform((0, 0), SIZE, size=(20 * count, 2))
+    clear = (np.abs(points[:, 1:] - CORES[:, 1]) > 0.5).all(axis=1)
+    return points[clear][:count]
+
+
+def test_nearly_isotropic_screw_is_the_textbook_screw() -> None:
+    generator = np.random.default_rng(1)
+    points = generator.uniform(-5, 5, size=(50, 2))
+    found = single(stroh(isotropic(1e-4)), points, np.array([0, 0, 2.7]))[:, 2]
+    expected = isotropic_screw(points, 2.7)
+    np.testing.assert_allclose(found - found[0], expected - expected[0], atol=1e-3)
+    assert np.ptp(expected) > 2
+
+
+def test_nearly_isotropic_edge_is_the_textbook_edge() -> None:
+    """Hirth & Lothe, (3-45) up to constants; the cut is at x1 < 0 as everywhere here."""
+    nu, b = LAMBDA / (2 * (LAMBDA + MU)), 1.9
+    points = np.random.default_rng(2).uniform(1, 5, size=(50, 2))
+    x, y = points.T
+    r2 = x**2 + y**2
+    u1 = b / (2 * np.pi) * (np.arctan2(y, x) + x * y / (2 * (1 - nu) * r2))
+    u2 = -b / (2 * np.pi) * ((1 - 2 * nu) / (4 * (1 - nu)) * np.log(r2) + (x**2 - y**2) / (4 * (1 - nu) * r2))
+    found = single(stroh(isotropic(1e-4)), points, np.array([b, 0, 0]))
+    for k, expected in enumerate((u1, u2)):
+        np.testing.assert_allclose(found[:, k] - found[0, k], expected - expected[0], atol=1e-3)
+
+
+def test_stroh_pairs_solve_the_sextic_problem() -> None:
+    c = triclinic()
+    solution = stroh(c)
+    q, r, t = c[:, 0, :, 0], c[:, 0, :, 1], c[:, 1, :, 1]
+    for p, a, el in zip(solution.p, solution.A.T, solution.L.T, strict=True):
+        assert p.imag > 0
+        np.testing.assert_allclose((q + p * (r + r.T) + p**2 * t) @ a, 0, atol=1e-12)
+        np.testing.assert_allclose(el, (r.T + p * t) @ a, atol=1e-12)
+        assert 2 * a @ el == pytest.approx(1)
+
+
+@pytest.mark.parametrize("tensor", [isotropic(1e-3), triclinic()], ids=["nearly isotropic", "triclinic"])
+def test_closed_form_is_the_limit_of_image_sums(tensor: np.ndarray) -> None:
+    """Distortions minus their mean: sums over (2M + 1)² images differ by a remainder that falls as 1/M²."""
+    solution = stroh(tensor)
+    points = away_from_cuts(3)
+    exact = periodic_distortion(points, solution)
+    exact -= exact.mean(axis=0)
+    reaches = (4, 8, 16)
+    errors = []
+    for m in reaches:
+        total = np.zeros_like(exact)
+        for i in range(-m, m + 1):
+            for j in range(-m, m + 1):
+                for core, sign in zip(CORES, SIGNS, strict=True):
+                    total += distortion(solution, points - core - np.array([i, j]) * SIZE, sign * MIXED)
+        errors.append(np.abs(total - total.mean(axis=0) - exact).max())
+    slope = np.polyfit(np.log(reaches), np.log(errors), 1)[0]
+    assert errors[-1] < 1e-3 * np.abs(exact).max()
+    assert -2.3 < slope < -1.7
+
+
+def test_jump_is_b_on_the_side_of_the_cut_and_zero_on_the_other() -> None:
+    solution = stroh(triclinic())
+    for row in (0, 2):
+        left, right = sorted(range(row, row + 2), key=lambda k: CORES[k, 0])
+        x2, eps = CORES[left, 1], 1e-9
+        assert CORES[right, 1] == x2
+        for x1 in np.linspace(0.3, 19.7, 30):
+            above, below = periodic(np.array([[x1, x2 + eps], [x1, x2 - eps]]), solution)
+            # every core has its cut on its left: the two of a row cancel left of both
+            expected = sum(SIGNS[k] * MIXED * (x1 < CORES[k, 0]) for k in (left, right))
+            np.testing.assert_allclose(above - below, expected, atol=1e-6)
+    # a pair at two heights, each with its own cut
+    staggered = CORES[[0, 3]]
+    pair = np.array([MIXED, -MIXED])
+    for k in (0, 1):
+        for x1 in np.linspace(0.3, 19.7, 20):
+            sides = np.array([[x1, staggered[k, 1] + eps], [x1, staggered[k, 1] - eps]])
+            above, below = periodic_displacement(solution, sides, staggered, pair, SIZE)[0]
+            np.testing.assert_allclose(above - below, pair[k] * (x1 < staggered[k, 0]), atol=1e-6)
+    one = np.array([[x1, s * 1e-9] for x1 in (-2.0, 3.0) for s in (1, -1)])
+    u = single(solution, one, MIXED)
+    np.testing.assert_allclose([u[0] - u[1], u[2] - u[3]], [MIXED, 0 * MIXED], atol=1e-7)
+
+
+def test_field_is_in_equilibrium() -> None:
+    """div σ = C_ijkl ∂_j ∂_l u_k vanishes, while single terms of the sum do not."""
+    c, points, h = triclinic(), away_from_cuts(4), 0.05
+    solution = stroh(c)
+    second = np.zeros((len(points), 3, 2, 2))
+    basis = h * np.eye(2)
+    for j in range(2):
+        for k in range(2):
+            parts = [
+                weight_j * weight_k * periodic(points + a * basis[j] + d * basis[k], solution)
+                for a, weight_j in ((-2, 1), (-1, -8), (1, 8), (2, -1))
+                for d, weight_k in ((-2, 1), (-1, -8), (1, 8), (2, -1))
+            ]
+            second[..., j, k] = np.sum(parts, axis=0) / (12 * h) ** 2
+    plane = c[:, :2][:, :, :, :2]
+    divergence = np.einsum("ijkl,nkjl->ni", plane, second)
+    terms = np.einsum("ijkl,nkjl->nijkl", plane, second)
+    assert np.abs(divergence).max() < 1e-4 * np.abs(terms).max()
+
+
+@pytest.mark.parametrize("b", [MIXED, np.array([0, 0, 1.0])], ids=["mixed", "screw"])
+def test_displacement_has_the_periods_of_the_tilted_cell(b: np.ndarray) -> None:
+    """u(x + c1) = u(x), and u(x + c2) = u(x) + Δc2 with the tilt Σ b x1/c1, both ways round the cuts."""
+    solution = stroh(triclinic())
+    burgers = SIGNS[:, None] * b
+    x1 = np.linspace(0.5, 19.5, 20)
+    bottom, top = np.column_stack([x1, 0 * x1]), np.column_stack([x1, 0 * x1 + SIZE[1]])
+    u_bottom, tilt = periodic_displacement(solution, bottom, CORES, burgers, SIZE)
+    u_top, _ = periodic_displacement(solution, top, CORES, burgers, SIZE)
+    np.testing.assert_allclose(tilt, CORES[:, 0] @ burgers / SIZE[0], atol=1e-14)
+    assert np.abs(tilt).max() > 1e-2
+    np.testing.assert_allclose(u_top - u_bottom, np.tile(tilt, (20, 1)), atol=1e-10)
+    x2 = np.linspace(0.4, 25.6, 20)
+    left, right = np.column_stack([0 * x2, x2]), np.column_stack([0 * x2 + SIZE[0], x2])
+    np.testing.assert_allclose(periodic(left, solution, b), periodic(right, solution, b), atol=1e-10)
+
+
+def test_mean_stress_is_zero() -> None:
+    """The mean distortion of the glued cell, cuts taken out, is the plastic one; what is left is elastic and zero.
+
+    ∮u n over the cell's faces gives the mean of ∇u; the cuts carry -Σ b ⊗ e2 x1/area of it.
+    """
+    solution = stroh(triclinic())
+    burgers = SIGNS[:, None] * MIXED
+    n = 200
+    x2 = (np.arange(n) + 0.5) / n * SIZE[1]
+    mean1 = (
+        periodic(np.column_stack([0 * x2 + SIZE[0], x2]), solution) - periodic(np.column_stack([0 * x2, x2]), solution)
+    ).mean(axis=0) / SIZE[0]
+    x1 = (np.arange(n) + 0.5) / n * SIZE[0]
+    across = periodic(np.column_stack([x1, 0 * x1 + SIZE[1]]), solution) - periodic(
+        np.column_stack([x1, 0 * x1]), solution
+    )
+    plastic = CORES[:, 0] @ burgers / (SIZE[0] * SIZE[1])
+    mean2 = across.mean(axis=0) / SIZE[1] - plastic
+    np.testing.assert_allclose([mean1, mean2], 0, atol=1e-12)
+
+
+def test_degenerate_tensors_are_refused() -> None:
+    with pytest.raises(DegenerateElasticity, match="isotropic"):
+        stroh(isotropic())
+    for k in (0, 1):
+        soft = isotropic(1e-3)
+        soft[2, k, 2, k] = soft[k, 2, 2, k] = soft[2, k, k, 2] = soft[k, 2, k, 2] = -0.1
+        with pytest.raises(DegenerateElasticity, match="not positive definite"):
+            stroh(soft)
+
+
+def test_burgers_vectors_must_cancel() -> None:
+    solution = stroh(isotropic(1e-3))
+    with pytest.raises(ValueError, match="sum to zero"):
+        periodic_displacement(solution, np.ones((1, 2)), CORES, np.tile(MIXED, (4, 1)), SIZE)
+
+
+def test_energy_factor_of_isotropic_dislocations() -> None:
+    solution, b, nu = stroh(isotropic(1e-4)), 2.5, LAMBDA / (2 * (LAMBDA + MU))
+    assert energy_factor(solution, np.array([0, 0, b])) == pytest.approx(MU * b**2 / (4 * np.pi), rel=1e-3)
+    edge = MU * b**2 / (4 * np.pi * (1 - nu))
+    assert energy_factor(solution, np.array([b, 0, 0])) == pytest.approx(edge, rel=1e-3)
+
+
+def test_strain_factor_of_an_isotropic_screw() -> None:
+    """|∇u|² = (b/2πr)², integrated over an annulus: b²/2π ln(R/r)."""
+    solution, b = stroh(isotropic(1e-4)), 2.5
+    assert strain_factor(solution, np.array([0, 0, b])) == pytest.approx(b**2 / (2 * np.pi), rel=1e-3)
+
+
+def test_energy_and_strain_factor_by_quadrature_of_the_field() -> None:
+    c = triclinic()
+    solution = stroh(c)
+    angle = np.linspace(0, 2 * np.pi, 2000, endpoint=False)
+    gradient = distortion(solution, np.column_stack([np.cos(angle), np.sin(angle)]), MIXED)
+    plane = c[:, :2][:, :, :, :2]
+    density = np.einsum("ijkl,nij,nkl->n", plane, gradient, gradient) / 2
+    assert energy_factor(solution, MIXED) == pytest.approx(density.mean() * 2 * np.pi, rel=1e-9)
+    assert strain_factor(solution, MIXED) == pytest.approx((gradient**2).sum(axis=(1, 2)).mean() * 2 * np.pi, rel=1e-9)

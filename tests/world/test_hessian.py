@@ -1,0 +1,171 @@
+"""The sparse Hessian against dense differences and dense eigenvalues."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase.calculators.calculator import Calculator
+from scipy.linalg import eigh
+from scipy.sparse import csr_array
+
+from suite.pipeline import World
+from suite.world.cell import Cell, build_cell, crystal_metric
+from suite.world.crystal import Crystal
+from suite.world.dislocation import Dislocation
+from suite.world.elasticity import Stroh
+from suite.world.hessian import Factor, Unfactorisable, _colours, hessian, interaction_range, stability_constant
+from suite.world.reference import LammpsCalculator
+
+STEP = 1e-3
+
+
+@pytest.fixture(scope="module")
+def dense(world: World, zhou: Calculator) -> np.ndarray:
+    """Hessian of the relaxed training cell, one atom at a time."""
+    cell = world.training
+    atoms = cell.atoms(world.training_equilibrium.displacement)
+    atoms.calc = zhou
+    n = 3 * len(cell)
+    matrix = np.empty((n, n))
+    for index in range(n):
+        atoms.positions.flat[index] += STEP
+        plus = atoms.get_forces()
+        atoms.positions.flat[index] -= 2 * STEP
+        matrix[index] = ((atoms.get_forces() - plus) / (2 * STEP)).ravel()
+        atoms.positions.flat[index] += STEP
+    return (matrix + matrix.T) / 2
+
+
+@pytest.fixture(scope="module")
+def sparse(world: World, zhou: Calculator) -> csr_array:
+    return hessian(world.training, zhou, world.training_equilibrium.displacement, STEP)
+
+
+def stencil(cell: Cell) -> np.ndarray:
+    return np.kron(cell.laplacian.toarray(), np.eye(3))
+
+
+def smallest_eigenvalue(cell: Cell, matrix: np.ndarray) -> float:
+    """min λ of H v = λ K v with the first atom held, dense."""
+    return float(eigh(matrix[3:, 3:], stencil(cell)[3:, 3:], eigvals_only=True)[0])
+
+
+def test_small_cell_is_the_dense_hessian(sparse: csr_array, dense: np.ndarray) -> None:
+    assert np.abs(dense).max() > 1
+    # what is cut off is smaller than the threshold of `interaction_range`
+    assert np.abs(sparse.toarray() - dense).max() < 1e-4 * np.abs(dense).max()
+
+
+def test_coloured_hessian_is_the_dense_one(
+    tungsten: Crystal, screw: Dislocation, tungsten_stroh: Stroh, zhou: Calculator
+) -> None:
+    """A cell large enough for colours to be shared; entries beyond the range are cut, at 1e-4 of the largest."""
+    cell = build_cell(tungsten, screw, tungsten_stroh, "dipole", (8, 14, 1), screw.sites["easy"])
+    size = np.diag(cell.vectors_perfect)[:2]
+    reach = interaction_range(cell, zhou, cell.predictor)
+    colours = _colours(cell.reference[:, :2], size, 2 * reach)
+    assert colours.max() + 1 < len(cell) / 2
+    matrix = hessian(cell, zhou, cell.predictor, STEP)
+    atoms = cell.atoms(cell.predictor)
+    atoms.calc = zhou
+    chosen = np.random.default_rng(0).choice(3 * len(cell), 40, replace=False)
+    scale = abs(matrix).max()
+    for index in chosen:
+        atoms.positions.flat[index] += STEP
+        plus = atoms.get_forces()
+        atoms.positions.flat[index] -= 2 * STEP
+        column = ((atoms.get_forces() - plus) / (2 * STEP)).ravel()
+        atoms.positions.flat[index] += STEP
+        found = matrix[:, [index]].toarray().ravel()
+        assert np.abs(found - column).max() < 3e-4 * scale
+        assert np.abs(found).max() > 0.1 * scale
+
+
+def test_hessian_is_symmetric_and_translations_are_free(world: World) -> None:
+    matrix = world.hessian
+    scale = abs(matrix).max()
+    assert abs(matrix - matrix.T).max() < 1e-12 * scale  # exactly; row sums only within rounding of the differences
+    for axis in range(3):
+        shift = np.zeros((len(world.simulation), 3))
+        shift[:, axis] = 1
+        assert np.abs(matrix @ shift.ravel()).max() < 1e-6 * scale
+
+
+def test_same_colours_are_far_apart() -> None:
+    generator = np.random.default_rng(1)
+    size = np.array([30.0, 40.0])
+    points = generator.uniform((0, 0), size, (300, 2))
+    colours = _colours(points, size, 9.0)
+    away = points[:, None] - points
+    distance = np.linalg.norm(away - size * np.rint(away / size), axis=-1)
+    same = (colours[:, None] == colours) & ~np.eye(300, dtype=bool)
+    assert same.any()
+    assert distance[same].min() >= 9.0
+    assert colours.max() + 1 < 150
+
+
+def test_interaction_range_covers_the_potential(world: World, zhou: Calculator) -> None:
+    """Forces of an embedded atom reach twice the cutoff, their tail less than 1e-4 of the largest."""
+    cell = world.simulation
+    ground = world.equilibrium.displacement
+    wide, narrow = (interaction_range(cell, zhou, ground, threshold=threshold) for threshold in (1e-4, 1e-1))
+    assert isinstance(zhou, LammpsCalculator)
+    assert narrow < wide <= 2 * zhou.cutoff + 0.3
+    assert wide > np.sqrt(2) * cell.a0
+
+
+def test_factor_solves(world: World) -> None:
+    """H (H⁻¹ f) = f for forces that sum to zero, the mean displacement is zero."""
+    f = np.random.default_rng(2).standard_normal((len(world.simulation), 3))
+    f -= f.mean(axis=0)
+    solved = world.factor.solve(f)
+    np.testing.assert_allclose((world.hessian @ solved.ravel()).reshape(-1, 3), f, atol=1e-4)
+    np.testing.assert_allclose(solved.mean(axis=0), 0, atol=1e-12)
+
+
+def test_singular_matrices_have_no_factor() -> None:
+    with pytest.raises(Unfactorisable, match="singular"):
+        Factor(csr_array((12, 12)))
+
+
+def test_stability_constant_is_the_smallest_eigenvalue(world: World, sparse: csr_array, dense: np.ndarray) -> None:
+    cell = world.training
+    found = stability_constant(cell, sparse, Factor(sparse))
+    assert found == pytest.approx(smallest_eigenvalue(cell, dense), rel=1e-4)
+    assert found > 0
+
+
+def test_stability_constant_scales_with_the_hessian(world: World) -> None:
+    """3 H has 3 c0, and K itself has 1."""
+    matrix = 3 * world.hessian
+    assert stability_constant(world.simulation, matrix, Factor(matrix)) == pytest.approx(3 * world.stability, rel=1e-5)
+    cell = world.training
+    own = csr_array(stencil(cell))
+    assert stability_constant(cell, own, Factor(own)) == pytest.approx(1, rel=1e-6)
+
+
+@pytest.mark.parametrize("depth", [0.05, 0.5, 3.0])
+def test_stability_constant_is_negative_at_a_saddle(world: World, sparse: csr_array, depth: float) -> None:
+    """One direction made to fall: the exact smallest eigenvalue, however shallow or deep."""
+    cell = world.training
+    v = np.random.default_rng(3).standard_normal((len(cell), 3))
+    k = stencil(cell)
+    # smooth: the softest direction of K, where a dislocation moves
+    v = cell.solve_laplacian(v - v.mean(axis=0)).ravel()
+    kv = k @ v
+    matrix = sparse.toarray()
+    matrix -= (v @ matrix @ v + depth * (v @ kv)) / (v @ kv) ** 2 * np.outer(kv, kv)
+    indefinite = csr_array((matrix + matrix.T) / 2)
+    expected = smallest_eigenvalue(cell, indefinite.toarray())
+    assert expected < 0
+    assert stability_constant(cell, indefinite, Factor(indefinite)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_hessian_of_a_perfect_crystal_has_the_circulant_spectrum(
+    screw: Dislocation, tungsten: Crystal, tungsten_stroh: Stroh, zhou: Calculator
+) -> None:
+    cell = build_cell(tungsten, screw, tungsten_stroh, "dipole", (5, 6, 1), screw.sites["easy"])
+    straight = replace(cell, vectors=cell.vectors_perfect)
+    values = np.linalg.eigvalsh(hessian(straight, zhou, np.zeros_like(cell.predictor)).toarray())
+    assert np.abs(values[:3]).max() < 1e-8
+    assert values[3] == pytest.approx(crystal_metric(straight, zhou).lowest, rel=1e-4)
