@@ -158,11 +158,11 @@ class Spec(Record):
 
     def table(self, *names: str) -> dict[str, Any]:
         """Plain values of the named tables: what a stage's content key hashes."""
-        return {name: getattr(self, name).model_dump(mode="json") for name in names}
+        return {name: getattr(self, name).model_dump() for name in names}  # mode "json" would lose infinities
 
     def to_toml(self) -> str:
         """The resolved spec as TOML; loading it again gives an equal record."""
-        return dump_toml(self.model_dump(mode="json", exclude_none=True))
+        return dump_toml(self.model_dump(exclude_none=True))
 
 
 def _impossible(spec: Spec) -> list[tuple[str, str]]:

@@ -145,7 +145,7 @@ def run_case(
         **{f"machine.{k}": str(v) for k, v in provenance.machine().items()},
     }
     with tracker.start(spec.case.name, name or run_name(spec), parameters(spec), tags or {}, parent) as run:
-        run.tags(described | {"preset_free_spec": provenance.content_key(spec.model_dump(mode="json"))})
+        run.tags(described | {"preset_free_spec": provenance.content_key(spec.model_dump())})
         run.text("spec.toml", spec.to_toml())
         try:
             world = cached_world(spec, workspace, stages, progress)

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
 GPA = 160.21766208  # eV/Å^3 -> GPa
-STEP = 1e-3  # strain step; from 5e-4 to 2e-3 C moves by 1e-6 and C_ijk by 1e-5 for a smooth potential
+# Strain step. From 5e-4 to 2e-3 C moves by 1e-6 and C_ijk by 1e-5 for W_zhou04; the coarse table of NiAl_amb95 moves
+# C123 by 4 %, and larger steps would cross the knots of W_eam4 next to its neighbour shells.
+STEP = 1e-3
 
 
 @dataclass(frozen=True)

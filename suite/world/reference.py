@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import difflib
+import hashlib
 import importlib
 import os
 import sys
@@ -279,11 +280,7 @@ def write_setfl(eam: AnalyticEAM, path: Path, points: int = 10_000) -> None:
 
     The table must be fine: third elastic derivatives of a coarse spline carry its noise.
     """
-    r = np.linspace(0, eam.cutoff, points)
-    rho = np.linspace(0, eam.density_max, points)
-    dr, drho = r[1], rho[1]
-    safe = np.maximum(r, 1e-3)  # r = 0 is never reached
-    columns = np.concatenate([eam.embedding(rho), eam.density(safe), r * eam.pair(safe)])
+    columns, dr, drho = _columns(eam, points)
     number = atomic_numbers[eam.element]
     with path.open("w", encoding="ascii") as file:
         file.write(f"# {eam.source}\n# tabulated from the published formula\n#\n1 {eam.element}\n")
@@ -292,16 +289,25 @@ def write_setfl(eam: AnalyticEAM, path: Path, points: int = 10_000) -> None:
         np.savetxt(file, columns.reshape(-1, 1), fmt="%.16e")
 
 
+def _columns(eam: AnalyticEAM, points: int) -> tuple[np.ndarray, float, float]:
+    """F(ρ), f(r) and r φ(r) at the nodes, one after the other, and both spacings."""
+    r = np.linspace(0, eam.cutoff, points)
+    rho = np.linspace(0, eam.density_max, points)
+    safe = np.maximum(r, 1e-3)  # r = 0 is never reached
+    return np.concatenate([eam.embedding(rho), eam.density(safe), r * eam.pair(safe)]), float(r[1]), float(rho[1])
+
+
 @cache
-def _table(name: str) -> Path:
-    """Tabulated potential in a folder of this user; written whole or not at all, then shared by all processes."""
+def _table(name: str, points: int = 10_000) -> Path:
+    """Tabulated potential in a folder of this user, named by its content, written whole or not at all."""
     eam = _ANALYTIC[name]()
     folder = Path(tempfile.gettempdir()) / f"dislobench-tables-{os.getuid()}"
     folder.mkdir(exist_ok=True, mode=0o700)
-    final = folder / f"{name}-1.eam.alloy"
+    digest = hashlib.sha256(_columns(eam, points)[0].tobytes()).hexdigest()[:12]
+    final = folder / f"{name}-{digest}.eam.alloy"
     if not final.exists():
         partial = folder / f"{final.name}.{os.getpid()}"
-        write_setfl(eam, partial)
+        write_setfl(eam, partial, points)
         partial.replace(final)
     return final
 
