@@ -51,9 +51,14 @@ def interaction_range(
     return reach + 0.1
 
 
+def _wrapped(positions: np.ndarray, size: np.ndarray) -> np.ndarray:
+    wrapped = positions % size
+    return np.where(wrapped >= size, 0.0, wrapped)  # -1e-17 wraps to the size itself, which a periodic tree refuses
+
+
 def _colours(positions: np.ndarray, size: np.ndarray, separation: float) -> np.ndarray:
-    """Greedy colouring: points (n, 2) inside a periodic cell closer than `separation` get different colours, (n,)."""
-    tree = cKDTree(positions, boxsize=size)
+    """Greedy colouring: points (n, 2) in a periodic cell closer than `separation` get different colours, (n,)."""
+    tree = cKDTree(_wrapped(positions, size), boxsize=size)
     neighbours = tree.query_ball_tree(tree, min(separation, float(size.min()) / 2 - 1e-6))
     if separation > size.min() / 2:
         return np.arange(len(positions))
@@ -81,8 +86,7 @@ def hessian(
     """
     size = np.diag(cell.vectors_perfect)[:2]
     reach = interaction_range(cell, calculator, displacement)
-    plane = cell.reference[:, :2] % size
-    plane[plane >= size] = 0.0  # a tiny negative coordinate wraps to the size itself, which the tree refuses
+    plane = _wrapped(cell.reference[:, :2], size)
     colours = _colours(plane, size, 2 * reach)
     tree = cKDTree(plane, boxsize=size)
     atoms = cell.atoms(displacement)
