@@ -47,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _known(error)
         if code is None:
             raise
-        _report(options, str(error), code)
+        hint = "; `dislobench runs` lists what is there" if type(error).__name__ == "RunNotFound" else ""
+        _report(options, str(error) + hint, code)
         return code
 
 
@@ -85,6 +86,33 @@ def _report(options: argparse.Namespace, message: str, code: int) -> None:
 # --- options ------------------------------------------------------------------------------------------------------
 
 
+def _positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _width(text: str) -> float:
+    value = float(text)
+    if not 4 <= value < 1e4:
+        raise argparse.ArgumentTypeError(f"{text} is not a width in lattice constants (4 or more)")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 < value < 65536:
+        raise argparse.ArgumentTypeError(f"{text} is not a port (1 to 65535)")
+    return value
+
+
+def _folder(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty name is no folder")
+    return Path(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dislobench",
@@ -114,7 +142,9 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("specs", nargs="+", metavar="SPEC", help="names of shipped specs, or TOML files")
         else:
             sub.add_argument("spec", help="name of a shipped spec, or a TOML file")
-        sub.add_argument("--preset", help="quick, standard or paper, if the spec has it")
+        sub.add_argument(
+            "--preset", help="a preset of the spec, such as quick or paper (default: the spec as it stands)"
+        )
         sub.add_argument(
             "--set",
             action="append",
@@ -125,13 +155,17 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     def with_workspace(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--workspace", type=Path, default=Path("runs"), help="folder of all results (default: ./runs)")
+        sub.add_argument(
+            "--workspace", type=_folder, default=Path("runs"), help="folder of all results (default: ./runs)"
+        )
 
-    sub = command("run", _run, "Run one case: fit, simulate, judge, store.", "dislobench run w-screw --preset quick")
+    sub = command(
+        "run", _run, "Run a case, or several: fit, simulate, judge, store.", "dislobench run w-screw --preset quick"
+    )
     with_spec(sub, several=True)
     with_workspace(sub)
     sub.add_argument("--name", help="name of the run in MLflow")
-    sub.add_argument("--workers", type=int, help="processes for the design matrix (default: all cores)")
+    sub.add_argument("--workers", type=_positive_int, help="processes for the design matrix (default: all cores)")
     sub = command(
         "scan",
         _scan,
@@ -139,8 +173,8 @@ def _parser() -> argparse.ArgumentParser:
         "dislobench scan si-edge --size 20",
     )
     with_spec(sub)
-    sub.add_argument("--size", type=float, default=24.0, help="width of the small cell in a0 (default: 24)")
-    sub.add_argument("--grid", type=int, default=4, help="candidates along e1 in one unit cell (default: 4)")
+    sub.add_argument("--size", type=_width, default=24.0, help="width of the small cell in a0 (default: 24)")
+    sub.add_argument("--grid", type=_positive_int, default=4, help="candidates along e1 in one unit cell (default: 4)")
     command("list", _list, "List the shipped specs and the reference potentials.", "dislobench list")
     with_spec(
         command("check", _check, "Check a spec without computing anything.", "dislobench check my.toml --preset paper")
@@ -149,18 +183,24 @@ def _parser() -> argparse.ArgumentParser:
         command("plan", _plan, "Tell what a run will take, without running.", "dislobench plan w-screw --preset paper")
     )
     sub = command("show", _show, "Print a run and redraw its figures from the store.", "dislobench show 3f2a")
-    sub.add_argument("run_reference", metavar="RUN", help="id, unique beginning of an id, or name (the newest)")
+    sub.add_argument(
+        "run_reference",
+        metavar="RUN",
+        help="id, unique beginning of an id (4 characters or more), or name (the newest)",
+    )
     sub.add_argument("--figures", type=Path, help="folder for the figures (default: WORKSPACE/figures/RUN)")
     with_workspace(sub)
     sub = command("runs", _runs, "List the runs of a workspace.", "dislobench runs --case w-screw")
     sub.add_argument("--case", help="only this case")
     with_workspace(sub)
     sub = command("compare", _compare, "Compare two runs, number by number.", "dislobench compare 3f2a 77b1")
-    sub.add_argument("runs", nargs=2, metavar="RUN")
+    sub.add_argument(
+        "runs", nargs=2, metavar="RUN", help="id, unique beginning of an id (4 characters or more), or name"
+    )
     with_workspace(sub)
     sub = command("ui", _ui, "Start the MLflow UI on the workspace.", "dislobench ui --port 5000")
-    sub.add_argument("--port", type=int, default=5000)
-    sub.add_argument("--host", default="127.0.0.1")
+    sub.add_argument("--port", type=_port, default=5000, help="port of the server (default: 5000)")
+    sub.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)")
     with_workspace(sub)
     command("doctor", _doctor, "Check that every engine works on this machine.", "dislobench doctor")
     return parser
@@ -189,12 +229,14 @@ def _run(options: argparse.Namespace) -> int:
         return _run_each(options)
     (options.spec,) = options.specs
     spec = _load(options)
-    from suite.study.case import run_case
+    _make_workspace(options.workspace)
+    from suite.study.case import run_case, run_name
     from suite.terminal import progress_reporter, run_table
     from suite.world.relaxation import Status
 
     with progress_reporter(quiet=options.json) as progress:
-        result = run_case(spec, options.workspace, progress, options.name, workers=options.workers)
+        name = options.name or " ".join([run_name(spec), *options.overrides])[:200]
+        result = run_case(spec, options.workspace, progress, name, workers=options.workers)
     numbers = result.verdict.numbers
     if options.json:
         print(
@@ -219,6 +261,13 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _make_workspace(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"cannot use the workspace: {error}; name another with --workspace", BAD_STORE) from error
+
+
 def _run_each(options: argparse.Namespace) -> int:
     """Each case in a process of its own: an engine that dies takes only its own case with it."""
     import signal
@@ -229,6 +278,7 @@ def _run_each(options: argparse.Namespace) -> int:
     for name in options.specs:  # a bad spec stops everything before anything runs
         load(name, options.preset, options.overrides)
     worst = 0
+    cases: list[Any] = []
     for name in options.specs:
         command = [sys.executable, "-m", "suite.cli", "run", name, "--workspace", str(options.workspace)]
         command += ["--preset", options.preset] if options.preset else []
@@ -236,7 +286,10 @@ def _run_each(options: argparse.Namespace) -> int:
         command += ["--name", options.name] if options.name else []
         command += ["--workers", str(options.workers)] if options.workers else []
         command += ["--json"] if options.json else []
-        code = subprocess.call(command)
+        done = subprocess.run(command, stdout=subprocess.PIPE if options.json else None, text=True, check=False)
+        code = done.returncode
+        if options.json:
+            cases.append(json.loads(done.stdout) if done.stdout.strip() else {"case": name, "exit": code})
         if code < 0:
             print(
                 f"dislobench: {name}: an engine killed the process ({signal.Signals(-code).name}); the case is lost, "
@@ -245,6 +298,8 @@ def _run_each(options: argparse.Namespace) -> int:
             )
             code = FAILED_OUTCOME
         worst = max(worst, code)
+    if options.json:
+        print(json.dumps({"cases": cases}))
     return worst
 
 
@@ -328,7 +383,9 @@ def _check(options: argparse.Namespace) -> int:
         try:
             load(options.spec, preset, options.overrides)
         except BadSpec as error:
-            problems += [p for p in error.problems if p not in problems]
+            where = f"with preset {preset}: " if preset else ""
+            known = {p.partition(": ")[2] if p.startswith("with preset") else p for p in problems}
+            problems += [where + p for p in error.problems if p not in known]
     if problems:
         raise CommandError("\n".join(problems), BAD_SPEC)
     checked = ", ".join(p or "no preset" for p in presets)
@@ -357,7 +414,7 @@ def _show(options: argparse.Namespace) -> int:
     record = Tracker(options.workspace).find(options.run_reference)
     path = Path(options.workspace) / "fields" / f"{record.id}.zarr"
     if not path.exists():
-        reason = record.tags.get("error", f"the run is {record.status}")
+        reason = record.tags.get("error") or f"it ended as {record.status} before the store stage; run its case again"
         raise CommandError(f"run {record.name!r} ({record.id}) has no fields: {reason}", BAD_STORE)
     tree = fields.read(path)
     folder = options.figures or Path(options.workspace) / "figures" / record.id
@@ -383,7 +440,11 @@ def _runs(options: argparse.Namespace) -> int:
 
     records = Tracker(options.workspace).history(options.case)
     if options.json:
-        print(json.dumps([r.__dict__ for r in records]))
+        print(json.dumps({"runs": [r.__dict__ for r in records]}))
+        return 0
+    if not records:
+        which = f" of case {options.case!r}" if options.case else ""
+        print(f"no runs{which} in {options.workspace}; start with: dislobench run w-screw --preset quick")
         return 0
     from suite.terminal import table
 
@@ -453,7 +514,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
     found = examine()
     if options.json:
-        print(json.dumps([{"what": w, "ok": ok, "detail": d} for w, ok, d in found]))
+        print(json.dumps({"engines": [{"what": w, "ok": ok, "detail": d} for w, ok, d in found]}))
     else:
         from suite.terminal import table
 

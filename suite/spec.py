@@ -209,6 +209,11 @@ def _impossible(spec: Spec) -> list[tuple[str, str]]:
             "atoms would see their own images",
         )
 
+    if model.cutoff < 0.75 * _approximate_bond(material):
+        refuse(
+            "model.cutoff",
+            f"{model.cutoff:g} Å is shorter than a bond: no atom would have a neighbour",
+        )
     if len(model.channels) != len(model.degrees):
         refuse("model.degrees", f"{len(model.degrees)} degrees for {len(model.channels)} orders of model.channels")
     if model.degrees[0] != 0:
@@ -229,15 +234,18 @@ def _symbols() -> set[str]:
     return set(chemical_symbols[1:])
 
 
-def _approximate_constant(material: Material) -> float:
-    """Cubic constant from covalent radii, Å, within a sixth: enough to refuse a cell that is far too small."""
+def _approximate_bond(material: Material) -> float:
+    """Sum of covalent radii, Å: the length of a bond within a sixth."""
     from ase.data import atomic_numbers, covalent_radii
 
     known = [covalent_radii[atomic_numbers[s]] for s in material.species if s in atomic_numbers]
-    if not known:
-        return 3.0
+    return float(known[0] + known[-1]) if known else 2.6
+
+
+def _approximate_constant(material: Material) -> float:
+    """Cubic constant, Å, within a sixth: enough to refuse a cell that is far too small."""
     shell = {"bcc": 0.866, "fcc": 0.7071, "diamond": 0.433, "B2": 0.866}[material.lattice]
-    return float((known[0] + known[-1]) / shell * 0.9)
+    return _approximate_bond(material) / shell * 0.9
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -296,7 +304,10 @@ def read(name: str | Path) -> SpecFile:
             raise BadSpec([f"{path}: no such file"])
         else:
             raise BadSpec([f"no spec {str(name)!r}; shipped: {', '.join(known)}{_did_you_mean(str(name), known)}"])
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError) as error:
+        raise BadSpec([f"{path}: cannot be read as UTF-8 text: {error}"]) from error
     try:
         return SpecFile(path, text, tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
@@ -347,6 +358,7 @@ def resolve(file: SpecFile, preset: str | None, overrides: Sequence[str]) -> tup
             nested = {part: nested}
         tables = _merge(tables, nested)
         origin[path] = f"--set {override}"
+        origin.setdefault(path[:1], origin[path])
     if problems:
         raise BadSpec(problems)
     return tables, origin

@@ -57,9 +57,9 @@ def progress_reporter(quiet: bool = False) -> Iterator[Report]:
             now = time.monotonic()
             first = what not in begun
             begun.setdefault(what, now)
-            if first or now - told[what] > PLAIN_EVERY:
+            if first or fraction >= 1 or now - told[what] > PLAIN_EVERY:
                 told[what] = now
-                left = (now - begun[what]) * (1 / fraction - 1) if fraction > 0 and not first else None
+                left = (now - begun[what]) * (1 / fraction - 1) if 0 < fraction < 1 and not first else None
                 rest = f", about {left:.0f} s left" if left is not None else ""
                 print(f"{what}: {note}{rest}", file=sys.stderr, flush=True)
 
@@ -103,6 +103,9 @@ _HEADLINES = (
 )
 
 
+_TERMS = {"term_F": "ε_F", "term_V1": "√log(L_D) ε_V1", "term_V2": "ε_V2 / L", "term_L": "1 / L²"}
+
+
 def _numbers(numbers: dict[str, float]) -> list[list[str]]:
     return [[label, f"{numbers[key]:.4g}", unit] for key, label, unit in _HEADLINES if key in numbers]
 
@@ -115,7 +118,7 @@ def run_table(spec: Spec, result: CaseResult) -> None:
         f"{spec.case.title}: {status.name.lower()}, {len(world.simulation)} atoms, trained on {len(world.training)}, "
         f"{len(result.rows.perfect)} functions, {spec.observables.label}",
         ["number", "value", "unit"],
-        [*_numbers(result.verdict.numbers), ["limiting term of the bound", result.verdict.limiting_term, ""]],
+        [*_numbers(result.verdict.numbers), ["limiting term of the bound", _TERMS[result.verdict.limiting_term], ""]],
     )
     stages = result.stages
     table(
@@ -142,7 +145,7 @@ def store_table(record: Any, tree: Any, folder: Path) -> None:
     table(
         f"{record.name} ({record.id}): {attrs['status']}",
         ["number", "value", "unit"],
-        [*_numbers(attrs["numbers"]), ["limiting term of the bound", attrs["limiting_term"], ""]],
+        [*_numbers(attrs["numbers"]), ["limiting term of the bound", _TERMS[attrs["limiting_term"]], ""]],
     )
     table("parameters", ["parameter", "value"], sorted(record.parameters.items()))
     print(f"figures  {folder}")

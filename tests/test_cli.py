@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,13 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _json(capsys: pytest.CaptureFixture[str], *arguments: str) -> object:
     assert main([*arguments, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
+
+
+def _runs(capsys: pytest.CaptureFixture[str], workspace: Path) -> list[dict[str, Any]]:
+    listed = _json(capsys, "runs", "--workspace", str(workspace))
+    assert isinstance(listed, dict)
+    runs: list[dict[str, Any]] = listed["runs"]
+    return runs
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list"], ["check", "w-screw"]])
@@ -79,7 +87,7 @@ def test_plan_counts_the_atoms_of_the_paper(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_run_keeps_everything(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (record,) = _json(capsys, "runs", "--workspace", str(workspace))  # type: ignore[misc]
+    (record,) = _runs(capsys, workspace)
     assert record["status"] == "FINISHED"
     assert record["tags"]["outcome"] == "converged"
     assert record["parameters"]["observables"] == "energy+force+virial1+virial2"
@@ -136,7 +144,7 @@ def test_annihilated_dipole_stops_before_fitting(tmp_path: Path, capsys: pytest.
     assert "annihilated" in message
     assert "enlarge the cell" in message
     assert not list((tmp_path / "cache").glob("*.zarr"))
-    (record,) = _json(capsys, "runs", "--workspace", str(tmp_path))  # type: ignore[misc]
+    (record,) = _runs(capsys, tmp_path)
     assert (record["status"], record["tags"]["outcome"]) == ("FAILED", "annihilated")
 
 
@@ -156,7 +164,38 @@ def test_killed_run_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureF
     assert os.stat(world / "manifest.json").st_mtime_ns == stamp
 
 
+def test_damaged_cache_is_made_again(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (world,) = (workspace / "cache").glob("world-*.zarr")
+    chunk = next(path for path in sorted(world.rglob("*")) if path.is_file() and path.stat().st_size > 2000)
+    chunk.write_bytes(chunk.read_bytes()[:50])
+    assert main(["run", "w-screw", "--preset", "tiny", "--workspace", str(workspace)]) == 0
+    shown = capsys.readouterr()
+    assert "damaged, computed again" in shown.err
+    assert not re.search(r"world\s.*from the cache", shown.out)
+
+
+def test_unusable_workspaces_and_options_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    assert main(["run", "w-screw", "--preset", "tiny", "--workspace", str(file)]) == 4
+    assert "name another with --workspace" in capsys.readouterr().err
+    for wrong in (["run", "w-screw", "--workspace", ""], ["scan", "w-screw", "--grid", "0"], ["ui", "--port", "99999"]):
+        with pytest.raises(SystemExit) as stop:
+            main(wrong)
+        assert stop.value.code == 2
+
+
+def test_reference_that_cannot_be_evaluated_is_an_outcome(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "w-screw", "--set", "material.reference=ase.calculators.emt:EMT"]) == 3
+    assert "cannot be evaluated for W" in capsys.readouterr().err
+
+
+def test_cutoff_without_neighbours_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "w-screw", "--preset", "tiny", "--set", "model.cutoff=1"]) == 2
+    assert "no atom would have a neighbour" in capsys.readouterr().err
+
+
 def test_doctor_finds_every_engine(capsys: pytest.CaptureFixture[str]) -> None:
     found = _json(capsys, "doctor")
-    assert isinstance(found, list)
-    assert all(entry["ok"] for entry in found)
+    assert isinstance(found, dict)
+    assert all(entry["ok"] for entry in found["engines"])

@@ -251,7 +251,11 @@ class AceCalculator(Calculator):
         n = len(self.atoms)
         if not np.isfinite(self.atoms.positions).all():
             raise FloatingPointError("positions are not finite")
-        self._engine.compute(self._environment(self.atoms).handle, compute_projections=False)
+        environment = self._environment(self.atoms)
+        try:
+            self._engine.compute(environment.handle, compute_projections=False)
+        except (ValueError, RuntimeError) as error:  # "Encountered very small distance"
+            raise FloatingPointError(f"the model cannot be evaluated: {error}") from error
         energies = np.array(self._engine.energies)[:n] + self._energy_per_atom
         virial = np.array(self._engine.virial)[[0, 1, 2, 5, 4, 3]]  # pyace: xx yy zz xy xz yz
         energy = float(energies.sum())

@@ -141,7 +141,9 @@ def solve(problem: Problem, solver: Solver) -> Solution:
     """Solve a weighted problem. Raises `Unsolvable` when the coefficients are not finite."""
     triangle = problem.triangle
     norms = np.linalg.norm(triangle[:, :-1], axis=0)
-    used = norms > 1e-14 * norms.max(initial=0.0)
+    used = norms > max(1e-14 * norms.max(initial=0.0), 1e-300)
+    if not used.any():
+        raise Unsolvable("every basis function is zero on every row: no atom has a neighbour within model.cutoff")
     scale = np.where(used & solver.scale, norms, 1.0)
     matrix = triangle[:, :-1][:, used] / scale[used]
     scaled = Problem(np.column_stack([matrix, triangle[:, -1]]), problem.rows, problem.target_sum)

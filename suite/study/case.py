@@ -7,6 +7,7 @@ packages whose numbers it contains, and a stage version. What is stored under a 
 from __future__ import annotations
 
 import resource
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,13 +75,26 @@ def stage_key(spec: Spec, stage: str) -> str:
     )
 
 
+def _read_cache(path: Path, progress: Progress) -> Any:
+    """What is cached at `path`, or None; a damaged entry is removed, because it can be made again."""
+    if not path.exists():
+        return None
+    try:
+        return fields.read(path)
+    except fields.StoreError as error:
+        progress("cache", 1.0, f"damaged, computed again: {error}")
+        shutil.rmtree(path)
+        return None
+
+
 def cached_world(spec: Spec, workspace: Path, stages: Stages, progress: Progress = silent) -> World:
     """The world of `spec`, from the cache when its key is there."""
     path = workspace / "cache" / f"world-{stage_key(spec, 'world')}.zarr"
     with stages.stage("world"):
-        stages.cached["world"] = path.exists()
-        if path.exists():
-            return archive.world_from(spec, fields.read(path))
+        tree = _read_cache(path, progress)
+        stages.cached["world"] = tree is not None
+        if tree is not None:
+            return archive.world_from(spec, tree)
         world = pipeline.build_world(spec, progress)
         fields.write(path, archive.world_groups(world), check=False)
     return world
@@ -92,9 +106,9 @@ def cached_rows(
     """The rows of `spec`, from the cache when their key is there."""
     path = workspace / "cache" / f"rows-{stage_key(spec, 'rows')}.zarr"
     with stages.stage("rows"):
-        stages.cached["rows"] = path.exists()
-        if path.exists():
-            tree = fields.read(path)
+        tree = _read_cache(path, progress)
+        stages.cached["rows"] = tree is not None
+        if tree is not None:
             return archive.rows_from(spec, tree, list(tree.attrs["blocks"]))
         rows = pipeline.build_rows(spec, world, progress, workers)
         fields.write(path, archive.rows_groups(rows), {"blocks": archive.block_names(rows)}, check=False)

@@ -99,7 +99,10 @@ def equilibrium_crystal(lattice: Lattice, species: tuple[str, ...], calculator: 
     def energy(a0: float) -> float:
         atoms = Crystal(lattice, species, a0).deformed(np.eye(3))
         atoms.calc = calculator
-        return float(atoms.get_potential_energy())
+        try:
+            return float(atoms.get_potential_energy())
+        except (NotImplementedError, ValueError, KeyError, RuntimeError) as error:
+            raise NoCrystal(f"the reference cannot be evaluated for {'-'.join(species)}: {error}") from error
 
     unit = Crystal(lattice, species, 1.0)
     shell = _nearest_distance(unit)

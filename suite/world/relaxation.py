@@ -103,8 +103,13 @@ def relax(
     atoms.calc = calculator
 
     def forces_at(u: np.ndarray) -> np.ndarray | None:
+        if not np.isfinite(u).all():
+            return None
         atoms.positions[:] = cell.reference + u
-        found = atoms.get_forces()
+        try:
+            found = atoms.get_forces()
+        except FloatingPointError:  # atoms have met
+            return None
         return found if np.isfinite(found).all() else None
 
     u = start.copy()

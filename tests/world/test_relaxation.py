@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -245,3 +245,21 @@ def test_steps_are_bounded(world: World, zhou: Calculator) -> None:
     lengths = [np.linalg.norm(b - a, axis=1).max() for a, b in pairwise(seen[:5])]
     assert len(lengths) == 4
     assert max(lengths) == pytest.approx(0.07)
+
+
+def test_a_model_whose_atoms_meet_is_an_outcome(world: World) -> None:
+    """pyace refuses atoms that coincide; that ends a relaxation, not the process."""
+
+    class Colliding(Calculator):
+        implemented_properties = ("energy", "forces")
+
+        def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = None) -> None:
+            super().calculate(atoms, properties, system_changes or [])
+            if np.abs(self.atoms.positions - world.training.reference).max() > 1e-3:
+                raise FloatingPointError("the model cannot be evaluated: very small distance")
+            self.results = {"energy": 0.0, "forces": np.ones((len(world.training), 3))}
+
+    still = np.zeros_like(world.training.reference)
+    result = relax(world.training, Colliding(), lambda force: force, still, 1e-4, 20)
+    assert result.status is Status.NONFINITE
+    assert result.calls == 1
