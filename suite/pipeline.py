@@ -149,6 +149,17 @@ class Verdict:
         return self.comparison.relaxation.status
 
 
+def dislocation_of(spec: Spec) -> Dislocation:
+    """The catalogue entry that the spec names."""
+    return catalogue_entry(spec.material.lattice, spec.dislocation.kind, spec.dislocation.variant)
+
+
+def basis_of(spec: Spec) -> BasisSpec:
+    """The basis that the spec describes."""
+    model = spec.model
+    return BasisSpec(spec.material.species, model.cutoff, model.channels, model.degrees, model.radial)
+
+
 def stage_tables(spec: Spec) -> dict[str, dict[str, Any]]:
     """The part of the spec that each stage reads: what its content key hashes."""
     world = spec.table("material", "dislocation", "simulation")
@@ -171,7 +182,7 @@ def build_world(spec: Spec, progress: Progress = silent) -> World:
     perfect = path[0].copy()
     perfect.calc = calculator
     energy_per_atom = float(perfect.get_potential_energy()) / len(perfect)
-    kind = catalogue_entry(spec.material.lattice, spec.dislocation.kind, spec.dislocation.variant)
+    kind = dislocation_of(spec)
     elasticity = stroh(rotate(elastic_tensor(reference_response), kind.frame))
     training, simulation = make_cells(spec, crystal, elasticity)
     training_equilibrium = _equilibrium(spec, training, calculator, "training cell", "training.size", progress)
@@ -183,10 +194,11 @@ def build_world(spec: Spec, progress: Progress = silent) -> World:
         progress=lambda done, total: progress("Hessian", done / total, f"{done} of {total} colours"),
     )
     progress("stability", 0.0, "factor and smallest eigenvalue")
-    stability = stability_constant(simulation, matrix, Factor(matrix))
+    factor = Factor(matrix)
+    stability = stability_constant(simulation, matrix, factor)
     if stability <= 0:
         raise FailedRelaxation("simulation cell", replace(equilibrium, status=Status.SADDLE))
-    return World(
+    world = World(
         crystal,
         energy_per_atom,
         reference_response,
@@ -199,6 +211,8 @@ def build_world(spec: Spec, progress: Progress = silent) -> World:
         matrix,
         stability,
     )
+    world.__dict__["factor"] = factor  # seeds the cached property: at paper size a second factor costs 17 s
+    return world
 
 
 @single_threaded
@@ -206,7 +220,7 @@ def scan_cores(spec: Spec, width: float, grid: int, progress: Progress = silent)
     """Relax the spec's arrangement in a small cell, `width` a0 wide, from every candidate core site; lowest first."""
     calculator = build_reference(spec.material.reference, spec.material.arguments)
     crystal = equilibrium_crystal(LATTICES[spec.material.lattice], spec.material.species, calculator)
-    kind = catalogue_entry(spec.material.lattice, spec.dislocation.kind, spec.dislocation.variant)
+    kind = dislocation_of(spec)
     elasticity = stroh(rotate(elastic_tensor(response(crystal, calculator)), kind.frame))
     return scan(
         crystal,
@@ -223,7 +237,7 @@ def scan_cores(spec: Spec, width: float, grid: int, progress: Progress = silent)
 
 def make_cells(spec: Spec, crystal: Crystal, elasticity: Stroh) -> tuple[Cell, Cell]:
     """Training cell (a dipole, 2L wide) and simulation cell (N wide), displaced by the elastic field, not relaxed."""
-    kind = catalogue_entry(spec.material.lattice, spec.dislocation.kind, spec.dislocation.variant)
+    kind = dislocation_of(spec)
     sites = spec.dislocation.sites or kind.sites[spec.dislocation.core]
     training = repeats_for(2 * spec.training.size, kind)
     simulation = repeats_for(spec.simulation.size, kind)
@@ -270,9 +284,7 @@ def build_rows(spec: Spec, world: World, progress: Progress = silent, workers: i
                 for name in Configurations.__dataclass_fields__
             )
         )
-    parameters = BasisSpec(
-        spec.material.species, spec.model.cutoff, spec.model.channels, spec.model.degrees, spec.model.radial
-    )
+    parameters = basis_of(spec)
     basis = parameters.build()
     # the reference's relaxed path: right to first order in the model error (envelope theorem)
     path = strain_path(world.crystal, calculator)

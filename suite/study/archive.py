@@ -13,13 +13,12 @@ import xarray as xr
 from scipy.sparse import csr_array
 
 from suite.model.regression import Block
-from suite.model.rows import BasisSpec
 from suite.model.training import Configurations
-from suite.pipeline import Model, Rows, Verdict, World, make_cells
+from suite.pipeline import Model, Rows, Verdict, World, basis_of, dislocation_of, make_cells
 from suite.spec import Spec
 from suite.world.cell import Cell
 from suite.world.crystal import LATTICES, Crystal, Response, elastic_tensor
-from suite.world.dislocation import catalogue_entry, find_cores
+from suite.world.dislocation import find_cores
 from suite.world.elasticity import rotate, stroh
 from suite.world.relaxation import Relaxation, Status
 
@@ -148,7 +147,7 @@ def world_from(spec: Spec, groups: Any) -> World:
         crystal_group["d2"].values.reshape((3,) * 4),
         crystal_group["d3"].values.reshape((3,) * 6),
     )
-    kind = catalogue_entry(spec.material.lattice, spec.dislocation.kind, spec.dislocation.variant)
+    kind = dislocation_of(spec)
     elasticity = stroh(rotate(elastic_tensor(reference), kind.frame))
     training, simulation = make_cells(spec, crystal, elasticity)
     entries = groups["hessian"]
@@ -210,7 +209,6 @@ def block_names(rows: Rows) -> list[str]:
 
 def rows_from(spec: Spec, groups: Any, names: list[str]) -> Rows:
     """Rows of `spec` from their cached groups."""
-    model = spec.model
     blocks = {
         name: Block(
             groups[f"block_{index}"]["triangle"].values,
@@ -221,7 +219,7 @@ def rows_from(spec: Spec, groups: Any, names: list[str]) -> Rows:
     }
     group = groups["rows"]
     return Rows(
-        BasisSpec(spec.material.species, model.cutoff, model.channels, model.degrees, model.radial),
+        basis_of(spec),
         blocks,
         {name: group[name].values for name in ("stress", "virial1", "virial2")},
         group["perfect"].values,

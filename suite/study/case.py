@@ -20,7 +20,7 @@ from store import fields, provenance
 from store.runs import Tracker
 from suite import pipeline
 from suite.pipeline import Model, Progress, Rows, Verdict, World, silent
-from suite.spec import Spec
+from suite.spec import OBSERVABLES, Spec
 from suite.study import archive, figures
 from suite.world.crystal import constants
 from suite.world.relaxation import FailedRelaxation
@@ -127,7 +127,7 @@ def parameters(spec: Spec) -> dict[str, Any]:
         "configurations": spec.training.configurations,
         "amplitudes": " ".join(f"{a:g}" for a in spec.training.amplitudes),
         "observables": spec.observables.label,
-        **{f"weight_{name}": spec.weight(name) for name in ("energy", "force", "stress", "virial1", "virial2")},
+        **{f"weight_{name}": spec.weight(name) for name in OBSERVABLES},
         "normalisation": spec.weights.normalisation,
         "solver": spec.solver.kind,
         "cutoff": spec.model.cutoff,

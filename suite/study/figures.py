@@ -14,6 +14,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from suite.world.dislocation import nearest_image
+
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#666666"
 DPI = 150
 
@@ -98,7 +100,7 @@ def differential_displacement(tree: xr.DataTree) -> Figure:
     length = float(np.linalg.norm(group["core_burgers"].to_numpy()[0]))
     core = group["core_position"].to_numpy()[0]
     away = points - core
-    away -= size * np.rint(away / size)
+    away = nearest_image(away, size)
     radius = 3.2 * float(tree["crystal"]["a0"])
     near = np.flatnonzero((np.abs(away) < radius).all(axis=1))
     between = away[near][None] - away[near][:, None]

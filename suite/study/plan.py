@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from suite.pipeline import repeats_for
+from suite.pipeline import basis_of, dislocation_of
 from suite.spec import Spec
+from suite.world.cell import repeats_for
 from suite.world.crystal import LATTICES, equilibrium_crystal
-from suite.world.dislocation import catalogue_entry
 from suite.world.reference import build_reference
 
 # Microseconds of one core, measured on a common server core for a basis of 150 functions; see benchmarks/.
@@ -18,7 +18,7 @@ HESSIAN_CALLS, RELAXATION_CALLS, FACTOR_NONZEROS = 350, 40, 450
 
 def plan(spec: Spec) -> dict[str, Any]:
     """Counts and estimates by name. Estimates are for this number of cores and good to a factor of two."""
-    kind = catalogue_entry(spec.material.lattice, spec.dislocation.kind, spec.dislocation.variant)
+    kind = dislocation_of(spec)
     calculator = build_reference(spec.material.reference, spec.material.arguments)
     crystal = equilibrium_crystal(LATTICES[spec.material.lattice], spec.material.species, calculator)
     density = len(crystal.basis) / crystal.volume
@@ -32,10 +32,7 @@ def plan(spec: Spec) -> dict[str, Any]:
 
     training_repeats, training = atoms(2 * spec.training.size)
     simulation_repeats, simulation = atoms(spec.simulation.size)
-    from suite.model.rows import BasisSpec
-
-    model = spec.model
-    functions = len(BasisSpec(spec.material.species, model.cutoff, model.channels, model.degrees, model.radial).build())
+    functions = len(basis_of(spec).build())
     workers = os.cpu_count() or 1
     configurations = spec.training.configurations + spec.training.equilibrium
     rows = configurations * (3 * training + 1)

@@ -18,7 +18,15 @@ from scipy.spatial import Voronoi
 
 from suite.world import dislocation as catalogue
 from suite.world.crystal import Crystal
-from suite.world.dislocation import CORE_CLEARANCE, Circuits, Dislocation, ImpossibleCell, Site, unit_sites
+from suite.world.dislocation import (
+    CORE_CLEARANCE,
+    Circuits,
+    Dislocation,
+    ImpossibleCell,
+    Site,
+    nearest_image,
+    unit_sites,
+)
 from suite.world.elasticity import Stroh, periodic_displacement
 
 
@@ -225,8 +233,7 @@ def build_cell_at(
         raise ImpossibleCell(f"two cores coincide in {repeats[0]} x {repeats[1]} repeats")
     for core in cores:
         away = reference[:, :2] - core
-        away -= size[:2] * np.rint(away / size[:2])
-        nearest = float(np.linalg.norm(away, axis=1).min())
+        nearest = float(np.linalg.norm(nearest_image(away, size[:2]), axis=1).min())
         if nearest < CORE_CLEARANCE * crystal.a0:
             raise ImpossibleCell(
                 f"a core at {core.round(3)} Å lies {nearest:.3f} Å from an atomic column: atoms would coincide; "

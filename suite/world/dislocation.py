@@ -56,8 +56,7 @@ class Dislocation:
         size = self.lengths[:2]
         for sign, site in zip("+-", sites, strict=True):
             away = columns - np.array(site) * size
-            away -= size * np.rint(away / size)
-            nearest = float(np.linalg.norm(away, axis=1).min())
+            nearest = float(np.linalg.norm(nearest_image(away, size), axis=1).min())
             if nearest < CORE_CLEARANCE:
                 return (
                     f"the core site {tuple(site)} of {sign}b lies {nearest:.3f} a0 from an atomic column: atoms would "
@@ -267,11 +266,11 @@ def find_cores(circuits: Circuits, displacement: np.ndarray, radius: float) -> l
     while left:
         group = [left.pop(0)]
         for member in group:
-            away = _periodic(circuits.centres[left] - circuits.centres[member], circuits.size)
+            away = nearest_image(circuits.centres[left] - circuits.centres[member], circuits.size)
             close = np.linalg.norm(away, axis=1) < radius
             group += [left[i] for i in np.flatnonzero(close)]
             left = [left[i] for i in np.flatnonzero(~close)]
-        away = _periodic(circuits.centres[group] - circuits.centres[group[0]], circuits.size)
+        away = nearest_image(circuits.centres[group] - circuits.centres[group[0]], circuits.size)
         position = (circuits.centres[group[0]] + away.mean(axis=0)) % circuits.size
         burgers = density[group].sum(axis=0)
         if np.abs(burgers).max() > 1e-6:  # a closed pair is noise of a wide core, not a dislocation
@@ -279,7 +278,8 @@ def find_cores(circuits: Circuits, displacement: np.ndarray, radius: float) -> l
     return cores
 
 
-def _periodic(difference: np.ndarray, size: np.ndarray) -> np.ndarray:
+def nearest_image(difference: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Shortest periodic equivalent of differences (..., 2) in a rectangular cell of `size` (2,)."""
     return difference - size * np.rint(difference / size)
 
 
@@ -296,7 +296,7 @@ def match_cores(
     for index, (position, b) in enumerate(zip(positions, burgers, strict=True)):
         same = [core for core in left if np.abs(core.burgers - b).max() < 1e-3 * np.abs(b).max() + 1e-6]
         if same:
-            away = np.array([_periodic(core.position - position, size) for core in same])
+            away = np.array([nearest_image(core.position - position, size) for core in same])
             nearest = int(np.linalg.norm(away, axis=1).argmin())
             shifts[index] = away[nearest]
             left = [core for core in left if core is not same[nearest]]

@@ -12,6 +12,7 @@ from scipy.sparse import coo_array, csr_array
 from scipy.spatial import cKDTree
 
 from suite.world.cell import Cell
+from suite.world.dislocation import nearest_image
 
 
 def interaction_range(
@@ -33,7 +34,7 @@ def interaction_range(
 
     def away(point: np.ndarray) -> np.ndarray:
         difference = cell.reference[:, :2] - point
-        return np.linalg.norm(difference - size * np.rint(difference / size), axis=1)
+        return np.linalg.norm(nearest_image(difference, size), axis=1)
 
     from_cores = np.array([away(core) for core in cell.cores])
     chosen = {int(np.argmax(from_cores.min(axis=0)))}
