@@ -76,6 +76,10 @@ _CELL: dict[str, Variable] = {
     "core_position": _real("core plane", ANGSTROM, "nominal core positions"),
     "core_burgers": _real("core xyz", ANGSTROM, "Burgers vector of each core"),
     "core_found": _real("core plane", ANGSTROM, "core positions found after relaxation"),
+    "loop_centre": _real("xyz", ANGSTROM, "centre of a loop before relaxation"),
+    "loop_radius": _real("", ANGSTROM, "radius of a loop before relaxation"),
+    "loop_line": _real("point xyz", ANGSTROM, "open circuits of a relaxed loop, from its centre"),
+    "loop_line_model": _real("point_model xyz", ANGSTROM, "open circuits of the model's relaxed loop"),
     "force_history": _real("call", FORCE, "largest force at each reference call"),
     "force_history_model": _real("call_model", FORCE, "largest force at each model call"),
 }
@@ -93,6 +97,7 @@ GROUPS: dict[str, dict[str, Variable]] = {
     },
     "simulation": dict(_CELL),
     "training": dict(_CELL),
+    "training_2": dict(_CELL),
     "model": {
         # Labels of the functions go into a JSON attribute: zarr 3 has no stable string arrays.
         "coefficients": _real("function", EV, "coefficient of each basis function"),

@@ -31,11 +31,12 @@ from suite.model.regression import Block, Solution, block_weights, solve, stack
 from suite.model.rows import BasisSpec, configuration_blocks, elastic_blocks, elastic_rows, perfect_row
 from suite.model.training import Configurations, label, rattle
 from suite.spec import Spec
-from suite.world.cell import Cell, build_cell, crystal_metric, repeats_for
+from suite.world.cell import Cell, StraightCell, build_cell, repeats_for
 from suite.world.crystal import LATTICES, Crystal, Response, elastic_tensor, equilibrium_crystal, response, strain_path
-from suite.world.dislocation import Dislocation, catalogue_entry
+from suite.world.dislocation import LOOPS, Dislocation, ImpossibleCell, Loop, catalogue_entry
 from suite.world.elasticity import Stroh, rotate, strain_factor, stroh
-from suite.world.hessian import Factor, hessian, stability_constant
+from suite.world.hessian import Factor, HessianProducts, hessian, softest_mode, stability_constant
+from suite.world.loop import build_loop
 from suite.world.reference import build_reference
 from suite.world.relaxation import FailedRelaxation, Relaxation, Status, relax
 from suite.world.scan import ScannedSite, scan
@@ -55,25 +56,28 @@ def silent(what: str, fraction: float, note: str) -> None:
 class World:
     """Everything that no loss weight can change.
 
-    `energy_per_atom` of the perfect crystal, eV; `simulation_energy`, `training_energy` of the relaxed cells relative
-    to it, eV; `hessian` (3n, 3n) at the simulation equilibrium, eV/Å^2; `stability` c0, eV/Å^2.
+    `training` holds one cell, or two for a loop (a screw and an edge dipole), `training_equilibria` their equilibria;
+    `energy_per_atom` of the perfect crystal, eV; `simulation_energy`, `training_energies` of the relaxed cells relative
+    to it, eV; `hessian` (3n, 3n) at the simulation equilibrium, eV/Å^2, None where its factor would fill the memory
+    (three-dimensional cells); `stability` c0, eV/Å^2.
     """
 
     crystal: Crystal
     energy_per_atom: float
     response: Response
-    dislocation: Dislocation
-    elasticity: Stroh
-    training: Cell
-    training_equilibrium: Relaxation
+    dislocation: Dislocation | Loop
+    training: tuple[StraightCell, ...]
+    training_equilibria: tuple[Relaxation, ...]
     simulation: Cell
     equilibrium: Relaxation
-    hessian: csr_array
+    hessian: csr_array | None
     stability: float
 
     @cached_property
     def factor(self) -> Factor:
         """Factor of the Hessian, made when it is first needed."""
+        if self.hessian is None:
+            raise TypeError("the Hessian of a three-dimensional cell has no factor; see pipeline.inverse_hessian")
         return Factor(self.hessian)
 
     @property
@@ -81,8 +85,9 @@ class World:
         return self.equilibrium.energy - len(self.simulation) * self.energy_per_atom
 
     @property
-    def training_energy(self) -> float:
-        return self.training_equilibrium.energy - len(self.training) * self.energy_per_atom
+    def training_energies(self) -> tuple[float, ...]:
+        pairs = zip(self.training, self.training_equilibria, strict=True)
+        return tuple(relaxed.energy - len(cell) * self.energy_per_atom for cell, relaxed in pairs)
 
     @property
     def core_distance(self) -> float:
@@ -91,25 +96,28 @@ class World:
 
     @property
     def leverage(self) -> float:
-        """S of `theory.elastic_leverage`, Å^4."""
-        cell = self.simulation
-        size = np.diag(cell.vectors_perfect)
-        volume = float(np.prod(size)) / len(cell)
-        kappa = strain_factor(self.elasticity, cell.burgers[0])
-        return theory.elastic_leverage(kappa, float(size[2]), volume, cell.bond_square)
+        """S of `theory.elastic_leverage`, Å^4; a prismatic loop counts as an edge as long as its circumference."""
+        cell, volume = self.simulation, self.crystal.volume / len(self.crystal.basis)
+        kind, length = self.dislocation, float(cell.vectors_perfect[2, 2])
+        if isinstance(kind, Loop):
+            kind, length = catalogue_entry("bcc", "edge"), np.pi * cell.core_distance
+        burgers = kind.burgers_frame * self.crystal.a0
+        kappa = strain_factor(elasticity_of(kind, self.response), burgers)
+        return theory.elastic_leverage(kappa, length, volume, self.training[0].bond_square)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The design, without weights: reduced `blocks`, elastic rows, the perfect crystal's row, labelled test set."""
+    """The design, without weights: reduced `blocks`, elastic rows, the perfect crystal's row, and labelled sets, one
+    for each training cell."""
 
     basis: BasisSpec
     blocks: dict[str, Block]
     elastic: dict[str, np.ndarray]
     perfect: np.ndarray
     energy_per_atom: float
-    train: Configurations
-    test: Configurations
+    train: tuple[Configurations, ...]
+    test: tuple[Configurations, ...]
 
     @cached_property
     def ace(self) -> AceBasis:
@@ -149,9 +157,15 @@ class Verdict:
         return self.comparison.relaxation.status
 
 
-def dislocation_of(spec: Spec) -> Dislocation:
+def dislocation_of(spec: Spec) -> Dislocation | Loop:
     """The catalogue entry that the spec names."""
-    return catalogue_entry(spec.material.lattice, spec.dislocation.kind, spec.dislocation.variant)
+    lattice, kind, variant = spec.material.lattice, spec.dislocation.kind, spec.dislocation.variant
+    return LOOPS[lattice, variant] if kind == "loop" else catalogue_entry(lattice, kind, variant)
+
+
+def elasticity_of(kind: Dislocation, response: Response) -> Stroh:
+    """Stroh's solution for the elastic tensor of `response` in the frame of a straight dislocation."""
+    return stroh(rotate(elastic_tensor(response), kind.frame))
 
 
 def basis_of(spec: Spec) -> BasisSpec:
@@ -182,37 +196,56 @@ def build_world(spec: Spec, progress: Progress = silent) -> World:
     perfect = path[0].copy()
     perfect.calc = calculator
     energy_per_atom = float(perfect.get_potential_energy()) / len(perfect)
-    kind = dislocation_of(spec)
-    elasticity = stroh(rotate(elastic_tensor(reference_response), kind.frame))
-    training, simulation = make_cells(spec, crystal, elasticity)
-    training_equilibrium = _equilibrium(spec, training, calculator, "training cell", "training.size", progress)
-    equilibrium = _equilibrium(spec, simulation, calculator, "simulation cell", "simulation.size", progress)
-    matrix = hessian(
-        simulation,
-        calculator,
-        equilibrium.displacement,
-        progress=lambda done, total: progress("Hessian", done / total, f"{done} of {total} colours"),
+    training, simulation = make_cells(spec, crystal, reference_response)
+    shapes = training_shapes(spec)
+    names = ["training cell"] if len(shapes) == 1 else [f"{name} training cell" for name, _, _ in shapes]
+    relaxed = tuple(
+        _equilibrium(spec, cell, calculator, name, "training.size", progress)
+        for name, cell in zip(names, training, strict=True)
     )
-    progress("stability", 0.0, "factor and smallest eigenvalue")
-    factor = Factor(matrix)
-    stability = stability_constant(simulation, matrix, factor)
+    equilibrium = _equilibrium(spec, simulation, calculator, "simulation cell", "simulation.size", progress)
+    matrix = factor = None
+    if isinstance(simulation, StraightCell):
+        matrix = hessian(
+            simulation,
+            calculator,
+            equilibrium.displacement,
+            progress=lambda done, total: progress("Hessian", done / total, f"{done} of {total} colours"),
+        )
+        progress("stability", 0.0, "factor and smallest eigenvalue")
+        factor = Factor(matrix)
+        stability = stability_constant(simulation, matrix, factor)
+    else:
+        progress("stability", 0.0, "smallest eigenvalue by conjugate gradients")
+        products = HessianProducts(simulation, calculator, equilibrium.displacement, simulation.metric(calculator))
+        stability = softest_mode(products)[0]
     if stability <= 0:
         raise FailedRelaxation("simulation cell", replace(equilibrium, status=Status.SADDLE))
     world = World(
         crystal,
         energy_per_atom,
         reference_response,
-        kind,
-        elasticity,
+        dislocation_of(spec),
         training,
-        training_equilibrium,
+        relaxed,
         simulation,
         equilibrium,
         matrix,
         stability,
     )
-    world.__dict__["factor"] = factor  # seeds the cached property: at paper size a second factor costs 17 s
+    if factor is not None:
+        world.__dict__["factor"] = factor  # seeds the cached property: at paper size a second factor costs 17 s
     return world
+
+
+def inverse_hessian(spec: Spec, world: World) -> Callable[[np.ndarray, float], np.ndarray]:
+    """H⁻¹ at the simulation equilibrium: a function of a force (n, 3) and of a relative tolerance, which a factor
+    does not need."""
+    if world.hessian is not None:
+        return lambda force, tolerance: world.factor.solve(force)
+    calculator = build_reference(spec.material.reference, spec.material.arguments)
+    metric = world.simulation.metric(calculator)
+    return HessianProducts(world.simulation, calculator, world.equilibrium.displacement, metric).solve
 
 
 @single_threaded
@@ -221,12 +254,13 @@ def scan_cores(spec: Spec, width: float, grid: int, progress: Progress = silent)
     calculator = build_reference(spec.material.reference, spec.material.arguments)
     crystal = equilibrium_crystal(LATTICES[spec.material.lattice], spec.material.species, calculator)
     kind = dislocation_of(spec)
-    elasticity = stroh(rotate(elastic_tensor(response(crystal, calculator)), kind.frame))
+    if isinstance(kind, Loop):
+        raise ImpossibleCell("a loop has no core site to scan for; its diameter is dislocation.diameter")
     return scan(
         crystal,
         spec.material.lattice,
         kind,
-        elasticity,
+        elasticity_of(kind, response(crystal, calculator)),
         calculator,
         width,
         spec.dislocation.arrangement,
@@ -235,16 +269,38 @@ def scan_cores(spec: Spec, width: float, grid: int, progress: Progress = silent)
     )
 
 
-def make_cells(spec: Spec, crystal: Crystal, elasticity: Stroh) -> tuple[Cell, Cell]:
-    """Training cell (a dipole, 2L wide) and simulation cell (N wide), displaced by the elastic field, not relaxed."""
-    kind = dislocation_of(spec)
-    sites = spec.dislocation.sites or kind.sites[spec.dislocation.core]
-    training = repeats_for(2 * spec.training.size, kind)
-    simulation = repeats_for(spec.simulation.size, kind)
-    return (
-        build_cell(crystal, kind, elasticity, "dipole", training, sites),
-        build_cell(crystal, kind, elasticity, spec.dislocation.arrangement, simulation, sites),
-    )
+def training_shapes(spec: Spec) -> list[tuple[str, Dislocation, tuple[int, int, int]]]:
+    """Name, dislocation and repeats of every training cell: dipoles in cells 2L wide.
+
+    The edge dipole that goes with a loop has a cell 2L wide and L high: edges glide together at once in a square one,
+    while walls of them, closely stacked, hold each other in place.
+    """
+    kind, size = dislocation_of(spec), spec.training.size
+    if isinstance(kind, Dislocation):
+        return [(spec.dislocation.kind, kind, repeats_for(2 * size, kind))]
+    shapes = []
+    for name, variant in kind.training:
+        straight = catalogue_entry(spec.material.lattice, name, variant)
+        shapes.append((name, straight, repeats_for(2 * size, straight, size if name == "edge" else 2 * size)))
+    return shapes
+
+
+def make_cells(spec: Spec, crystal: Crystal, response: Response) -> tuple[tuple[StraightCell, ...], Cell]:
+    """Training cells and simulation cell (N wide), displaced by the elastic field, not relaxed."""
+    dislocation, kind = spec.dislocation, dislocation_of(spec)
+    named = isinstance(kind, Dislocation)  # the core site that a spec names is that of its own straight dislocation
+    training = []
+    for _, straight, repeats in training_shapes(spec):
+        sites = straight.sites[dislocation.core] if named else next(iter(straight.sites.values()))
+        elasticity = elasticity_of(straight, response)
+        training.append(build_cell(crystal, straight, elasticity, "dipole", repeats, dislocation.sites or sites))
+    if isinstance(kind, Dislocation):
+        repeats, sites = repeats_for(spec.simulation.size, kind), dislocation.sites or kind.sites[dislocation.core]
+        elasticity = elasticity_of(kind, response)
+        return tuple(training), build_cell(crystal, kind, elasticity, dislocation.arrangement, repeats, sites)
+    assert dislocation.diameter is not None  # `Spec` refuses a loop without one
+    width = max(1, round(spec.simulation.size))
+    return tuple(training), build_loop(crystal, kind, elastic_tensor(response), width, dislocation.diameter)
 
 
 def _equilibrium(spec: Spec, cell: Cell, calculator: Calculator, what: str, key: str, progress: Progress) -> Relaxation:
@@ -254,15 +310,15 @@ def _equilibrium(spec: Spec, cell: Cell, calculator: Calculator, what: str, key:
     result = relax(
         cell,
         calculator,
-        crystal_metric(cell, calculator).solve,
+        cell.metric(calculator),
         cell.predictor + settings.perturbation * noise,
         settings.force_tolerance,
         settings.max_steps,
         progress=lambda calls, force: progress(what, calls / settings.max_steps, f"force {force:.1e} eV/Å"),
     )
     if result.status is not Status.CONVERGED:
-        n1, n2, _ = cell.repeats
-        raise FailedRelaxation(f"{what} ({key}, {n1} x {n2} repeats, {len(cell)} atoms)", result)
+        repeats = " x ".join(str(n) for n in cell.repeats if n > 1)
+        raise FailedRelaxation(f"{what} ({key}, {repeats} repeats, {len(cell)} atoms)", result)
     return result
 
 
@@ -272,18 +328,23 @@ def build_rows(spec: Spec, world: World, progress: Progress = silent, workers: i
     calculator = build_reference(spec.material.reference, spec.material.arguments)
     settings = spec.training
     generator = np.random.default_rng(settings.seed)
-    ground = world.training_equilibrium.displacement
-    displacements, amplitudes = rattle(ground, settings.amplitudes, settings.configurations + settings.test, generator)
-    labelled = label(world.training, displacements, amplitudes, calculator, world.energy_per_atom)
-    train, test = labelled.split(settings.configurations)
-    if settings.equilibrium:
-        relaxed = label(world.training, ground[None], np.zeros(1), calculator, world.energy_per_atom)
-        train = Configurations(
-            *(
-                np.concatenate([getattr(relaxed, name), getattr(train, name)])
-                for name in Configurations.__dataclass_fields__
+    training, testing = [], []
+    shares = [_shares(count, len(world.training)) for count in (settings.configurations, settings.test)]
+    for cell, equilibrium, trained, tested in zip(world.training, world.training_equilibria, *shares, strict=True):
+        ground = equilibrium.displacement
+        displacements, amplitudes = rattle(ground, settings.amplitudes, trained + tested, generator)
+        labelled = label(cell, displacements, amplitudes, calculator, world.energy_per_atom)
+        train, test = labelled.split(trained)
+        if settings.equilibrium:
+            relaxed = label(cell, ground[None], np.zeros(1), calculator, world.energy_per_atom)
+            train = Configurations(
+                *(
+                    np.concatenate([getattr(relaxed, name), getattr(train, name)])
+                    for name in Configurations.__dataclass_fields__
+                )
             )
-        )
+        training.append(train)
+        testing.append(test)
     parameters = basis_of(spec)
     basis = parameters.build()
     # the reference's relaxed path: right to first order in the model error (envelope theorem)
@@ -293,14 +354,18 @@ def build_rows(spec: Spec, world: World, progress: Progress = silent, workers: i
     perfect = perfect_row(basis, path[0])
     blocks = configuration_blocks(
         parameters,
-        world.training,
-        train,
+        list(zip(world.training, training, strict=True)),
         perfect,
         workers or os.cpu_count() or 1,
         lambda done, total: progress("rows", done / total, f"{done} of {total} configurations"),
     )
     blocks.update(elastic_blocks(elastic, world.response))
-    return Rows(parameters, blocks, elastic, perfect, world.energy_per_atom, train, test)
+    return Rows(parameters, blocks, elastic, perfect, world.energy_per_atom, tuple(training), tuple(testing))
+
+
+def _shares(count: int, cells: int) -> list[int]:
+    """`count` configurations for so many cells, as equally as can be."""
+    return [count // cells + (index < count % cells) for index in range(cells)]
 
 
 @single_threaded
@@ -321,19 +386,21 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
     """
     calculator = model.calculator(rows)
     progress("matching", 0.0, "test set and elastic response")
-    matching = match_configurations(world.training, rows.test, calculator, world.energy_per_atom)
+    tests = list(zip(world.training, rows.test, strict=True))
+    matching = match_configurations(tests, calculator, world.energy_per_atom)
     path = strain_path(world.crystal, calculator)
     model_response = response(world.crystal, calculator, path)
     numbers = {**matching.numbers, **match_elasticity(world.response, model_response)}
     if spec.matching.hessian:
         progress("eps_H", 0.0, "Lanczos on two Hessians")
         reference = build_reference(spec.material.reference, spec.material.arguments)
-        numbers |= match_hessian(world.training, world.training_equilibrium.displacement, reference, calculator)
+        ground = [relaxed.displacement for relaxed in world.training_equilibria]
+        numbers |= match_hessian(list(zip(world.training, ground, strict=True)), reference, calculator)
     comparison = compare(
         world.simulation,
         world.equilibrium,
         world.simulation_energy,
-        world.factor,
+        inverse_hessian(spec, world),
         calculator,
         world.energy_per_atom,
         spec.simulation.force_tolerance,

@@ -49,13 +49,18 @@ class Material(Record):
 
 
 class DislocationSpec(Record):
-    """Kind and arrangement of the dislocations, and the core site: a name, or explicit sites for +b and -b."""
+    """Kind and arrangement of the dislocations, and the core site: a name, or explicit sites for +b and -b.
+
+    A loop has a `diameter` in a0, which is its L_D, instead of an arrangement and a core site; its variant is "vacancy"
+    or "interstitial".
+    """
 
     kind: Literal["screw", "edge", "mixed", "loop"]
     variant: str = ""
     arrangement: Literal["quadrupole", "walls", "dipole"] = "quadrupole"
     core: str = "easy"
     sites: tuple[tuple[float, float], tuple[float, float]] | None = None
+    diameter: Positive | None = None
 
 
 class Simulation(Record):
@@ -167,7 +172,7 @@ class Spec(Record):
 
 def _impossible(spec: Spec) -> list[tuple[str, str]]:
     """Physics that cannot be: (key, sentence). Only what follows from the spec alone, without computing."""
-    from suite.world.dislocation import CATALOGUE, known_entries
+    from suite.world.dislocation import CATALOGUE, LOOPS, known_entries
     from suite.world.reference import unknown_reference
 
     problems: list[tuple[str, str]] = []
@@ -184,8 +189,20 @@ def _impossible(spec: Spec) -> list[tuple[str, str]]:
     if unknown := [s for s in material.species if s not in _symbols()]:
         refuse("material.species", f"{unknown[0]!r} is not a chemical symbol")
 
+    loop = dislocation.kind == "loop"
     entry = CATALOGUE.get((material.lattice, dislocation.kind, dislocation.variant))
-    if entry is None:
+    if loop and (material.lattice, dislocation.variant) in LOOPS:
+        if dislocation.diameter is None:
+            refuse("dislocation.diameter", "is missing: a loop needs its diameter in a0")
+        elif not 2 <= dislocation.diameter <= spec.simulation.size / 2:
+            refuse(
+                "dislocation.diameter",
+                f"a loop of diameter {dislocation.diameter:g} a0 does not fit: it must be at least 2 a0 and at most "
+                f"half the simulation cell, N/2 = {spec.simulation.size / 2:g} a0",
+            )
+        if dislocation.sites is not None:
+            refuse("dislocation.sites", "a loop has no core sites")
+    elif entry is None:
         wanted_kind = f"{dislocation.kind} {dislocation.variant}".strip()
         refuse("dislocation.kind", f"no {wanted_kind} dislocation in {material.lattice}; known: {known_entries()}")
     elif dislocation.sites is None and dislocation.core not in entry.sites:
@@ -194,14 +211,23 @@ def _impossible(spec: Spec) -> list[tuple[str, str]]:
     elif reason := entry.core_on_atom(material.lattice, dislocation.sites or entry.sites[dislocation.core]):
         refuse("dislocation.sites" if dislocation.sites else "dislocation.core", reason)
 
+    if not loop and dislocation.diameter is not None:
+        refuse("dislocation.diameter", "only loops have a diameter")
+
     size = spec.training.size
-    if size > spec.simulation.size / 2:
+    if loop and dislocation.diameter is not None and size > dislocation.diameter:
+        refuse(
+            "training.size",
+            f"L = {size:g} a0 exceeds the diameter of the loop, L_D = {dislocation.diameter:g} a0: the theory needs "
+            "L <= L_D",
+        )
+    elif not loop and size > spec.simulation.size / 2:
         refuse(
             "training.size",
             f"L = {size:g} a0 exceeds the distance of the dislocations in the simulation cell, "
             f"L_D = N/2 = {spec.simulation.size / 2:g} a0: the theory needs L <= L_D",
         )
-    width = 2 * size * _approximate_constant(material)
+    width = (1 if loop else 2) * size * _approximate_constant(material)  # the edge dipole's cell is half as high
     if width < 2 * model.cutoff:
         refuse(
             "training.size",

@@ -115,8 +115,8 @@ def run_table(spec: Spec, result: CaseResult) -> None:
     status = result.verdict.status
     world = result.world
     table(
-        f"{spec.case.title}: {status.name.lower()}, {len(world.simulation)} atoms, trained on {len(world.training)}, "
-        f"{len(result.rows.perfect)} functions, {spec.observables.label}",
+        f"{spec.case.title}: {status.name.lower()}, {len(world.simulation)} atoms, "
+        f"trained on {sum(map(len, world.training))}, {len(result.rows.perfect)} functions, {spec.observables.label}",
         ["number", "value", "unit"],
         [*_numbers(result.verdict.numbers), ["limiting term of the bound", _TERMS[result.verdict.limiting_term], ""]],
     )

@@ -12,7 +12,6 @@ import numpy as np
 from ase.calculators.calculator import Calculator
 
 from suite.world.cell import Cell
-from suite.world.hessian import Factor
 from suite.world.relaxation import Relaxation, Status, relax
 
 
@@ -37,7 +36,7 @@ def compare(
     cell: Cell,
     equilibrium: Relaxation,
     reference_energy: float,
-    factor: Factor,
+    inverse: Callable[[np.ndarray, float], np.ndarray],
     model: Calculator,
     model_energy_per_atom: float,
     tolerance: float,
@@ -46,17 +45,19 @@ def compare(
 ) -> Comparison:
     """Relax `model` from the reference `equilibrium`, in the metric of the reference Hessian, and compare.
 
-    `reference_energy` and the model's energies are differences to the perfect crystal of each, eV. At ȳ the reference
-    force is zero, so that to first order u_ML - u = H⁻¹ F_ML(ȳ) and E_ML(ȳ_ML) = E_ML(ȳ) - ½ F·H⁻¹F.
+    `inverse` applies H⁻¹ to a force (n, 3), to a relative tolerance if it iterates. `reference_energy` and the model's
+    energies are differences to the perfect crystal of each, eV. At ȳ the reference force is zero, so that to first
+    order u_ML - u = H⁻¹ F_ML(ȳ) and E_ML(ȳ_ML) = E_ML(ȳ) - ½ F·H⁻¹F.
     """
     atoms = cell.atoms(equilibrium.displacement)
     atoms.calc = model
     # the reference is relaxed to a tolerance only: its residual force belongs to the linear response too
     forces = atoms.get_forces()
     energy = float(atoms.get_potential_energy()) - len(cell) * model_energy_per_atom
-    shift = factor.solve(forces - equilibrium.forces)
+    shift = inverse(forces - equilibrium.forces, 1e-3)
     linear_energy = energy - 0.5 * float((forces * shift).sum())
-    relaxation = relax(cell, model, factor.solve, equilibrium.displacement, tolerance, max_calls, progress=progress)
+    metric = lambda force: inverse(force, 1e-2)
+    relaxation = relax(cell, model, metric, equilibrium.displacement, tolerance, max_calls, progress=progress)
     geometry = energy_error = None
     if relaxation.status is Status.CONVERGED:
         geometry = cell.strain_norm(relaxation.displacement - equilibrium.displacement)

@@ -5,10 +5,11 @@ The only module that touches pyace (distribution `python-ace`). pyace is importe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.data import chemical_symbols
+from joblib import Parallel, delayed
 
+PIECEWISE = 20_000  # atoms; larger three-dimensional cells are evaluated in pieces, by all cores
+PIECE = 6_000  # atoms of a piece; its environment takes some kilobytes per atom
 SPLINE_BIN = 1e-3  # Å; elastic derivatives lose a per cent with bins of 1e-2
 
 
@@ -200,11 +204,62 @@ def build_environment(atoms: Atoms, cutoff: float, types: np.ndarray) -> Environ
     return Environment(handle, owners, shifts)
 
 
+def cut_into_pieces(
+    positions: np.ndarray, cell: np.ndarray, cutoff: float, size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """Cut a periodic cell into blocks of about `size` atoms, each with the atoms around it.
+
+    Yields, for each block, the indices (m,) of its atoms and of all atoms within `cutoff` of them, periodic images
+    included, their positions (m, 3), and how many of them (the first ones) are the block's own. The cell must be at
+    least 3 `cutoff` wide in every direction.
+    """
+    fractional = np.linalg.solve(cell.T, positions.T).T
+    images = np.floor(fractional)
+    fractional -= images
+    images[fractional >= 1.0] -= 1  # rounding
+    widths = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+    bins = np.floor(widths / cutoff).astype(int)
+    place = np.minimum((fractional * bins).astype(int), bins - 1)
+    number = np.ravel_multi_index(tuple(place.T), tuple(bins))
+    order = np.argsort(number, kind="stable")
+    starts = np.searchsorted(number[order], np.arange(int(np.prod(bins)) + 1))
+    side = (size * abs(np.linalg.det(cell)) / len(positions)) ** (1 / 3)
+    parts = [np.array_split(np.arange(b), max(1, round(w / side))) for b, w in zip(bins, widths, strict=True)]
+    for block in product(*parts):
+        own = [np.arange(part[0] - 1, part[-1] + 2) for part in block]
+        grid = np.stack(np.meshgrid(*own, indexing="ij"), axis=-1).reshape(-1, 3)
+        lowest, highest = (np.array([part[end] for part in block]) for end in (0, -1))
+        inner = ((grid >= lowest) & (grid <= highest)).all(axis=1)
+        grid = np.concatenate([grid[inner], grid[~inner]])
+        shift = grid // bins
+        flat = np.ravel_multi_index(tuple((grid - shift * bins).T), tuple(bins))
+        counts = starts[flat + 1] - starts[flat]
+        first = np.cumsum(counts) - counts
+        index = order[np.arange(counts.sum()) - np.repeat(first - starts[flat], counts)]
+        around = positions[index] + (np.repeat(shift, counts, axis=0) - images[index]) @ cell
+        yield index, around, int(counts[: inner.sum()].sum())
+
+
+_engines: dict[str, AceCalculator] = {}  # of a worker: the last model that it evaluated
+
+
+def _evaluate_piece(
+    name: str, recipe: tuple[Any, ...], coefficients: np.ndarray, positions: np.ndarray, types: np.ndarray, own: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Energies (own,), forces (m, 3) on all atoms of a piece, virial (6,) in pyace's order."""
+    if name not in _engines:
+        _engines.clear()
+        _engines[name] = AceCalculator(AceBasis(*recipe), coefficients, 0.0, 0.0)
+    return _engines[name].evaluate_open(positions, types, own)
+
+
 class AceCalculator(Calculator):
     """ASE calculator of a fitted linear ACE model: recursive C-tilde evaluator, neighbour list kept with a Verlet skin.
 
     Energies in eV (each atom carries `energy_per_atom`), forces in eV/Å, stress in eV/Å^3. The neighbour list is
-    rebuilt when an atom has moved by more than half the `skin` (Å) or the cell has changed.
+    rebuilt when an atom has moved by more than half the `skin` (Å) or the cell has changed. Cells of more than
+    `PIECEWISE` atoms that are wide in every direction are evaluated in pieces, by one process per core: memory stays
+    bounded.
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012
@@ -215,6 +270,7 @@ class AceCalculator(Calculator):
         from pyace.evaluator import ACERecursiveEvaluator
 
         self._basis, self._skin, self._energy_per_atom = basis, skin, energy_per_atom
+        self._coefficients = coefficients
         # each of these keeps only a pointer to the one before it
         self._compiled = basis.with_coefficients(coefficients).to_ACECTildeBasisSet()
         self._evaluator = ACERecursiveEvaluator(self._compiled)
@@ -251,6 +307,10 @@ class AceCalculator(Calculator):
         n = len(self.atoms)
         if not np.isfinite(self.atoms.positions).all():
             raise FloatingPointError("positions are not finite")
+        widths = 1 / np.linalg.norm(np.linalg.inv(self.atoms.cell.array), axis=0)
+        if n >= PIECEWISE and widths.min() >= 3 * self._basis.cutoff:
+            self._calculate_in_pieces(self.atoms)
+            return
         environment = self._environment(self.atoms)
         try:
             self._engine.compute(environment.handle, compute_projections=False)
@@ -265,4 +325,60 @@ class AceCalculator(Calculator):
             "energies": energies,
             "forces": np.array(self._engine.forces)[:n],
             "stress": virial / self.atoms.get_volume(),
+        }
+
+    def evaluate_open(
+        self, positions: np.ndarray, types: np.ndarray, own: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Energies (own,), forces (m, 3) and pyace's virial (6,) of the first `own` of `positions` (m, 3), not periodic.
+
+        Raises `FloatingPointError` when atoms are too close.
+        """
+        import vesin
+        from pyace.catomicenvironment import ACEAtomicEnvironment
+
+        listed = vesin.NeighborList(cutoff=self._basis.cutoff, full_list=True)
+        i, j = listed.compute(points=positions, box=np.zeros((3, 3)), periodic=False, quantities="ij")
+        kept = i < own
+        i, j = i[kept].astype(np.int64), j[kept].astype(np.int64)
+        flat = j[np.argsort(i, kind="stable")].tolist()
+        starts = np.concatenate([[0], np.cumsum(np.bincount(i, minlength=own))])
+        handle = ACEAtomicEnvironment()
+        handle.x = positions
+        handle.species_type = types.tolist()
+        # atoms of the surroundings count as real ones without neighbours: forces on images would be folded away
+        handle.neighbour_list = [flat[a:b] for a, b in pairwise(starts)] + [[]] * (len(positions) - own)
+        handle.origins = list(range(len(positions)))
+        try:
+            self._engine.compute(handle, compute_projections=False)
+        except (ValueError, RuntimeError) as error:  # "Encountered very small distance"
+            raise FloatingPointError(f"the model cannot be evaluated: {error}") from error
+        forces = np.array(self._engine.forces)
+        return np.array(self._engine.energies)[:own], forces, np.array(self._engine.virial)
+
+    def _calculate_in_pieces(self, atoms: Atoms) -> None:
+        types, cell = self._basis._types(atoms.numbers), atoms.cell.array
+        basis = self._basis
+        recipe = (basis.species, basis.cutoff, *basis.parameters.values())
+        name = hashlib.sha256(repr(recipe).encode() + self._coefficients.tobytes()).hexdigest()
+        pieces = list(cut_into_pieces(atoms.positions, cell, basis.cutoff, PIECE))
+        jobs = (
+            delayed(_evaluate_piece)(name, recipe, self._coefficients, positions, types[index], own)
+            for index, positions, own in pieces
+        )
+        energies, forces, virial = np.zeros(len(atoms)), np.zeros((len(atoms), 3)), np.zeros(6)
+        results = Parallel(n_jobs=-1, return_as="generator")(jobs)
+        for (index, _, own), (energy, force, part) in zip(pieces, results, strict=True):
+            energies[index[:own]] = energy
+            for axis in range(3):  # a halo may hold two images of an atom
+                forces[:, axis] += np.bincount(index, force[:, axis], minlength=len(atoms))
+            virial += part
+        energies += self._energy_per_atom
+        energy = float(energies.sum())
+        self.results = {
+            "energy": energy,
+            "free_energy": energy,
+            "energies": energies,
+            "forces": forces,
+            "stress": virial[[0, 1, 2, 5, 4, 3]] / atoms.get_volume(),
         }

@@ -78,22 +78,22 @@ def _chunk(parameters: BasisSpec, cell: Cell, configurations: Configurations, pe
 
 def configuration_blocks(
     parameters: BasisSpec,
-    cell: Cell,
-    configurations: Configurations,
+    sets: Sequence[tuple[Cell, Configurations]],
     perfect: np.ndarray,
     workers: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Block]:
-    """Reduced blocks `energy@α` and `force@α` of labelled configurations, α in Å (0: the equilibrium).
+    """Reduced blocks `energy@α` and `force@α` of labelled configurations of some cells, α in Å (0: an equilibrium).
 
     `perfect` (functions,) is subtracted per atom from every energy row, as it is from the labels.
     """
-    count = len(configurations)
+    count = sum(len(configurations) for _, configurations in sets)
     size = max(1, min(8, -(-count // (4 * workers))))
-    pieces, left = [], configurations
-    while len(left):
-        head, left = left.split(size)
-        pieces.append(head)
+    pieces = []
+    for cell, left in sets:
+        while len(left):
+            head, left = left.split(size)
+            pieces.append((cell, head))
     collected: dict[str, Reducer] = {}
 
     def collect(blocks: dict[str, Block], done: int) -> None:
@@ -104,14 +104,14 @@ def configuration_blocks(
 
     done = 0
     if workers == 1 or len(pieces) == 1:
-        for piece in pieces:
+        for cell, piece in pieces:
             done += len(piece)
             collect(_chunk(parameters, cell, piece, perfect), done)
     else:
         # loky starts clean processes (LAMMPS, BLAS and progress threads would be copied half alive by a fork), needs
         # no guard in the user's script, and tells when one of them dies
-        jobs = [delayed(_chunk)(parameters, cell, piece, perfect) for piece in pieces]
-        for piece, blocks in zip(pieces, Parallel(workers, return_as="generator")(jobs), strict=True):
+        jobs = [delayed(_chunk)(parameters, cell, piece, perfect) for cell, piece in pieces]
+        for (_, piece), blocks in zip(pieces, Parallel(workers, return_as="generator")(jobs), strict=True):
             done += len(piece)
             collect(blocks, done)
     return {name: collected[name].finish() for name in sorted(collected)}

@@ -16,10 +16,10 @@ from suite.model.regression import Block
 from suite.model.training import Configurations
 from suite.pipeline import Model, Rows, Verdict, World, basis_of, dislocation_of, make_cells
 from suite.spec import Spec
-from suite.world.cell import Cell
-from suite.world.crystal import LATTICES, Crystal, Response, elastic_tensor
+from suite.world.cell import Cell, StraightCell
+from suite.world.crystal import LATTICES, Crystal, Response
 from suite.world.dislocation import find_cores
-from suite.world.elasticity import rotate, stroh
+from suite.world.loop import LoopCell
 from suite.world.relaxation import Relaxation, Status
 
 
@@ -34,7 +34,6 @@ _ATOM = ("atom", "xyz")
 
 
 def _cell_group(cell: Cell, equilibrium: Relaxation) -> dict[str, tuple[tuple[str, ...], Any]]:
-    found = find_cores(cell.circuits, equilibrium.displacement, 1.5 * cell.a0)
     return {
         "reference": (_ATOM, cell.reference),
         "predictor": (_ATOM, cell.predictor),
@@ -43,11 +42,28 @@ def _cell_group(cell: Cell, equilibrium: Relaxation) -> dict[str, tuple[tuple[st
         "cell_perfect": (("vector", "xyz"), cell.vectors_perfect),
         "species": (("atom",), cell.numbers.astype(np.int64)),
         "sublattice": (("atom",), cell.sublattice.astype(np.int64)),
+        "core_burgers": (("core", "xyz"), cell.burgers),
+        "force_history": (("call",), equilibrium.history),
+        **(_loop_group(cell, equilibrium) if isinstance(cell, LoopCell) else {}),
+        **(_straight_group(cell, equilibrium) if isinstance(cell, StraightCell) else {}),
+    }
+
+
+def _straight_group(cell: StraightCell, equilibrium: Relaxation) -> dict[str, tuple[tuple[str, ...], Any]]:
+    found = find_cores(cell.circuits, equilibrium.displacement, 1.5 * cell.a0)
+    return {
         "bonds": (("bond", "end"), cell.bonds.astype(np.int64)),
         "core_position": (("core", "plane"), cell.cores),
-        "core_burgers": (("core", "xyz"), cell.burgers),
         "core_found": (("core", "plane"), np.array([core.position for core in found]).reshape(-1, 2)),
-        "force_history": (("call",), equilibrium.history),
+    }
+
+
+def _loop_group(cell: LoopCell, equilibrium: Relaxation) -> dict[str, tuple[tuple[str, ...], Any]]:
+    """Of a loop; its bonds, 14 of every atom, are found again faster than they are read."""
+    return {
+        "loop_centre": (("xyz",), cell.cores[0]),
+        "loop_radius": ((), cell.radius),
+        "loop_line": (("point", "xyz"), cell.line(equilibrium.displacement)),
     }
 
 
@@ -63,33 +79,49 @@ def run_groups(world: World, rows: Rows, model: Model, verdict: Verdict) -> dict
         "dW2_model": (("i", "j", "k", "l"), verdict.response.d2),
         "dW3_model": (("i", "j", "k", "l", "m", "n"), verdict.response.d3),
     }
-    test = rows.test
-    components = test.forces[0].size
+    cells = zip(world.training, world.training_equilibria, strict=True)
+    forces = [
+        (test.forces.reshape(len(test), -1), fields)
+        for test, fields in zip(rows.test, verdict.matching.forces, strict=True)
+    ]
+    counts = np.concatenate([np.full(len(reference), reference.shape[1]) for reference, _ in forces])
     return {
         "crystal": dataset(a0=((), world.crystal.a0), energy_per_atom=((), world.energy_per_atom), **tensors),
         "simulation": dataset(
             **_cell_group(cell, world.equilibrium),
+            **_model_line(cell, comparison.relaxation),
             relaxed_model=(_ATOM, comparison.relaxation.displacement),
             forces=(_ATOM, comparison.model_forces_at_reference),
             error_atom=(("atom",), cell.strain_per_atom(error)),
             error_linear_atom=(("atom",), cell.strain_per_atom(comparison.linear_displacement)),
             force_history_model=(("call_model",), comparison.relaxation.history),
         ),
-        "training": dataset(**_cell_group(world.training, world.training_equilibrium)),
+        **{_numbered("training", k): dataset(**_cell_group(*pair)) for k, pair in enumerate(cells)},
         "model": dataset(
             coefficients=(("function",), model.coefficients),
             order=(("function",), rows.ace.orders.astype(np.int64)),
         ),
         "matching": dataset(
-            energy_reference=(("config",), test.energies),
+            energy_reference=(("config",), np.concatenate([test.energies for test in rows.test])),
             energy_model=(("config",), verdict.matching.energies),
-            force_reference=(("component",), test.forces.ravel()),
-            force_model=(("component",), verdict.matching.forces.ravel()),
-            force_config=(("component",), np.repeat(np.arange(len(test), dtype=np.int64), components)),
-            amplitude=(("config",), test.amplitudes),
+            force_reference=(("component",), np.concatenate([reference.ravel() for reference, _ in forces])),
+            force_model=(("component",), np.concatenate([model.ravel() for _, model in forces])),
+            force_config=(("component",), np.repeat(np.arange(len(counts), dtype=np.int64), counts)),
+            amplitude=(("config",), np.concatenate([test.amplitudes for test in rows.test])),
             dual_norm=(("config",), verdict.matching.dual_norms),
         ),
     }
+
+
+def _model_line(cell: Cell, relaxation: Relaxation) -> dict[str, tuple[tuple[str, ...], Any]]:
+    if not isinstance(cell, LoopCell):
+        return {}
+    return {"loop_line_model": (("point_model", "xyz"), cell.line(relaxation.displacement))}
+
+
+def _numbered(name: str, index: int) -> str:
+    """Group of the first, second, ... training cell: training, training_2, ..."""
+    return name if index == 0 else f"{name}_{index + 1}"
 
 
 # --- what the cache keeps -----------------------------------------------------------------------------------------
@@ -118,8 +150,7 @@ def _relaxation(group: xr.Dataset) -> Relaxation:
 
 def world_groups(world: World) -> dict[str, xr.Dataset]:
     """The parts of a world that took time."""
-    matrix = world.hessian.tocsr()
-    return {
+    groups = {
         "crystal": dataset(
             a0=((), world.crystal.a0),
             energy_per_atom=((), world.energy_per_atom),
@@ -128,14 +159,17 @@ def world_groups(world: World) -> dict[str, xr.Dataset]:
             d3=(("d",), world.response.d3.ravel()),
             stability=((), world.stability),
         ),
-        "training": _relaxation_group(world.training_equilibrium),
+        **{_numbered("training", k): _relaxation_group(found) for k, found in enumerate(world.training_equilibria)},
         "simulation": _relaxation_group(world.equilibrium),
-        "hessian": dataset(
+    }
+    if world.hessian is not None:
+        matrix = world.hessian.tocsr()
+        groups["hessian"] = dataset(
             data=(("entry",), matrix.data),
             indices=(("entry",), matrix.indices.astype(np.int64)),
             indptr=(("row",), matrix.indptr.astype(np.int64)),
-        ),
-    }
+        )
+    return groups
 
 
 def world_from(spec: Spec, groups: Any) -> World:
@@ -147,22 +181,21 @@ def world_from(spec: Spec, groups: Any) -> World:
         crystal_group["d2"].values.reshape((3,) * 4),
         crystal_group["d3"].values.reshape((3,) * 6),
     )
-    kind = dislocation_of(spec)
-    elasticity = stroh(rotate(elastic_tensor(reference), kind.frame))
-    training, simulation = make_cells(spec, crystal, elasticity)
-    entries = groups["hessian"]
-    size = 3 * len(simulation)
-    matrix = csr_array(
-        (entries["data"].values, entries["indices"].values, entries["indptr"].values), shape=(size, size)
-    )
+    training, simulation = make_cells(spec, crystal, reference)
+    matrix = None
+    if isinstance(simulation, StraightCell):
+        entries = groups["hessian"]
+        size = 3 * len(simulation)
+        matrix = csr_array(
+            (entries["data"].values, entries["indices"].values, entries["indptr"].values), shape=(size, size)
+        )
     return World(
         crystal,
         float(crystal_group["energy_per_atom"]),
         reference,
-        kind,
-        elasticity,
+        dislocation_of(spec),
         training,
-        _relaxation(groups["training"]),
+        tuple(_relaxation(groups[_numbered("training", k)]) for k in range(len(training))),
         simulation,
         _relaxation(groups["simulation"]),
         matrix,
@@ -198,8 +231,8 @@ def rows_groups(rows: Rows) -> dict[str, xr.Dataset]:
         energy_per_atom=((), rows.energy_per_atom),
         **{name: ((f"{name}_row", "function"), values) for name, values in rows.elastic.items()},
     )
-    groups["train"] = _configurations_group(rows.train)
-    groups["test"] = _configurations_group(rows.test)
+    for name, sets in (("train", rows.train), ("test", rows.test)):
+        groups |= {_numbered(name, k): _configurations_group(found) for k, found in enumerate(sets)}
     return groups
 
 
@@ -224,6 +257,12 @@ def rows_from(spec: Spec, groups: Any, names: list[str]) -> Rows:
         {name: group[name].values for name in ("stress", "virial1", "virial2")},
         group["perfect"].values,
         float(group["energy_per_atom"]),
-        _configurations(groups["train"]),
-        _configurations(groups["test"]),
+        *(_every_configuration(groups, name) for name in ("train", "test")),
     )
+
+
+def _every_configuration(groups: Any, name: str) -> tuple[Configurations, ...]:
+    found: list[Configurations] = []
+    while _numbered(name, len(found)) in groups:
+        found.append(_configurations(groups[_numbered(name, len(found))]))
+    return tuple(found)

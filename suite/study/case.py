@@ -115,13 +115,21 @@ def cached_rows(
     return rows
 
 
+def _dislocation_parameters(spec: Spec) -> dict[str, Any]:
+    found = spec.dislocation
+    kind = " ".join(word for word in (found.variant, found.kind) if word)
+    if found.diameter is not None:
+        return {"dislocation": kind, "diameter": found.diameter}
+    core = found.core if found.sites is None else str(found.sites)
+    return {"dislocation": f"{kind} {found.arrangement}", "core": core}
+
+
 def parameters(spec: Spec) -> dict[str, Any]:
     """What MLflow's compare view shows: short names, one value each."""
     return {
         "case": spec.case.name,
         "reference": spec.material.reference,
-        "dislocation": f"{spec.dislocation.kind} {spec.dislocation.arrangement}",
-        "core": spec.dislocation.core if spec.dislocation.sites is None else str(spec.dislocation.sites),
+        **_dislocation_parameters(spec),
         "N": spec.simulation.size,
         "L": spec.training.size,
         "configurations": spec.training.configurations,
@@ -208,9 +216,9 @@ def reference_numbers(world: World) -> dict[str, float]:
         "a0": world.crystal.a0,
         **moduli,
         "energy_simulation": world.simulation_energy,
-        "energy_training": world.training_energy,
+        **{f"energy_training{'' if k == 0 else k + 1}": e for k, e in enumerate(world.training_energies)},
         "atoms_simulation": len(world.simulation),
-        "atoms_training": len(world.training),
+        "atoms_training": sum(len(cell) for cell in world.training),
         "reference_force_calls": world.equilibrium.calls,
         "core_distance": world.core_distance,
     }
@@ -228,7 +236,7 @@ def attributes(spec: Spec, run_id: str, world: World, verdict: Verdict) -> dict[
         "status": verdict.status.name.lower(),
         "limiting_term": verdict.limiting_term,
         "repeats_simulation": list(world.simulation.repeats),
-        "repeats_training": list(world.training.repeats),
+        "repeats_training": [list(cell.repeats) for cell in world.training],
         "versions": provenance.versions(PACKAGES),
         "created": provenance.utc_now(),
     }

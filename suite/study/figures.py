@@ -24,7 +24,10 @@ def draw_all(tree: xr.DataTree, folder: Path) -> list[Path]:
     """Draw every figure of a run's store `tree` into `folder` as PNG; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
+    unfit = "differential_displacement" if "loop_line" in tree["simulation"] else "loop"
     for name, draw in FIGURES.items():
+        if name == unfit:
+            continue
         path = folder / f"{name}.png"
         draw(tree).savefig(path, dpi=DPI)
         paths.append(path)
@@ -48,6 +51,10 @@ def _plane(group: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _cores(axes: Axes, group: Any) -> None:
+    if "loop_line" in group:
+        radius = float(group["loop_radius"])
+        axes.plot([-radius, radius], [0, 0], "+", color="black", markersize=9, markeredgewidth=1.6, linestyle="none")
+        return
     direction = group["core_burgers"].to_numpy() @ group["core_burgers"].to_numpy()[0]
     position = group["core_position"].to_numpy()
     for sign, marker in ((1, "+"), (-1, "x")):
@@ -55,7 +62,32 @@ def _cores(axes: Axes, group: Any) -> None:
         axes.plot(*chosen.T, marker, color="black", markersize=9, markeredgewidth=1.6, linestyle="none")
 
 
+def _section(group: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A section through the middle of a loop that contains its normal: which atoms lie within a0/2 of it, their
+    positions along an axis in the plane of the loop and along the normal (k, 2), and both axes (2, 3)."""
+    burgers = group["core_burgers"].to_numpy()[0]
+    normal = burgers / np.linalg.norm(burgers)
+    across = np.cross(normal, np.eye(3)[np.argmin(np.abs(normal))])
+    axes = np.stack([across / np.linalg.norm(across), normal])
+    away = group["reference"].to_numpy() + group["relaxed"].to_numpy() - group["loop_centre"].to_numpy()
+    thickness = np.linalg.norm(burgers) / np.sqrt(3)
+    half = float(np.diag(group["cell_perfect"].to_numpy()).min()) / 2
+    inside = (np.abs(away @ np.cross(*axes)) < thickness) & (np.abs(away @ axes.T) < half).all(axis=1)
+    chosen = np.flatnonzero(inside)
+    return chosen, away[chosen] @ axes.T, axes
+
+
 def _scatter(axes: Axes, group: Any, values: np.ndarray, label: str, style: dict[str, Any]) -> None:
+    if "loop_line" in group:
+        chosen, points, _ = _section(group)
+        values, half = values[chosen], float(np.abs(points).max())
+        diameter = 0.9 * 3.6 * 72 / np.sqrt(len(points))
+        order = np.argsort(values)
+        dots = axes.scatter(points[order, 0], points[order, 1], c=values[order], s=diameter**2, linewidths=0, **style)
+        axes.figure.colorbar(dots, ax=axes, label=label, shrink=0.85)
+        axes.set(aspect="equal", xlabel="in the plane of the loop [Å]", ylabel="along b [Å]")
+        axes.set(xlim=(-half, half), ylim=(-half, half))
+        return
     points, size, _ = _plane(group)
     # dots as wide as columns are apart: about 3.6 inches of 72 points carry sqrt(n) of them
     diameter = 0.9 * 3.6 * 72 / np.sqrt(len(points))
@@ -66,14 +98,16 @@ def _scatter(axes: Axes, group: Any, values: np.ndarray, label: str, style: dict
 
 def cells(tree: xr.DataTree) -> Figure:
     """Simulation and training cell, coloured by the displacement along the Burgers vector."""
-    figure, axes = _figure(11, 4.6, 2)
-    for axis, name in zip(axes, ("simulation", "training"), strict=True):
+    names = [name for name in ("simulation", "training", "training_2") if name in tree]
+    figure, axes = _figure(5.5 * len(names), 4.6, len(names))
+    for axis, name in zip(axes, names, strict=True):
         group = tree[name]
         along = group["relaxed"].to_numpy() @ _plane(group)[2]
         length = float(np.linalg.norm(group["core_burgers"].to_numpy()[0]))
         _scatter(axis, group, along / length, "displacement along b [b]", {"cmap": "viridis"})
         _cores(axis, group)
-        axis.set_title(f"{name} cell, {group.sizes['atom']} atoms (+ and × : cores of +b and -b)", fontsize=10)
+        marks = "+ : the loop before relaxation" if "loop_line" in group else "+ and × : cores of +b and -b"
+        axis.set_title(f"{name.replace('_', ' ')} cell, {group.sizes['atom']} atoms ({marks})", fontsize=10)
     return figure
 
 
@@ -141,6 +175,29 @@ def differential_displacement(tree: xr.DataTree) -> Figure:
             ylim=(-radius, radius),
         )
     figure.suptitle(f"{tree.attrs['title']}: differential displacement, arrows scaled to b/3", fontsize=11)
+    return figure
+
+
+def loop(tree: xr.DataTree) -> Figure:
+    """The loop after relaxation, seen along its normal and from the side: open circuits of reference and model."""
+    figure, axes = _figure(10, 5, 2)
+    group = tree["simulation"]
+    _, _, (across, normal) = _section(group)
+    along, radius = np.cross(across, normal), float(group["loop_radius"])
+    circle = radius * np.exp(2j * np.pi * np.linspace(0, 1, 200))
+    axes[0].plot(circle.real, circle.imag, color=GREY, linewidth=0.8, label="before relaxation")
+    axes[1].plot([-radius, radius], [0, 0], color=GREY, linewidth=0.8)
+    styles = (("loop_line", BLUE, "o", "reference"), ("loop_line_model", ORANGE, "x", "model"))
+    for name, colour, marker, label in styles:
+        points = group[name].to_numpy()
+        for axis, up in zip(axes, (along, normal), strict=True):
+            axis.plot(points @ across, points @ up, marker, color=colour, markersize=4, alpha=0.6, label=label)
+    limit = 1.6 * radius
+    for axis, up in zip(axes, ("in the plane of the loop", "along b"), strict=True):
+        axis.set(aspect="equal", xlabel="in the plane of the loop [Å]", ylabel=f"{up} [Å]")
+        axis.set(xlim=(-limit, limit), ylim=(-limit, limit))
+    axes[0].legend(frameon=False, fontsize=8, loc="upper right")
+    figure.suptitle(f"{tree.attrs['title']}: where Burgers circuits do not close", fontsize=11)
     return figure
 
 
@@ -240,6 +297,7 @@ FIGURES: dict[str, Callable[[xr.DataTree], Figure]] = {
     "cells": cells,
     "errors": errors,
     "differential_displacement": differential_displacement,
+    "loop": loop,
     "parity": parity,
     "balance": balance,
     "convergence": convergence,

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from suite.pipeline import basis_of, dislocation_of
+import numpy as np
+
+from suite.pipeline import basis_of, dislocation_of, training_shapes
 from suite.spec import Spec
 from suite.world.cell import repeats_for
 from suite.world.crystal import LATTICES, equilibrium_crystal
+from suite.world.dislocation import Dislocation, Loop
 from suite.world.reference import build_reference
 
 # Microseconds of one core, measured on a common server core for a basis of 150 functions; see benchmarks/.
 REFERENCE_CALL, MODEL_CALL_PER_FUNCTION, ROW_PER_FUNCTION = 3.0, 0.18, 8.5
-HESSIAN_CALLS, RELAXATION_CALLS, FACTOR_NONZEROS = 350, 40, 450
+HESSIAN_CALLS, RELAXATION_CALLS, LOOP_CALLS, FACTOR_NONZEROS = 350, 40, 250, 450
 
 
 def plan(spec: Spec) -> dict[str, Any]:
@@ -21,34 +24,40 @@ def plan(spec: Spec) -> dict[str, Any]:
     kind = dislocation_of(spec)
     calculator = build_reference(spec.material.reference, spec.material.arguments)
     crystal = equilibrium_crystal(LATTICES[spec.material.lattice], spec.material.species, calculator)
-    density = len(crystal.basis) / crystal.volume
+    per_cube = len(crystal.basis) * crystal.a0**3 / crystal.volume  # atoms in a0³
 
-    def atoms(width: float) -> tuple[tuple[int, int, int], int]:
-        repeats = repeats_for(width, kind)
-        volume = 1.0
-        for n, length in zip(repeats, kind.lengths, strict=True):
-            volume *= n * float(length) * crystal.a0
-        return repeats, round(volume * density)
+    def atoms(straight: Dislocation, repeats: tuple[int, int, int]) -> int:
+        return round(float(np.prod(straight.lengths * repeats)) * per_cube)
 
-    training_repeats, training = atoms(2 * spec.training.size)
-    simulation_repeats, simulation = atoms(spec.simulation.size)
+    shapes = [(repeats, atoms(straight, repeats)) for _, straight, repeats in training_shapes(spec)]
+    training = round(sum(count for _, count in shapes) / len(shapes))
+    if isinstance(kind, Loop):
+        side = max(1, round(spec.simulation.size))
+        simulation_shape, simulation = (side,) * 3, round(side**3 * per_cube)
+    else:
+        simulation_shape = repeats_for(spec.simulation.size, kind)
+        simulation = atoms(kind, simulation_shape)
     functions = len(basis_of(spec).build())
     workers = os.cpu_count() or 1
     configurations = spec.training.configurations + spec.training.equilibrium
     rows = configurations * (3 * training + 1)
+    # a loop has no Hessian matrix: it relaxes, and its softest mode is found, by some 250 force calls
+    calls = LOOP_CALLS if isinstance(kind, Loop) else HESSIAN_CALLS + RELAXATION_CALLS
+    model_workers = workers if isinstance(kind, Loop) else 1
+    factor_time = 0.0 if isinstance(kind, Loop) else 3e-4 * simulation
     seconds = {
-        "world": 1e-6 * simulation * REFERENCE_CALL * (HESSIAN_CALLS + RELAXATION_CALLS) + 3 + 3e-4 * simulation,
+        "world": 1e-6 * simulation * REFERENCE_CALL * calls + 3 + factor_time,
         "rows": 1e-6 * configurations * training * functions * ROW_PER_FUNCTION / workers + 2,
-        "assess": 1e-6 * simulation * functions * MODEL_CALL_PER_FUNCTION * 20 + 3e-4 * simulation + 2,
+        "assess": 1e-6 * simulation * functions * MODEL_CALL_PER_FUNCTION * 20 / model_workers + factor_time + 2,
     }
-    hessian = simulation * 3 * 57 * 12
-    factor = simulation * FACTOR_NONZEROS * 3 * 12
+    hessian = simulation * (100 if isinstance(kind, Loop) else 3 * 57 * 12)
+    factor = simulation * (500 if isinstance(kind, Loop) else FACTOR_NONZEROS * 3 * 12)
     block = 20_000 * (functions + 1) * 8
     memory = 300e6 + 3 * hessian + 2 * factor + 3 * block + 24 * training * functions * 8
     return {
         "a0 [Å]": round(crystal.a0, 5),
-        "simulation cell": f"{simulation_repeats[0]} x {simulation_repeats[1]} repeats, {simulation} atoms",
-        "training cell": f"{training_repeats[0]} x {training_repeats[1]} repeats, {training} atoms",
+        "simulation cell": _shape(simulation_shape, simulation),
+        "training cell": " and ".join(_shape(*each) for each in shapes),
         "functions (columns)": functions,
         "energy and force rows": rows,
         "design matrix if it were kept [GB]": round(rows * functions * 8 / 1e9, 2),
@@ -57,3 +66,7 @@ def plan(spec: Spec) -> dict[str, Any]:
         "total, estimated [min]": round(sum(seconds.values()) / 60, 2),
         "cores": workers,
     }
+
+
+def _shape(repeats: tuple[int, int, int], atoms: int) -> str:
+    return f"{' x '.join(str(n) for n in repeats if n > 1)} repeats, {atoms} atoms"

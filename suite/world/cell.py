@@ -6,14 +6,17 @@ the fast Fourier transform inverts them exactly; see `Circulant`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 
 import numpy as np
+import scipy.fft
 from ase import Atoms
 from ase.calculators.calculator import Calculator
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, diags_array
 from scipy.spatial import Voronoi
 
 from suite.world import dislocation as catalogue
@@ -29,14 +32,18 @@ from suite.world.dislocation import (
 )
 from suite.world.elasticity import Stroh, periodic_displacement
 
+BOND_CHUNK = 2**21  # bonds whose strain is held at once: a cell of millions of atoms has 14 per atom
+Metric = Callable[[np.ndarray], np.ndarray]  # force (n, 3) -> displacement (n, 3)
+
 
 @dataclass(frozen=True)
-class Cell:
-    """A periodic cell of crystal with dislocations. Lengths in Å, frame axes e1, e2, e3.
+class Cell(ABC):
+    """A periodic cell of crystal with dislocations: what relaxations and norms need. Lengths in Å, axes of the frame.
 
     `reference` (n, 3) perfect positions x; `predictor` (n, 3) displacement of the elastic field; `vectors_perfect` and
-    `vectors` (3, 3) rows, before and after the plastic tilt; `repeats` (n1, n2, n3) of a unit of `unit_sites` atoms;
-    `cores` (m, 2), `burgers` (m, 3); `lattice_vectors` (3, 3) Bravais vectors of the crystal in the frame.
+    `vectors` (3, 3) rows, before and after the plastic strain; `repeats` (n1, n2, n3) of a unit of `unit_sites` sites;
+    `cores` (m, 2) of straight lines or (m, 3) centres of loops, `burgers` (m, 3); `lattice_vectors` (3, 3) Bravais
+    vectors of the crystal in the frame.
     """
 
     reference: np.ndarray
@@ -56,8 +63,62 @@ class Cell:
         return len(self.reference)
 
     def atoms(self, displacement: np.ndarray) -> Atoms:
-        """ASE atoms at x + u in the tilted cell, for a displacement u (n, 3)."""
+        """ASE atoms at x + u in the strained cell, for a displacement u (n, 3)."""
         return Atoms(numbers=self.numbers, positions=self.reference + displacement, cell=self.vectors, pbc=True)
+
+    @property
+    @abstractmethod
+    def bonds(self) -> np.ndarray:
+        """Stencil D: ordered pairs (ℓ, m) of neighbours, (bonds, 2), each both ways."""
+
+    @property
+    @abstractmethod
+    def core_distance(self) -> float:
+        """L_D: the length over which the strain of a dislocation reaches, Å."""
+
+    @abstractmethod
+    def judge(self, displacement: np.ndarray, allowed: float) -> tuple[str, np.ndarray]:
+        """Are the dislocations still where they were put, to within `allowed` Å?
+
+        "kept", "annihilated" or "moved", and how far each has moved, (m, 2), Å; NaN where one is missing.
+        """
+
+    @abstractmethod
+    def metric(self, calculator: Calculator) -> Metric:
+        """Inverse Hessian of the perfect crystal with `calculator`: the metric to relax this cell in."""
+
+    def strain(self, displacement: np.ndarray) -> np.ndarray:
+        """Dv: differences v(m) - v(ℓ) over all bonds, (bonds, 3); paper, A.1."""
+        return displacement[self.bonds[:, 1]] - displacement[self.bonds[:, 0]]
+
+    def strain_norm(self, displacement: np.ndarray) -> float:
+        """‖Dv‖_ℓ2 over all atoms and their stencils, Å."""
+        return float(np.linalg.norm(self.strain_per_atom(displacement)))
+
+    def strain_per_atom(self, displacement: np.ndarray) -> np.ndarray:
+        """|Dv(ℓ)| per atom, (n,), Å."""
+        squares = np.zeros(len(self))
+        for begin in range(0, len(self.bonds), BOND_CHUNK):
+            here, there = self.bonds[begin : begin + BOND_CHUNK].T
+            square = ((displacement[there] - displacement[here]) ** 2).sum(axis=1)
+            squares += np.bincount(here, square, minlength=len(self))
+        return np.sqrt(squares)
+
+    @cached_property
+    def laplacian(self) -> csr_array:
+        """K = Σ DᵀD per Cartesian component, (n, n): vᵀKv = ‖Dv‖²."""
+        i, j = self.bonds.T
+        # bonds go both ways: each contributes 2 to the diagonal of ℓ and -2 to (ℓ, m)
+        off = csr_array((np.full(len(i), -2.0), (i, j)), shape=(len(self), len(self)))
+        return (off - diags_array(np.asarray(off.sum(axis=1)).ravel())).tocsr()
+
+
+@dataclass(frozen=True)
+class StraightCell(Cell):
+    """A quasi-two-dimensional cell, one line period thick: straight dislocations along e3 at `cores` (m, 2).
+
+    Atoms are all those of the perfect crystal, in lattice order.
+    """
 
     def perfect_atoms(self) -> Atoms:
         """The perfect crystal in the cell before the tilt."""
@@ -84,9 +145,9 @@ class Cell:
         )
         return replace(found, triangles=chosen[found.triangles])
 
-    @cached_property
+    @property
     def bonds(self) -> np.ndarray:
-        """Stencil D: ordered pairs (ℓ, m) of Voronoi neighbours in the perfect crystal, (bonds, 2), each both ways."""
+        """Voronoi neighbours in the perfect crystal (paper, A.2)."""
         return self._stencil[0]
 
     @property
@@ -98,28 +159,15 @@ class Cell:
     def _stencil(self) -> tuple[np.ndarray, np.ndarray]:
         return _voronoi_bonds(self)
 
-    def strain(self, displacement: np.ndarray) -> np.ndarray:
-        """Dv: differences v(m) - v(ℓ) over all bonds, (bonds, 3); paper, A.1."""
-        return displacement[self.bonds[:, 1]] - displacement[self.bonds[:, 0]]
+    def judge(self, displacement: np.ndarray, allowed: float) -> tuple[str, np.ndarray]:
+        found = catalogue.find_cores(self.circuits, displacement, 1.5 * self.a0)
+        verdict, shifts = catalogue.match_cores(found, self.cores, self.burgers, np.diag(self.vectors_perfect)[:2])
+        if verdict == "kept" and np.linalg.norm(shifts, axis=1).max() > allowed:
+            verdict = "moved"
+        return verdict, shifts
 
-    def strain_norm(self, displacement: np.ndarray) -> float:
-        """‖Dv‖_ℓ2 over all atoms and their stencils, Å."""
-        return float(np.linalg.norm(self.strain(displacement)))
-
-    def strain_per_atom(self, displacement: np.ndarray) -> np.ndarray:
-        """|Dv(ℓ)| per atom, (n,), Å."""
-        squares = (self.strain(displacement) ** 2).sum(axis=1)
-        return np.sqrt(np.bincount(self.bonds[:, 0], squares, minlength=len(self)))
-
-    @cached_property
-    def laplacian(self) -> csr_array:
-        """K = Σ DᵀD per Cartesian component, (n, n): vᵀKv = ‖Dv‖²."""
-        i, j = self.bonds.T
-        ones = np.ones(len(i))
-        rows = np.concatenate([i, j, i, j])
-        columns = np.concatenate([i, j, j, i])
-        values = np.concatenate([ones, ones, -ones, -ones])
-        return csr_array((values, (rows, columns)), shape=(len(self), len(self)))
+    def metric(self, calculator: Calculator) -> Metric:
+        return crystal_metric(self, calculator).solve
 
     @cached_property
     def laplacian_circulant(self) -> Circulant:
@@ -149,7 +197,7 @@ class Circulant:
     def __init__(self, generator: np.ndarray) -> None:
         self.sites, self.components = generator.shape[:2]
         self.repeats = generator.shape[2:5]
-        spectrum = np.fft.rfftn(generator, axes=(4, 3, 2)[::-1])
+        spectrum = scipy.fft.rfftn(generator, axes=(2, 3, 4), workers=-1)
         size = self.sites * self.components
         blocks = np.moveaxis(spectrum.reshape(size, *spectrum.shape[2:5], size), 0, -1)
         blocks = (blocks + np.conj(np.swapaxes(blocks, -1, -2))) / 2
@@ -162,12 +210,12 @@ class Circulant:
     def solve(self, force: np.ndarray) -> np.ndarray:
         """Displacement (n, d) with zero mean whose force under the operator is `force` (n, d)."""
         shape = (*self.repeats, self.sites * self.components)
-        transformed = np.fft.rfftn(force.reshape(shape), axes=(0, 1, 2))
-        solved = np.einsum("...ab,...b->...a", self.inverse, transformed)
-        return np.fft.irfftn(solved, s=self.repeats, axes=(0, 1, 2)).reshape(force.shape)
+        transformed = scipy.fft.rfftn(force.reshape(shape), axes=(0, 1, 2), workers=-1)
+        solved = (self.inverse @ transformed[..., None])[..., 0]
+        return scipy.fft.irfftn(solved, s=self.repeats, axes=(0, 1, 2), workers=-1).reshape(force.shape)
 
 
-def crystal_metric(cell: Cell, calculator: Calculator, step: float = 1e-3) -> Circulant:
+def crystal_metric(cell: StraightCell, calculator: Calculator, step: float = 1e-3) -> Circulant:
     """Hessian of the perfect crystal in this cell, as a circulant operator: the metric of every relaxation.
 
     Central differences of the forces for each site of one unit. Raises `ImpossibleCell` when it is not positive: the
@@ -191,9 +239,11 @@ def crystal_metric(cell: Cell, calculator: Calculator, step: float = 1e-3) -> Ci
     return metric
 
 
-def repeats_for(width: float, dislocation: Dislocation) -> tuple[int, int, int]:
-    """Whole repeats of the unit cell for a square cell of `width` in a0, one line period thick."""
-    n1, n2 = (max(1, round(width / length)) for length in dislocation.lengths[:2])
+def repeats_for(width: float, dislocation: Dislocation, height: float | None = None) -> tuple[int, int, int]:
+    """Whole repeats of the unit cell for a cell of `width` and `height` (default: square) in a0, one line period
+    thick."""
+    sides = (width, width if height is None else height)
+    n1, n2 = (max(1, round(side / length)) for side, length in zip(sides, dislocation.lengths[:2], strict=True))
     return n1, n2, 1
 
 
@@ -204,7 +254,7 @@ def build_cell(
     arrangement: str,
     repeats: tuple[int, int, int],
     sites: tuple[Site, Site],
-) -> Cell:
+) -> StraightCell:
     """Cell of `repeats` units with the dislocations of `arrangement` at core `sites`; see `build_cell_at`."""
     positions, signs = catalogue.arrange(arrangement, repeats[:2], sites)
     return build_cell_at(crystal, dislocation, solution, repeats, positions, signs)
@@ -217,7 +267,7 @@ def build_cell_at(
     repeats: tuple[int, int, int],
     positions: np.ndarray,
     signs: np.ndarray,
-) -> Cell:
+) -> StraightCell:
     """Cell of `repeats` units with cores at `positions` (m, 2; in units), displaced by the elastic field.
 
     Raises `ImpossibleCell` when a core lies on an atomic column or two cores coincide.
@@ -245,7 +295,7 @@ def build_cell_at(
     vectors = np.diag(size)
     tilted = vectors.copy()
     tilted[1] += tilt
-    return Cell(
+    return StraightCell(
         reference=reference,
         predictor=displacement,
         vectors_perfect=vectors,
@@ -261,7 +311,7 @@ def build_cell_at(
     )
 
 
-def _voronoi_bonds(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
+def _voronoi_bonds(cell: StraightCell) -> tuple[np.ndarray, np.ndarray]:
     """Neighbours that share a vertex of a Voronoi cell (paper, A.2): pairs (bonds, 2) and vectors (bonds, 3), Å."""
     unit = cell.reference[: cell.unit_sites]
     period = np.diag(cell.vectors_perfect) / cell.repeats

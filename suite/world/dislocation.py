@@ -131,6 +131,26 @@ CATALOGUE: dict[tuple[str, str, str], Dislocation] = {
 }
 
 
+@dataclass(frozen=True)
+class Loop:
+    """A prismatic loop: Burgers vector along its normal in cubic axes (a0), whether matter is missing inside (`sign`
+    -1, vacancy) or put in (+1, interstitial), and the straight dislocations that its training cells hold."""
+
+    burgers: Triple
+    sign: int
+    training: tuple[tuple[str, str], ...]
+    comment: str
+
+
+# The loops that a spec calls kind "loop", by lattice and variant.
+LOOPS: dict[tuple[str, str], Loop] = {
+    ("bcc", "vacancy"): Loop((0.5, 0.5, 0.5), -1, (("screw", ""), ("edge", "")), "half <111> prismatic vacancy loop"),
+    ("bcc", "interstitial"): Loop(
+        (0.5, 0.5, 0.5), +1, (("screw", ""), ("edge", "")), "half <111> prismatic interstitial loop"
+    ),
+}
+
+
 def catalogue_entry(lattice: str, kind: str, variant: str = "") -> Dislocation:
     """The dislocation of `kind` and `variant` in `lattice`; raises `KeyError` with the known ones."""
     if (lattice, kind, variant) not in CATALOGUE:
@@ -140,7 +160,8 @@ def catalogue_entry(lattice: str, kind: str, variant: str = "") -> Dislocation:
 
 def known_entries() -> str:
     """The catalogue in words."""
-    return ", ".join(f"{kind}{f' (variant {v!r})' if v else ''} in {lattice}" for lattice, kind, v in CATALOGUE)
+    entries = [*CATALOGUE, *((lattice, "loop", variant) for lattice, variant in LOOPS)]
+    return ", ".join(f"{kind}{f' (variant {v!r})' if v else ''} in {lattice}" for lattice, kind, v in entries)
 
 
 def partner_site(lattice: str, dislocation: Dislocation, site: Site) -> Site:

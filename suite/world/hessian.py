@@ -11,12 +11,12 @@ from ase.calculators.calculator import Calculator
 from scipy.sparse import coo_array, csr_array
 from scipy.spatial import cKDTree
 
-from suite.world.cell import Cell
+from suite.world.cell import Cell, Metric, StraightCell
 from suite.world.dislocation import nearest_image
 
 
 def interaction_range(
-    cell: Cell,
+    cell: StraightCell,
     calculator: Calculator,
     displacement: np.ndarray,
     threshold: float = 1e-4,
@@ -74,7 +74,7 @@ def _colours(positions: np.ndarray, size: np.ndarray, separation: float) -> np.n
 
 
 def hessian(
-    cell: Cell,
+    cell: StraightCell,
     calculator: Calculator,
     displacement: np.ndarray,
     step: float = 1e-3,
@@ -201,3 +201,94 @@ def stability_constant(cell: Cell, matrix: csr_array, factor: Factor) -> float:
         return_eigenvectors=False,
     )
     return 1 / float(inverted[0])
+
+
+class HessianProducts:
+    """The Hessian of a cell at `displacement` (n, 3) as an operator: products by force differences, inverse by CG.
+
+    For three-dimensional cells, whose factors fill. `metric`, the inverse Hessian of the perfect crystal, is the
+    preconditioner: the number of products does not grow with the cell.
+    """
+
+    def __init__(
+        self, cell: Cell, calculator: Calculator, displacement: np.ndarray, metric: Metric, step: float = 1e-3
+    ) -> None:
+        self.cell, self.metric, self.step = cell, metric, step
+        self._displacement = displacement
+        self._atoms = cell.atoms(displacement)
+        self._atoms.calc = calculator
+        self.products = 0
+
+    def product(self, field: np.ndarray) -> np.ndarray:
+        """H v for a displacement field (n, 3)."""
+        self.products += 1
+        length = float(np.sqrt((field**2).sum(axis=1).max()))
+        scale = self.step / length
+        forces = []
+        for sign in (1, -1):
+            self._atoms.positions[:] = self.cell.reference + self._displacement + sign * scale * field
+            forces.append(self._atoms.get_forces())
+        return (forces[1] - forces[0]) / (2 * scale)
+
+    def solve(self, force: np.ndarray, tolerance: float = 1e-3, most: int = 100) -> np.ndarray:
+        """H⁻¹ f with zero mean for a force field (n, 3), to the relative `tolerance` in the norm of the metric.
+
+        Raises `Unfactorisable` when the Hessian is not positive or `most` products do not suffice.
+        """
+        residual = force - force.mean(axis=0)
+        solved = np.zeros_like(residual)
+        spread = self.metric(residual)
+        direction = spread.copy()
+        size = first = float((residual * spread).sum())
+        for _ in range(most):
+            if size <= tolerance**2 * first or first == 0:
+                return solved - solved.mean(axis=0)
+            along = self.product(direction)
+            curvature = float((direction * along).sum())
+            if curvature <= 0:
+                raise Unfactorisable("the Hessian has a negative eigenvalue: the state is a saddle point")
+            length = size / curvature
+            solved += length * direction
+            residual -= length * along
+            spread = self.metric(residual)
+            size, before = float((residual * spread).sum()), size
+            direction = spread + size / before * direction
+        raise Unfactorisable(f"conjugate gradients did not converge in {most} products with the Hessian")
+
+
+def softest_mode(products: HessianProducts, tolerance: float = 2e-2, most: int = 60) -> tuple[float, np.ndarray]:
+    """c0 (see `stability_constant`), eV/Å^2, of a cell whose Hessian has no factor, and its mode (n, 3).
+
+    Locally optimal preconditioned conjugate gradients (Knyazev 2001) from random fields; the metric
+    keeps all iterates free of translations, which neither operator sees.
+    """
+    from scipy.sparse.linalg import LinearOperator, lobpcg
+
+    cell = products.cell
+    n = 3 * len(cell)
+
+    def each(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+        def columns(fields: np.ndarray) -> np.ndarray:
+            fields = fields.reshape(n, -1)
+            return np.column_stack([function(field.reshape(-1, 3)).ravel() for field in fields.T])
+
+        return columns
+
+    def operator(function: Callable[[np.ndarray], np.ndarray]) -> Any:
+        apply = each(function)
+        return LinearOperator((n, n), matvec=apply, matmat=apply, dtype=float)
+
+    start = np.column_stack(
+        [products.metric(f).ravel() for f in np.random.default_rng(0).standard_normal((2, len(cell), 3))]
+    )
+    values, modes = lobpcg(
+        operator(products.product),
+        start,
+        B=operator(lambda field: cell.laplacian @ field),
+        M=operator(products.metric),
+        largest=False,
+        tol=tolerance,
+        maxiter=most,
+    )
+    lowest = int(np.argmin(values))
+    return float(values[lowest]), modes[:, lowest].reshape(-1, 3)

@@ -15,10 +15,7 @@ from enum import Enum
 import numpy as np
 from ase.calculators.calculator import Calculator
 
-from suite.world.cell import Cell
-from suite.world.dislocation import find_cores, match_cores
-
-Metric = Callable[[np.ndarray], np.ndarray]  # force (n, 3) -> displacement (n, 3)
+from suite.world.cell import Cell, Metric
 
 
 class Status(Enum):
@@ -88,7 +85,7 @@ def relax(
     start: np.ndarray,
     tolerance: float = 1e-4,
     max_calls: int = 300,
-    memory: int = 30,
+    memory: int | None = None,
     longest_step: float = 0.15,
     core_radius: float | None = None,
     progress: Callable[[int, float], None] | None = None,
@@ -96,9 +93,10 @@ def relax(
     """Relax `cell` from the displacement `start` (n, 3) until the largest force component is below `tolerance`, eV/Å.
 
     The cell is fixed. Steps are unit L-BFGS steps in `metric`, shortened so that no atom moves more than
-    `longest_step` Å. Afterwards Burgers circuits decide whether the dislocations are still there: within `core_radius`
-    (default 0.8 a0) of the intended place.
+    `longest_step` Å; `memory` of them are remembered (default 30, or what fits into 2 GB). Afterwards Burgers circuits
+    decide whether the dislocations are still there: within `core_radius` (default 0.8 a0) of the intended place.
     """
+    memory = max(5, min(30, int(1e9 / start.nbytes))) if memory is None else memory
     atoms = cell.atoms(start)
     atoms.calc = calculator
 
@@ -152,19 +150,14 @@ def relax(
         u, f = u_new, f_new
     if best is None:
         nothing = np.full_like(start, np.nan)
-        missing = np.full_like(cell.cores, np.nan)
+        missing = np.full((len(cell.cores), 2), np.nan)
         return Relaxation(status, start, np.nan, nothing, np.array([np.inf]), missing)
     _, u, f = best
     atoms.positions[:] = cell.reference + u
     energy = float(atoms.get_potential_energy())
-    found = find_cores(cell.circuits, u, 1.5 * cell.a0)
-    verdict, shifts = match_cores(found, cell.cores, cell.burgers, np.diag(cell.vectors_perfect)[:2])
-    allowed = 0.8 * cell.a0 if core_radius is None else core_radius
+    verdict, shifts = cell.judge(u, 0.8 * cell.a0 if core_radius is None else core_radius)
     if status not in (Status.NONFINITE, Status.DIVERGED):
-        if verdict == "annihilated":
-            status = Status.ANNIHILATED
-        elif verdict == "moved" or np.linalg.norm(shifts, axis=1).max() > allowed:
-            status = Status.MOVED
+        status = {"annihilated": Status.ANNIHILATED, "moved": Status.MOVED}.get(verdict, status)
     return Relaxation(status, u, energy, f, np.array(history), shifts)
 
 
