@@ -166,6 +166,17 @@ def _parser() -> argparse.ArgumentParser:
     with_workspace(sub)
     sub.add_argument("--name", help="name of the run in MLflow")
     sub.add_argument("--workers", type=_positive_int, help="processes for the design matrix (default: all cores)")
+    sub.add_argument(
+        "--start", type=_folder, metavar="FOLDER", help="start from a relaxation that `export` prepared and LAMMPS did"
+    )
+    sub = command(
+        "export",
+        _export,
+        "Write the simulation cell's relaxation as a LAMMPS job for mpirun.",
+        "dislobench export w-loop --preset paper --folder job",
+    )
+    with_spec(sub)
+    sub.add_argument("--folder", type=_folder, default=Path("job"), help="where to write it (default: ./job)")
     sub = command(
         "scan",
         _scan,
@@ -236,7 +247,7 @@ def _run(options: argparse.Namespace) -> int:
 
     with progress_reporter(quiet=options.json) as progress:
         name = options.name or " ".join([run_name(spec), *options.overrides])[:200]
-        result = run_case(spec, options.workspace, progress, name, workers=options.workers)
+        result = run_case(spec, options.workspace, progress, name, workers=options.workers, job=options.start)
     numbers = result.verdict.numbers
     if options.json:
         print(
@@ -270,6 +281,8 @@ def _make_workspace(folder: Path) -> None:
 
 def _run_each(options: argparse.Namespace) -> int:
     """Each case in a process of its own: an engine that dies takes only its own case with it."""
+    if options.start:
+        raise CommandError("--start belongs to one spec; name one only", BAD_SPEC)
     import signal
     import subprocess
 
@@ -301,6 +314,24 @@ def _run_each(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"cases": cases}))
     return worst
+
+
+def _export(options: argparse.Namespace) -> int:
+    spec = _load(options)
+    from suite.pipeline import export_job
+    from suite.terminal import progress_reporter
+
+    _make_workspace(options.folder)
+    with progress_reporter(quiet=options.json) as progress:
+        files = export_job(spec, options.folder, progress)
+    if options.json:
+        print(json.dumps({"folder": str(options.folder), "files": [path.name for path in files]}))
+        return 0
+    preset = f" --preset {options.preset}" if options.preset else ""
+    print(f"wrote    {', '.join(path.name for path in files)}")
+    print(f"relax    cd {options.folder} && mpirun -n 2 lmp -in relax.in")
+    print(f"then     dislobench run {options.spec}{preset} --start {options.folder}")
+    return 0
 
 
 def _scan(options: argparse.Namespace) -> int:

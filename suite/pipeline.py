@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from suite.world.crystal import LATTICES, Crystal, Response, elastic_tensor, equ
 from suite.world.dislocation import LOOPS, Dislocation, ImpossibleCell, Loop, catalogue_entry
 from suite.world.elasticity import Stroh, rotate, strain_factor, stroh
 from suite.world.hessian import Factor, HessianProducts, hessian, softest_mode, stability_constant
+from suite.world.lammps_job import read_job, write_job
 from suite.world.loop import build_loop
 from suite.world.reference import build_reference
 from suite.world.relaxation import FailedRelaxation, Relaxation, Status, relax
@@ -182,9 +184,10 @@ def stage_tables(spec: Spec) -> dict[str, dict[str, Any]]:
 
 
 @single_threaded
-def build_world(spec: Spec, progress: Progress = silent) -> World:
+def build_world(spec: Spec, progress: Progress = silent, job: Path | None = None) -> World:
     """Reference crystal and elasticity, then training and simulation cell with their equilibria.
 
+    The simulation cell starts from the result of a LAMMPS `job` where there is one (see `export_job`).
     Raises `FailedRelaxation` when an equilibrium is no dislocation dipole or quadrupole any more (annihilated, moved,
     a saddle), before anything is fitted to it.
     """
@@ -203,7 +206,8 @@ def build_world(spec: Spec, progress: Progress = silent) -> World:
         _equilibrium(spec, cell, calculator, name, "training.size", progress)
         for name, cell in zip(names, training, strict=True)
     )
-    equilibrium = _equilibrium(spec, simulation, calculator, "simulation cell", "simulation.size", progress)
+    start = None if job is None else read_job(job, simulation)
+    equilibrium = _equilibrium(spec, simulation, calculator, "simulation cell", "simulation.size", progress, start)
     matrix = factor = None
     if isinstance(simulation, StraightCell):
         matrix = hessian(
@@ -303,15 +307,41 @@ def make_cells(spec: Spec, crystal: Crystal, response: Response) -> tuple[tuple[
     return tuple(training), build_loop(crystal, kind, elastic_tensor(response), width, dislocation.diameter)
 
 
-def _equilibrium(spec: Spec, cell: Cell, calculator: Calculator, what: str, key: str, progress: Progress) -> Relaxation:
+def export_job(spec: Spec, folder: Path, progress: Progress = silent) -> list[Path]:
+    """Write the relaxation of the simulation cell as a LAMMPS job for `mpirun`; returns its files.
+
+    The job stops at ten times the spec's force tolerance; `build_world` goes on from there.
+    """
+    calculator = build_reference(spec.material.reference, spec.material.arguments)
+    progress("crystal", 0.0, "lattice constant and elastic response")
+    crystal = equilibrium_crystal(LATTICES[spec.material.lattice], spec.material.species, calculator)
+    _, simulation = make_cells(spec, crystal, response(crystal, calculator))
+    progress("job", 0.0, f"{len(simulation)} atoms")
+    start = _perturbed(spec, simulation)
+    return write_job(folder, simulation, calculator, start, 10 * spec.simulation.force_tolerance)
+
+
+def _perturbed(spec: Spec, cell: Cell) -> np.ndarray:
+    noise = np.random.default_rng(spec.simulation.seed).standard_normal(cell.predictor.shape)
+    return cell.predictor + spec.simulation.perturbation * noise
+
+
+def _equilibrium(
+    spec: Spec,
+    cell: Cell,
+    calculator: Calculator,
+    what: str,
+    key: str,
+    progress: Progress,
+    start: np.ndarray | None = None,
+) -> Relaxation:
     settings = spec.simulation
-    noise = np.random.default_rng(settings.seed).standard_normal(cell.predictor.shape)
     progress(what, 0.0, f"{len(cell)} atoms")
     result = relax(
         cell,
         calculator,
         cell.metric(calculator),
-        cell.predictor + settings.perturbation * noise,
+        _perturbed(spec, cell) if start is None else start,
         settings.force_tolerance,
         settings.max_steps,
         progress=lambda calls, force: progress(what, calls / settings.max_steps, f"force {force:.1e} eV/Å"),

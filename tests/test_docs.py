@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import shutil
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from suite.spec import Material, load
+from suite.world.crystal import LATTICES, equilibrium_crystal
+from suite.world.reference import build_reference, lammps_potential_file
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -24,3 +31,22 @@ def generate() -> ModuleType:
 @pytest.mark.parametrize("page", ["spec.md", "store.md"])
 def test_page_is_what_the_code_says(generate: ModuleType, page: str) -> None:
     assert (DOCS / page).read_text(encoding="utf-8") == generate.PAGES[page](), "run python docs/generate.py"
+
+
+def test_own_material_of_the_docs_is_iron(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways that the page shows give the same crystal, that of the potential's authors (a0 = 2.8553 Å)."""
+    text = (DOCS / "own-material.md").read_text(encoding="utf-8")
+    whole, table = re.findall(r"```toml\n(.*?)```", text, flags=re.S)
+    (module,) = re.findall(r"```python\n(.*?)```", text, flags=re.S)
+    shutil.copy(lammps_potential_file("Fe_mm.eam.fs"), tmp_path)
+    (tmp_path / "my_potential.py").write_text(module)
+    (tmp_path / "fe-screw.toml").write_text(whole)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    by_lammps = load(tmp_path / "fe-screw.toml").material
+    by_ase = Material(**tomllib.loads(table)["material"])
+    constants = [
+        equilibrium_crystal(LATTICES[m.lattice], m.species, build_reference(m.reference, m.arguments)).a0
+        for m in (by_lammps, by_ase)
+    ]
+    assert constants == pytest.approx([2.8553, 2.8553], abs=2e-4)

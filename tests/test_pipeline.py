@@ -65,7 +65,8 @@ def test_world_does_not_read_what_its_stage_does_not_name(tiny: Spec, world: Wor
     assert set(again.blocks) == set(rows.blocks)
     for name, block in again.blocks.items():
         np.testing.assert_allclose(block.triangle, rows.blocks[name].triangle, atol=1e-12)
-    np.testing.assert_array_equal(again.test.displacements, rows.test.displacements)
+    for ours, theirs in zip(again.test, rows.test, strict=True):
+        np.testing.assert_array_equal(ours.displacements, theirs.displacements)
     assert fit(other, again).coefficients != pytest.approx(fit(tiny, again).coefficients)
 
 
@@ -77,10 +78,10 @@ def test_world_is_a_stable_quadrupole_of_the_reference(world: World, tiny: Spec)
     assert [found["C11"], found["C12"], found["C44"]] == pytest.approx([522.5, 204.2, 160.75], rel=1e-3)
     assert world.energy_per_atom == pytest.approx(-8.7599941, abs=2e-7)
     assert len(world.simulation.cores) == 4
-    assert len(world.training.cores) == 2
+    assert [len(cell.cores) for cell in world.training] == [2]
     for cell, found_equilibrium in (
         (world.simulation, world.equilibrium),
-        (world.training, world.training_equilibrium),
+        (world.training[0], world.training_equilibria[0]),
     ):
         assert found_equilibrium.status is Status.CONVERGED
         assert np.abs(found_equilibrium.forces).max() < tiny.simulation.force_tolerance
@@ -88,7 +89,7 @@ def test_world_is_a_stable_quadrupole_of_the_reference(world: World, tiny: Spec)
     assert world.stability > 0
     # four cores of about 5 eV, two of about 3.6 eV in the narrow training cell
     assert 10 < world.simulation_energy < 30
-    assert 3 < world.training_energy < 15
+    assert 3 < world.training_energies[0] < 15
     assert world.core_distance == pytest.approx(tiny.simulation.size / 2, rel=0.15)
 
 
@@ -119,13 +120,14 @@ def test_model_is_anchored_at_the_perfect_crystal(world: World, rows: Rows, mode
 def test_training_errors_are_those_of_the_calculator(world: World, rows: Rows, model: Model) -> None:
     calculator = model.calculator(rows)
     squares: dict[str, list[np.ndarray]] = {}
-    for k in range(len(rows.train)):
-        atoms = world.training.atoms(rows.train.displacements[k])
+    (cell,), (train,) = world.training, rows.train
+    for k in range(len(train)):
+        atoms = cell.atoms(train.displacements[k])
         atoms.calc = calculator
         energy = atoms.get_potential_energy() - len(atoms) * world.energy_per_atom
-        amplitude = f"{rows.train.amplitudes[k]:g}"
-        squares.setdefault(f"energy@{amplitude}", []).append(np.array([energy - rows.train.energies[k]]) ** 2)
-        squares.setdefault(f"force@{amplitude}", []).append((atoms.get_forces() - rows.train.forces[k]).ravel() ** 2)
+        amplitude = f"{train.amplitudes[k]:g}"
+        squares.setdefault(f"energy@{amplitude}", []).append(np.array([energy - train.energies[k]]) ** 2)
+        squares.setdefault(f"force@{amplitude}", []).append((atoms.get_forces() - train.forces[k]).ravel() ** 2)
     for name, values in squares.items():
         rmse = float(np.sqrt(np.concatenate(values).mean()))
         assert model.training_rmse[name] == pytest.approx(rmse, rel=1e-4)  # coefficients are large
@@ -156,7 +158,8 @@ def test_eps_v1_is_the_residual_of_the_elastic_rows(rows: Rows, model: Model, ve
 
 def test_same_spec_same_numbers(tiny: Spec, world: World, rows: Rows, model: Model) -> None:
     again = build_rows(tiny, world, workers=1)
-    np.testing.assert_array_equal(again.train.displacements, rows.train.displacements)
+    for ours, theirs in zip(again.train, rows.train, strict=True):
+        np.testing.assert_array_equal(ours.displacements, theirs.displacements)
     np.testing.assert_allclose(fit(tiny, again).coefficients, model.coefficients, rtol=1e-6, atol=1e-9)
 
 

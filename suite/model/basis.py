@@ -330,9 +330,9 @@ class AceCalculator(Calculator):
     def evaluate_open(
         self, positions: np.ndarray, types: np.ndarray, own: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Energies (own,), forces (m, 3) and pyace's virial (6,) of the first `own` of `positions` (m, 3), not periodic.
+        """Energies (own,), forces (m, 3) and pyace's virial (6,) of the first `own` of `positions` (m, 3).
 
-        Raises `FloatingPointError` when atoms are too close.
+        Nothing is periodic. Raises `FloatingPointError` when atoms are too close.
         """
         import vesin
         from pyace.catomicenvironment import ACEAtomicEnvironment

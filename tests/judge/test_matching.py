@@ -10,13 +10,18 @@ from scipy.linalg import eigh
 from suite.judge.matching import match_configurations, match_elasticity, match_hessian
 from suite.model.training import Configurations
 from suite.pipeline import Rows, World
-from suite.world.cell import Cell, build_cell
-from suite.world.crystal import GPA, Response, null_forms
+from suite.world.cell import StraightCell, build_cell
+from suite.world.crystal import GPA, Crystal, Response, null_forms
 from suite.world.dislocation import Dislocation
+from suite.world.elasticity import Stroh
+
+
+def paired(world: World, rows: Rows) -> list[tuple[StraightCell, Configurations]]:
+    return list(zip(world.training, rows.test, strict=True))
 
 
 def test_the_reference_matches_itself(world: World, rows: Rows, tungsten_response: Response, zhou: Calculator) -> None:
-    found = match_configurations(world.training, rows.test, zhou, world.energy_per_atom).numbers
+    found = match_configurations(paired(world, rows), zhou, world.energy_per_atom).numbers
     assert {"eps_E", "eps_F", "rmse_E", "rmse_F", "rms_eps_F", "eps_F_0.1", "rmse_E_0.5"} <= set(found)
     assert max(found.values()) < 1e-8
     elastic = match_elasticity(tungsten_response, tungsten_response)
@@ -25,14 +30,14 @@ def test_the_reference_matches_itself(world: World, rows: Rows, tungsten_respons
 
 def test_numbers_of_known_errors(world: World, rows: Rows, zhou: Calculator) -> None:
     """Labels shifted by hand: energies by -0.3, 0.2, ..., forces by a known field."""
-    cell, test = world.training, rows.test
+    ((cell, test),) = paired(world, rows)
     generator = np.random.default_rng(0)
     energy_shift = np.linspace(-0.3, 0.2, len(test))
     force_shift = generator.standard_normal(test.forces.shape) * np.arange(1, len(test) + 1)[:, None, None]
     labels = Configurations(
         test.displacements, test.amplitudes, test.energies - energy_shift, test.forces - force_shift
     )
-    found = match_configurations(cell, labels, zhou, world.energy_per_atom)
+    found = match_configurations([(cell, labels)], zhou, world.energy_per_atom)
     laplacian = np.linalg.pinv(cell.laplacian.toarray(), rcond=1e-10, hermitian=True)
     dual = np.sqrt([sum(f[:, k] @ laplacian @ f[:, k] for k in range(3)) for f in force_shift])
     np.testing.assert_allclose(found.dual_norms, dual, rtol=1e-6)
@@ -54,13 +59,13 @@ def test_numbers_of_known_errors(world: World, rows: Rows, zhou: Calculator) -> 
 
 def test_dual_norm_bounds_the_work_of_a_force_error(world: World, rows: Rows, zhou: Calculator) -> None:
     """|Σ f·v| <= eps_F ‖Dv‖: why (3.10) is the norm that the theorem needs."""
-    cell = world.training
-    model = Sprung(zhou, cell.reference + world.training_equilibrium.displacement, 0.4)
-    found = match_configurations(cell, rows.test, model, world.energy_per_atom)
+    ((cell, test),) = paired(world, rows)
+    model = Sprung(zhou, cell.reference + world.training_equilibria[0].displacement, 0.4)
+    found = match_configurations([(cell, test)], model, world.energy_per_atom)
     for seed in range(5):
         v = np.random.default_rng(seed).standard_normal(cell.predictor.shape)
         v -= v.mean(axis=0)
-        work = np.abs(((found.forces - rows.test.forces) * v).sum(axis=(1, 2)))
+        work = np.abs(((found.forces[0] - test.forces) * v).sum(axis=(1, 2)))
         assert (work <= found.numbers["eps_F"] * cell.strain_norm(v) * (1 + 1e-9)).all()
 
 
@@ -111,11 +116,11 @@ def dense_hessian(atoms: Atoms, calculator: Calculator, step: float = 1e-3) -> n
 
 
 def test_eps_h_is_the_largest_generalised_eigenvalue(
-    world: World, screw: Dislocation, zhou: Calculator, eam4: Calculator
+    tungsten: Crystal, screw: Dislocation, tungsten_stroh: Stroh, zhou: Calculator, eam4: Calculator
 ) -> None:
     """Two potentials of tungsten in a cell of 144 atoms, dense."""
-    cell = build_cell(world.crystal, screw, world.elasticity, "dipole", (4, 6, 1), screw.sites["easy"])
-    found = match_hessian(cell, cell.predictor, zhou, eam4)
+    cell = build_cell(tungsten, screw, tungsten_stroh, "dipole", (4, 6, 1), screw.sites["easy"])
+    found = match_hessian([(cell, cell.predictor)], zhou, eam4)
     expected = {
         name: largest_eigenvalue(cell, dense_hessian(atoms, zhou) - dense_hessian(atoms, eam4))
         for name, atoms in (("relaxed", cell.atoms(cell.predictor)), ("perfect", cell.perfect_atoms()))
@@ -126,7 +131,7 @@ def test_eps_h_is_the_largest_generalised_eigenvalue(
     assert found["eps_H"] == pytest.approx(found["eps_H_relaxed"] + found["eps_H_perfect"])
 
 
-def largest_eigenvalue(cell: Cell, difference: np.ndarray) -> float:
+def largest_eigenvalue(cell: StraightCell, difference: np.ndarray) -> float:
     stencil = np.kron(cell.laplacian.toarray(), np.eye(3))
     blind = np.eye(len(stencil)) - np.kron(np.full((len(cell),) * 2, 1 / len(cell)), np.eye(3))
     # translations: no difference, and a positive K
@@ -135,5 +140,5 @@ def largest_eigenvalue(cell: Cell, difference: np.ndarray) -> float:
 
 
 def test_eps_h_of_the_reference_is_zero(world: World, zhou: Calculator) -> None:
-    found = match_hessian(world.training, world.training_equilibrium.displacement, zhou, zhou)
+    found = match_hessian([(world.training[0], world.training_equilibria[0].displacement)], zhou, zhou)
     assert found["eps_H"] < 1e-6

@@ -53,26 +53,26 @@ def test_split_keeps_order_and_loses_nothing() -> None:
 
 
 def test_labels_are_relative_to_the_perfect_crystal(world: World, zhou: Calculator) -> None:
-    cell = world.training
+    cell = world.training[0]
     straight = cell.perfect_atoms()
     straight.calc = zhou
-    ground = world.training_equilibrium
+    ground = world.training_equilibria[0]
     found = label(cell, ground.displacement[None], np.zeros(1), zhou, world.energy_per_atom)
     expected = ground.energy - straight.get_potential_energy()
     assert found.energies == pytest.approx([expected], abs=1e-8)
-    assert expected == pytest.approx(world.training_energy, abs=1e-8)
+    assert expected == pytest.approx(world.training_energies[0], abs=1e-8)
     np.testing.assert_allclose(found.forces[0], ground.forces, atol=1e-9)
 
 
 def test_labels_of_the_rows_are_those_of_the_reference(world: World, rows: Rows, tiny: Spec, zhou: Calculator) -> None:
-    train, test = rows.train, rows.test
+    (train,), (test,) = rows.train, rows.test
     assert len(train) == tiny.training.configurations + 1
     assert len(test) == tiny.training.test
     assert train.amplitudes[0] == 0
     assert set(train.amplitudes[1:]) == set(tiny.training.amplitudes)
     for part in (train, test):
         for k in range(len(part)):
-            atoms = world.training.atoms(part.displacements[k])
+            atoms = world.training[0].atoms(part.displacements[k])
             atoms.calc = zhou
             energy = atoms.get_potential_energy() - len(atoms) * world.energy_per_atom
             assert part.energies[k] == pytest.approx(energy, abs=1e-8)
@@ -102,9 +102,9 @@ class Sick(Calculator):
 
 
 def test_labels_that_are_not_finite_name_the_configuration(world: World) -> None:
-    displacements = rattle(world.training.predictor, (0.3,), 4, generator())[0]
+    displacements = rattle(world.training[0].predictor, (0.3,), 4, generator())[0]
     with pytest.raises(FloatingPointError, match=r"configuration 2 \(amplitude 0.3 Å\)"):
-        label(world.training, displacements, np.full(4, 0.3), Sick(), 0.0)
+        label(world.training[0], displacements, np.full(4, 0.3), Sick(), 0.0)
 
 
 # --- exact fit ----------------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def test_labels_that_are_not_finite_name_the_configuration(world: World) -> None
 def test_a_reference_in_the_basis_is_fitted_exactly(world: World, tiny: Spec, normalisation: str) -> None:
     """Labels by an ACE potential of the same basis: energies, forces and elasticity come back, on other atoms too."""
     parameters = BasisSpec(("W",), 4.7, (5, 3), (0, 2))
-    basis, cell = parameters.build(), world.training
+    basis, cell = parameters.build(), world.training[0]
     truth = generator(5).standard_normal(len(basis))
     reference = basis.calculator(truth, -2.0)
     path = strain_path(world.crystal)
@@ -124,7 +124,7 @@ def test_a_reference_in_the_basis_is_fitted_exactly(world: World, tiny: Spec, no
     displacements, amplitudes = rattle(cell.predictor, (0.1, 0.5), 6, generator(6))
     train, test = label(cell, displacements, amplitudes, reference, energy_per_atom).split(4)
     row = perfect_row(basis, path[0])
-    blocks = configuration_blocks(parameters, cell, train, row, workers=1)
+    blocks = configuration_blocks(parameters, [(cell, train)], row, workers=1)
     assert sorted(blocks) == ["energy@0.1", "energy@0.5", "force@0.1", "force@0.5"]
     assert [blocks[name].rows for name in sorted(blocks)] == [2, 2, 6 * len(cell), 6 * len(cell)]
     blocks |= elastic_blocks(elastic_rows(basis, path, world.crystal.volume), response(world.crystal, reference, path))
@@ -144,12 +144,12 @@ def test_a_reference_in_the_basis_is_fitted_exactly(world: World, tiny: Spec, no
 def test_exact_fit_without_elastic_rows_recovers_the_coefficients(world: World) -> None:
     """Energies and forces alone are consistent to rounding, so that the coefficients themselves come back."""
     parameters = BasisSpec(("W",), 4.7, (5, 3), (0, 2))
-    basis, cell = parameters.build(), world.training
+    basis, cell = parameters.build(), world.training[0]
     truth = generator(7).standard_normal(len(basis))
     displacements, amplitudes = rattle(cell.predictor, (0.1, 0.5), 4, generator(8))
     row = perfect_row(basis, world.crystal.deformed(np.eye(3)))
     train = label(cell, displacements, amplitudes, basis.calculator(truth), float(row @ truth))
-    blocks = configuration_blocks(parameters, cell, train, row, workers=1)
+    blocks = configuration_blocks(parameters, [(cell, train)], row, workers=1)
     solution = solve(stack(blocks, dict.fromkeys(blocks, 1.0), "paper"), Solver(kind="rrqr", tolerance=1e-14))
     used = np.linalg.norm(np.vstack([b.triangle[:, :-1] for b in blocks.values()]), axis=0) > 0
     assert used.sum() > 10
@@ -157,7 +157,8 @@ def test_exact_fit_without_elastic_rows_recovers_the_coefficients(world: World) 
 
 
 def test_rows_do_not_depend_on_the_number_of_processes(world: World, rows: Rows) -> None:
-    blocks = configuration_blocks(rows.basis, world.training, rows.train, rows.perfect, workers=2)
+    sets = list(zip(world.training, rows.train, strict=True))
+    blocks = configuration_blocks(rows.basis, sets, rows.perfect, workers=2)
     for name, block in blocks.items():
         other = rows.blocks[name]
         assert (block.rows, block.target_sum) == (other.rows, pytest.approx(other.target_sum, rel=1e-12))

@@ -8,7 +8,7 @@ from ase.calculators.calculator import Calculator
 from laws import full_stress
 
 from suite.pipeline import World
-from suite.world.cell import Cell, Circulant, build_cell, build_cell_at, crystal_metric, repeats_for
+from suite.world.cell import StraightCell, Circulant, build_cell, build_cell_at, crystal_metric, repeats_for
 from suite.world.crystal import LATTICES, Crystal
 from suite.world.dislocation import Dislocation, ImpossibleCell, arrange
 from suite.world.elasticity import Stroh
@@ -16,23 +16,23 @@ from suite.world.relaxation import Status, relax
 
 
 @pytest.fixture(scope="module")
-def cell(tungsten: Crystal, screw: Dislocation, tungsten_stroh: Stroh) -> Cell:
+def cell(tungsten: Crystal, screw: Dislocation, tungsten_stroh: Stroh) -> StraightCell:
     """A small dipole: odd repeats, 210 atoms."""
     return build_cell(tungsten, screw, tungsten_stroh, "dipole", (5, 7, 1), screw.sites["easy"])
 
 
-def field(cell: Cell, seed: int) -> np.ndarray:
+def field(cell: StraightCell, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((len(cell), 3))
 
 
-def bond_vectors(cell: Cell) -> np.ndarray:
+def bond_vectors(cell: StraightCell) -> np.ndarray:
     """Vectors of the stencil's bonds in the perfect crystal, nearest images."""
     rho = cell.reference[cell.bonds[:, 1]] - cell.reference[cell.bonds[:, 0]]
     size = np.diag(cell.vectors_perfect)
     return rho - size * np.rint(rho / size)
 
 
-def test_stencil_of_bcc_is_eight_and_six_neighbours(cell: Cell) -> None:
+def test_stencil_of_bcc_is_eight_and_six_neighbours(cell: StraightCell) -> None:
     assert len(cell.bonds) == 14 * len(cell)
     assert (np.bincount(cell.bonds[:, 0]) == 14).all()
     # one line period is shorter than some bonds: neighbours along the line are an atom's own images
@@ -41,7 +41,7 @@ def test_stencil_of_bcc_is_eight_and_six_neighbours(cell: Cell) -> None:
     np.testing.assert_allclose(found, np.sort(np.tile(offsets, len(cell))), atol=1e-6)
 
 
-def plane_distances_of_bcc(cell: Cell) -> np.ndarray:
+def plane_distances_of_bcc(cell: StraightCell) -> np.ndarray:
     """Lengths, seen along the line, of the 8 half diagonals and 6 edges of a bcc crystal, Å: the oracle."""
     line = np.ones(3) / np.sqrt(3)
     half = np.array(list(product((-0.5, 0.5), repeat=3)))
@@ -58,12 +58,12 @@ def test_neighbour_distances_in_a_thick_cell(tungsten: Crystal, screw: Dislocati
     assert far.sum() == 6 * len(thick)
 
 
-def test_every_bond_goes_both_ways(cell: Cell) -> None:
+def test_every_bond_goes_both_ways(cell: StraightCell) -> None:
     pairs = {tuple(pair) for pair in cell.bonds.tolist()}
     assert pairs == {(j, i) for i, j in pairs}
 
 
-def test_laplacian_is_the_square_of_the_strain_norm(cell: Cell) -> None:
+def test_laplacian_is_the_square_of_the_strain_norm(cell: StraightCell) -> None:
     v = field(cell, 0)
     square = sum(v[:, k] @ (cell.laplacian @ v[:, k]) for k in range(3))
     assert square == pytest.approx(cell.strain_norm(v) ** 2, rel=1e-12)
@@ -71,7 +71,7 @@ def test_laplacian_is_the_square_of_the_strain_norm(cell: Cell) -> None:
     assert cell.strain_per_atom(v).shape == (len(cell),)
 
 
-def test_strain_is_blind_to_translations_and_counts_both_ways(cell: Cell) -> None:
+def test_strain_is_blind_to_translations_and_counts_both_ways(cell: StraightCell) -> None:
     v = field(cell, 1)
     np.testing.assert_allclose(cell.strain(v + np.array([3.0, -2.0, 1.0])), cell.strain(v), atol=1e-12)
     assert cell.strain_norm(np.ones_like(v)) == 0
@@ -82,7 +82,7 @@ def test_strain_is_blind_to_translations_and_counts_both_ways(cell: Cell) -> Non
     assert cell.strain_norm(single) ** 2 == pytest.approx(28 - 2 * own.sum())
 
 
-def test_dual_norm_is_the_dense_one(cell: Cell) -> None:
+def test_dual_norm_is_the_dense_one(cell: StraightCell) -> None:
     """‖f‖_{U*} = (fᵀK⁺f)^½ is also the largest work f·v over fields with ‖Dv‖ = 1."""
     f = field(cell, 2)
     f -= f.mean(axis=0)
@@ -97,7 +97,7 @@ def test_dual_norm_is_the_dense_one(cell: Cell) -> None:
     assert cell.dual_norm(f + 1.0) == pytest.approx(cell.dual_norm(f), rel=1e-9)
 
 
-def test_crystal_metric_inverts_the_dense_hessian(cell: Cell, zhou: Calculator) -> None:
+def test_crystal_metric_inverts_the_dense_hessian(cell: StraightCell, zhou: Calculator) -> None:
     atoms = cell.perfect_atoms()
     atoms.calc = zhou
     n, h = 3 * len(cell), 1e-3
@@ -164,7 +164,7 @@ def test_number_of_atoms_of_the_paper_sized_cell(screw: Dislocation) -> None:
     assert n3 == 1
 
 
-def test_cell_is_a_perfect_crystal(cell: Cell, tungsten: Crystal, zhou: Calculator) -> None:
+def test_cell_is_a_perfect_crystal(cell: StraightCell, tungsten: Crystal, zhou: Calculator) -> None:
     atoms = cell.perfect_atoms()
     assert len(atoms) == 5 * 7 * 6
     assert atoms.get_volume() / len(atoms) == pytest.approx(tungsten.volume, rel=1e-12)
@@ -173,7 +173,7 @@ def test_cell_is_a_perfect_crystal(cell: Cell, tungsten: Crystal, zhou: Calculat
     np.testing.assert_allclose(atoms.get_potential_energies(), -8.7599941, atol=2e-7)
 
 
-def test_tilt_is_the_plastic_strain(cell: Cell) -> None:
+def test_tilt_is_the_plastic_strain(cell: StraightCell) -> None:
     """Δc2 = Σ b x1 / c1, Δc1 = 0; a dipole at distance c1/2 tilts by b/2."""
     tilt = cell.vectors - cell.vectors_perfect
     np.testing.assert_allclose(tilt[[0, 2]], 0)
@@ -203,8 +203,8 @@ def test_tilt_takes_the_mean_stress_away(
 
 
 def test_tilt_of_the_training_cell_is_as_good_as_its_odd_repeats_allow(world: World, zhou: Calculator) -> None:
-    cell = world.training
-    tilted = cell.atoms(world.training_equilibrium.displacement)
+    cell = world.training[0]
+    tilted = cell.atoms(world.training_equilibria[0].displacement)
     straight = tilted.copy()
     straight.set_cell(cell.vectors_perfect, scale_atoms=True)
     for atoms in (tilted, straight):
@@ -212,7 +212,7 @@ def test_tilt_of_the_training_cell_is_as_good_as_its_odd_repeats_allow(world: Wo
     assert abs(full_stress(tilted.get_stress())[1, 2]) < 0.25 * abs(full_stress(straight.get_stress())[1, 2])
 
 
-def test_predictor_has_no_faults_at_the_cell_faces(cell: Cell, zhou: Calculator) -> None:
+def test_predictor_has_no_faults_at_the_cell_faces(cell: StraightCell, zhou: Calculator) -> None:
     """In the tilted cell the predictor is a crystal with two cores: forces are large near them only."""
     forces = cell_forces(cell, cell.vectors, zhou)
     wrong = cell_forces(cell, cell.vectors_perfect, zhou)
@@ -225,7 +225,7 @@ def test_predictor_has_no_faults_at_the_cell_faces(cell: Cell, zhou: Calculator)
     assert wrong[far].max() > 0.5
 
 
-def cell_forces(cell: Cell, vectors: np.ndarray, calculator: Calculator) -> np.ndarray:
+def cell_forces(cell: StraightCell, vectors: np.ndarray, calculator: Calculator) -> np.ndarray:
     atoms = cell.atoms(cell.predictor)
     atoms.set_cell(vectors)
     atoms.calc = calculator
@@ -246,7 +246,7 @@ def test_core_distance_sees_periodic_images(tungsten: Crystal, screw: Dislocatio
 def test_impossible_cores_are_refused(tungsten: Crystal, screw: Dislocation, tungsten_stroh: Stroh) -> None:
     positions, signs = arrange("dipole", (8, 12), screw.sites["easy"])
 
-    def build(where: np.ndarray) -> Cell:
+    def build(where: np.ndarray) -> StraightCell:
         return build_cell_at(tungsten, screw, tungsten_stroh, (8, 12, 1), where, signs)
 
     assert len(build(positions)) == 8 * 12 * 6

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from materials import crystal_of
 
-from suite.world.cell import Cell, build_cell, build_cell_at
+from suite.world.cell import StraightCell, build_cell, build_cell_at
 from suite.world.crystal import LATTICES, Crystal
 from suite.world.dislocation import (
     ARRANGEMENTS,
@@ -34,11 +34,11 @@ def solution() -> Stroh:
     return stroh(c)
 
 
-def tungsten_cell(arrangement: str, repeats: tuple[int, int, int], core: str = "easy") -> Cell:
+def tungsten_cell(arrangement: str, repeats: tuple[int, int, int], core: str = "easy") -> StraightCell:
     return build_cell(crystal_of("W_zhou04"), BCC_SCREW, solution(), arrangement, repeats, BCC_SCREW.sites[core])
 
 
-def distances(cores: list[FoundCore], cell: Cell) -> np.ndarray:
+def distances(cores: list[FoundCore], cell: StraightCell) -> np.ndarray:
     """Distance of every intended core from the nearest found one with its Burgers vector, Å."""
     size = np.diag(cell.vectors_perfect)[:2]
     nearest = []

@@ -9,7 +9,7 @@ from scipy.linalg import eigh
 from scipy.sparse import csr_array
 
 from suite.pipeline import World
-from suite.world.cell import Cell, build_cell, crystal_metric
+from suite.world.cell import StraightCell, build_cell, crystal_metric
 from suite.world.crystal import Crystal
 from suite.world.dislocation import Dislocation
 from suite.world.elasticity import Stroh
@@ -22,8 +22,8 @@ STEP = 1e-3
 @pytest.fixture(scope="module")
 def dense(world: World, zhou: Calculator) -> np.ndarray:
     """Hessian of the relaxed training cell, one atom at a time."""
-    cell = world.training
-    atoms = cell.atoms(world.training_equilibrium.displacement)
+    cell = world.training[0]
+    atoms = cell.atoms(world.training_equilibria[0].displacement)
     atoms.calc = zhou
     n = 3 * len(cell)
     matrix = np.empty((n, n))
@@ -38,14 +38,14 @@ def dense(world: World, zhou: Calculator) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def sparse(world: World, zhou: Calculator) -> csr_array:
-    return hessian(world.training, zhou, world.training_equilibrium.displacement, STEP)
+    return hessian(world.training[0], zhou, world.training_equilibria[0].displacement, STEP)
 
 
-def stencil(cell: Cell) -> np.ndarray:
+def stencil(cell: StraightCell) -> np.ndarray:
     return np.kron(cell.laplacian.toarray(), np.eye(3))
 
 
-def smallest_eigenvalue(cell: Cell, matrix: np.ndarray) -> float:
+def smallest_eigenvalue(cell: StraightCell, matrix: np.ndarray) -> float:
     """min λ of H v = λ K v with the first atom held, dense."""
     return float(eigh(matrix[3:, 3:], stencil(cell)[3:, 3:], eigvals_only=True)[0])
 
@@ -129,7 +129,7 @@ def test_singular_matrices_have_no_factor() -> None:
 
 
 def test_stability_constant_is_the_smallest_eigenvalue(world: World, sparse: csr_array, dense: np.ndarray) -> None:
-    cell = world.training
+    cell = world.training[0]
     found = stability_constant(cell, sparse, Factor(sparse))
     assert found == pytest.approx(smallest_eigenvalue(cell, dense), rel=1e-4)
     assert found > 0
@@ -139,7 +139,7 @@ def test_stability_constant_scales_with_the_hessian(world: World) -> None:
     """3 H has 3 c0, and K itself has 1."""
     matrix = 3 * world.hessian
     assert stability_constant(world.simulation, matrix, Factor(matrix)) == pytest.approx(3 * world.stability, rel=1e-5)
-    cell = world.training
+    cell = world.training[0]
     own = csr_array(stencil(cell))
     assert stability_constant(cell, own, Factor(own)) == pytest.approx(1, rel=1e-6)
 
@@ -147,7 +147,7 @@ def test_stability_constant_scales_with_the_hessian(world: World) -> None:
 @pytest.mark.parametrize("depth", [0.05, 0.5, 3.0])
 def test_stability_constant_is_negative_at_a_saddle(world: World, sparse: csr_array, depth: float) -> None:
     """One direction made to fall: the exact smallest eigenvalue, however shallow or deep."""
-    cell = world.training
+    cell = world.training[0]
     v = np.random.default_rng(3).standard_normal((len(cell), 3))
     k = stencil(cell)
     # smooth: the softest direction of K, where a dislocation moves

@@ -13,7 +13,7 @@ from materials import calculator_of, crystal_of, response_of
 from suite import pipeline
 from suite.pipeline import World, build_world
 from suite.spec import Spec, load
-from suite.world.cell import Cell, build_cell, build_cell_at, crystal_metric, repeats_for
+from suite.world.cell import StraightCell, build_cell, build_cell_at, crystal_metric, repeats_for
 from suite.world.crystal import Crystal, elastic_tensor
 from suite.world.dislocation import Dislocation, catalogue_entry
 from suite.world.elasticity import Stroh, rotate, stroh
@@ -33,17 +33,17 @@ def stroh_of(name: str) -> Stroh:
     return stroh(rotate(elastic_tensor(response_of(name)), catalogue_entry("bcc", "screw").frame))
 
 
-def quadrupole(name: str) -> Cell:
+def quadrupole(name: str) -> StraightCell:
     return build_cell_at(crystal_of(name), catalogue_entry("bcc", "screw"), stroh_of(name), (16, 28, 1), CORES, SIGNS)
 
 
-def perfect_energy(cell: Cell, calculator: Calculator) -> float:
+def perfect_energy(cell: StraightCell, calculator: Calculator) -> float:
     atoms = cell.perfect_atoms()
     atoms.calc = calculator
     return atoms.get_potential_energy()
 
 
-def started(cell: Cell, size: float = 0.01, seed: int = 0) -> np.ndarray:
+def started(cell: StraightCell, size: float = 0.01, seed: int = 0) -> np.ndarray:
     return cell.predictor + size * np.random.default_rng(seed).standard_normal(cell.predictor.shape)
 
 
@@ -90,7 +90,7 @@ def test_relaxation_from_an_equilibrium_stays(world: World, tiny: Spec) -> None:
 
 def test_relaxation_forgets_its_start_and_its_metric(world: World, zhou: Calculator) -> None:
     """From another perturbation and with another preconditioner: the same minimum."""
-    cell, found = world.training, world.training_equilibrium
+    cell, found = world.training[0], world.training_equilibria[0]
     other = relax(cell, zhou, lambda f: 0.05 * f, started(cell, 0.02, seed=7), tolerance=1e-5, max_calls=800)
     assert other.status is Status.CONVERGED
     assert other.energy == pytest.approx(found.energy, abs=1e-5)
@@ -99,7 +99,7 @@ def test_relaxation_forgets_its_start_and_its_metric(world: World, zhou: Calcula
 
 
 def test_outcome_is_consistent(world: World, zhou: Calculator) -> None:
-    cell, found = world.training, world.training_equilibrium
+    cell, found = world.training[0], world.training_equilibria[0]
     atoms = cell.atoms(found.displacement)
     atoms.calc = zhou
     assert found.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
@@ -171,7 +171,7 @@ class Faulty(Calculator):
 
 @pytest.mark.parametrize("calls", [0, 1, 4])
 def test_forces_that_are_not_finite_end_the_relaxation(world: World, calls: int) -> None:
-    cell, healthy = world.training, calculator_of("W_zhou04")
+    cell, healthy = world.training[0], calculator_of("W_zhou04")
     start = started(cell)
     result = relax(cell, Faulty(healthy, calls), crystal_metric(cell, healthy).solve, start)
     assert result.status is Status.NONFINITE
@@ -182,12 +182,12 @@ def test_forces_that_are_not_finite_end_the_relaxation(world: World, calls: int)
     assert "Remedy: " in message
 
 
-def run_out(cell: Cell, calculator: Calculator, calls: int) -> Relaxation:
+def run_out(cell: StraightCell, calculator: Calculator, calls: int) -> Relaxation:
     return relax(cell, calculator, crystal_metric(cell, calculator).solve, started(cell), max_calls=calls)
 
 
 def test_too_few_steps_are_an_outcome(world: World, zhou: Calculator) -> None:
-    result = run_out(world.training, zhou, 3)
+    result = run_out(world.training[0], zhou, 3)
     assert result.status is Status.MAX_STEPS
     assert result.calls == 3
     assert result.history.min() == pytest.approx(np.abs(result.forces).max())
@@ -198,7 +198,7 @@ def test_a_core_that_left_its_place_is_moved(
     world: World, tungsten: Crystal, screw: Dislocation, tungsten_stroh: Stroh, zhou: Calculator
 ) -> None:
     """Starting from a dipole whose second core is two units further: a fine equilibrium, but not this one."""
-    cell = world.training
+    cell = world.training[0]
     n1, n2, _ = cell.repeats
     unit = screw.lengths[:2] * tungsten.a0
     positions = cell.cores / unit
@@ -213,7 +213,7 @@ def test_a_core_that_left_its_place_is_moved(
 
 def test_a_saddle_is_refused(world: World, tiny: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
     """A negative c0 (see test_hessian for how it is found) fails the world, with the remedy."""
-    equilibria = {len(world.training): world.training_equilibrium, len(world.simulation): world.equilibrium}
+    equilibria = {len(world.training[0]): world.training_equilibria[0], len(world.simulation): world.equilibrium}
     monkeypatch.setattr(pipeline, "response", lambda *arguments: world.response)
     monkeypatch.setattr(pipeline, "_equilibrium", lambda spec, cell, *rest: equilibria[len(cell)])
     monkeypatch.setattr(pipeline, "hessian", lambda *arguments, **named: world.hessian)
@@ -241,7 +241,7 @@ def test_steps_are_bounded(world: World, zhou: Calculator) -> None:
             super().calculate(atoms)
 
     wild: Callable[[np.ndarray], np.ndarray] = lambda f: 1e3 * f
-    relax(world.training, Watching(zhou, 99), wild, started(world.training), max_calls=5, longest_step=0.07)
+    relax(world.training[0], Watching(zhou, 99), wild, started(world.training[0]), max_calls=5, longest_step=0.07)
     lengths = [np.linalg.norm(b - a, axis=1).max() for a, b in pairwise(seen[:5])]
     assert len(lengths) == 4
     assert max(lengths) == pytest.approx(0.07)
@@ -255,11 +255,11 @@ def test_a_model_whose_atoms_meet_is_an_outcome(world: World) -> None:
 
         def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = None) -> None:
             super().calculate(atoms, properties, system_changes or [])
-            if np.abs(self.atoms.positions - world.training.reference).max() > 1e-3:
+            if np.abs(self.atoms.positions - world.training[0].reference).max() > 1e-3:
                 raise FloatingPointError("the model cannot be evaluated: very small distance")
-            self.results = {"energy": 0.0, "forces": np.ones((len(world.training), 3))}
+            self.results = {"energy": 0.0, "forces": np.ones((len(world.training[0]), 3))}
 
-    still = np.zeros_like(world.training.reference)
-    result = relax(world.training, Colliding(), lambda force: force, still, 1e-4, 20)
+    still = np.zeros_like(world.training[0].reference)
+    result = relax(world.training[0], Colliding(), lambda force: force, still, 1e-4, 20)
     assert result.status is Status.NONFINITE
     assert result.calls == 1

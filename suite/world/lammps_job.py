@@ -1,0 +1,96 @@
+"""Relaxations that go to LAMMPS under MPI: a folder with everything that `mpirun lmp -in relax.in` needs, and back.
+
+For cells that one machine is too small for. What comes back is a start: it is relaxed to the spec's tolerance here, and
+judged by Burgers circuits, like every other equilibrium.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from ase.calculators.calculator import Calculator
+from ase.data import atomic_masses, atomic_numbers, chemical_symbols
+
+from suite.world.cell import Cell
+from suite.world.reference import LammpsCalculator, UnusableReference
+
+DATA, SCRIPT, RESULT = "cell.data", "relax.in", "relaxed.dump"
+
+
+def write_job(
+    folder: Path, cell: Cell, calculator: Calculator, start: np.ndarray, tolerance: float, most: int = 20_000
+) -> list[Path]:
+    """Write the relaxation of `cell` from the displacement `start` (n, 3) Å into `folder`, to a largest force component
+    of `tolerance` eV/Å; returns the files. Raises `UnusableReference` for a calculator that is not LAMMPS itself."""
+    if not isinstance(calculator, LammpsCalculator):
+        raise UnusableReference("only references that LAMMPS evaluates itself can be exported as a LAMMPS job")
+    folder.mkdir(parents=True, exist_ok=True)
+    lower, rotation = _lower_triangular(cell)
+    types = np.array([calculator.species.index(chemical_symbols[z]) + 1 for z in cell.numbers])
+    positions = (cell.reference + start) @ rotation.T
+    lines = [f"dislocations, {len(cell)} atoms", "", f"{len(cell)} atoms", f"{len(calculator.species)} atom types", ""]
+    lines += [f"0 {lower[k, k]:.17g} {axis}lo {axis}hi" for k, axis in enumerate("xyz")]
+    lines += [f"{lower[1, 0]:.17g} {lower[2, 0]:.17g} {lower[2, 1]:.17g} xy xz yz", "", "Masses", ""]
+    lines += [f"{k + 1} {atomic_masses[atomic_numbers[s]]}" for k, s in enumerate(calculator.species)]
+    with (folder / DATA).open("w", encoding="ascii") as file:
+        file.write("\n".join([*lines, "", "Atoms # atomic", "", ""]))
+        np.savetxt(
+            file, np.column_stack([np.arange(1, len(cell) + 1), types, positions]), fmt="%d %d %.15g %.15g %.15g"
+        )
+    commands, files = [], [folder / DATA, folder / SCRIPT]
+    for command in calculator.commands:
+        words = command.split()
+        for place, word in enumerate(words):
+            if Path(word).is_file():
+                files.append(folder / Path(word).name)
+                shutil.copyfile(word, files[-1])
+                words[place] = Path(word).name
+        commands.append(" ".join(words))
+    script = [
+        f"# mpirun -n 2 lmp -in {SCRIPT}",
+        "units metal",
+        "atom_style atomic",
+        "boundary p p p",
+        "box tilt large",
+        f"read_data {DATA}",
+        *commands,
+        "thermo 20",
+        "min_style cg",
+        "min_modify norm max",
+        f"minimize 0 {tolerance:g} {most} {2 * most}",
+        # continued positions: displacements are differences to the perfect crystal
+        f"write_dump all custom {RESULT} id xu yu zu modify sort id format float %.15g",
+    ]
+    (folder / SCRIPT).write_text("\n".join(script) + "\n", encoding="ascii")
+    return files
+
+
+def read_job(folder: Path, cell: Cell) -> np.ndarray:
+    """Displacement (n, 3) Å of a finished job; raises `UnusableReference` when it is missing or of another cell."""
+    path = folder / RESULT
+    if not path.is_file():
+        raise UnusableReference(f"{path}: no such file; run `mpirun -n 2 lmp -in {SCRIPT}` in {folder} first")
+    with path.open(encoding="ascii") as file:
+        header = [next(file, "") for _ in range(9)]
+        values = np.loadtxt(file, ndmin=2)
+    _, rotation = _lower_triangular(cell)
+    if header[3].strip() != str(len(cell)) or values.shape != (len(cell), 4):
+        raise UnusableReference(f"{path} holds {header[3].strip() or 'no'} atoms, the cell has {len(cell)}")
+    if not np.array_equal(values[:, 0], np.arange(1, len(cell) + 1)):
+        raise UnusableReference(f"{path}: atoms are missing or not sorted")
+    displacement = values[:, 1:] @ rotation - cell.reference
+    # atoms may have been wrapped when they were read
+    fractional = np.linalg.solve(cell.vectors.T, (displacement - cell.predictor).T).T
+    displacement -= np.rint(fractional) @ cell.vectors
+    furthest = float(np.abs(displacement - cell.predictor).max())
+    if furthest > 2 * cell.a0:
+        raise UnusableReference(f"{path} is of another cell: an atom lies {furthest:.1f} Å from where the spec puts it")
+    return displacement
+
+
+def _lower_triangular(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
+    """LAMMPS wants vectors = lower @ rotation."""
+    lower = np.linalg.cholesky(cell.vectors @ cell.vectors.T)
+    return lower, np.linalg.solve(lower, cell.vectors)
