@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from store.database import SCHEME, WorkspaceError, address, connect, quiet
 from store.entries import FinishedRun, check_tags, flatten, split_metrics
-from store.recording import Run, log
+from store.locking import locked
+from store.recording import Run, insert_runs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -115,10 +116,10 @@ class Tracker:
         return run
 
     def log_batch_of_runs(self, experiment: str, parent: str | None, children: Sequence[FinishedRun]) -> list[str]:
-        """Log runs that are over, in order, as children of `parent`; return their ids.
+        """Log runs that are over, in order, as children of `parent`, all or none; return their ids.
 
-        Tags travel with the creation of a run, because MLflow commits each kind of entry by itself
-        and the commits are most of the cost. Raises as `start` does, before any run exists.
+        One transaction with MLflow's own tables: through its client each run takes six commits, 30 ms or more.
+        Raises as `start` does, before any run exists.
         """
         ready = []
         for child in children:
@@ -129,15 +130,23 @@ class Tracker:
             tags = check_tags(child.tags) | nonfinite
             ready.append((child, flatten(child.parameters), finite, tags))
         link = self._parent_tag(experiment, parent)
-        client, number, ids = self._client(), self._experiment(experiment), []
-        for child, flat, finite, tags in ready:
-            made = client.create_run(
-                number, start_time=_milliseconds(child.start), tags=tags | link, run_name=child.name
-            )
-            ids.append(made.info.run_id)
-            log(client, ids[-1], metrics=finite, parameters=flat)
-            client.set_terminated(ids[-1], child.status, end_time=_milliseconds(child.end))
-        return ids
+        number = self._experiment(experiment)
+        with locked(self.workspace):
+            return insert_runs(self._client(), number, experiment, ready, link)
+
+    def resume(self, run_id: str) -> Run:
+        """Go on with a run that was left RUNNING, by a process that died for instance.
+
+        Raises RunNotFound for an unknown id.
+        """
+        raw = self._raw(run_id)
+        return Run(self._client(), run_id, self._folder(raw))
+
+    def children(self, parent: str) -> list[RunRecord]:
+        """Return the children of the run with id `parent`, oldest first; raises RunNotFound for an unknown id."""
+        experiment = self._get(parent).experiment
+        found = self._search(f"tags.`{PARENT}` = '{parent}'", experiment)
+        return sorted(found, key=lambda record: record.start)
 
     def find(self, reference: str) -> RunRecord:
         """Return the run with this id, else the newest of this name, else of this id prefix.
@@ -294,10 +303,6 @@ class Tracker:
 def _check_run_name(name: str) -> None:
     if not name or name != name.strip() or len(name) > 200:
         raise ValueError(f"run name {name!r}: use 1 to 200 characters without outer spaces")
-
-
-def _milliseconds(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds * 1000)
 
 
 def _record(raw: MlflowRun, experiment: str) -> RunRecord:

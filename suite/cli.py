@@ -59,6 +59,8 @@ def _known(error: Exception) -> int | None:
         "suite.world.reference": {"UnusableReference": BAD_SPEC},
         "suite.world.cell": {"ImpossibleCell": BAD_SPEC},
         "suite.world.crystal": {"NoCrystal": FAILED_OUTCOME},
+        "suite.pipeline": {"NoOracle": BAD_SPEC},
+        "suite.study.tune": {"StudyInUse": BAD_SPEC},
         "suite.world.elasticity": {"DegenerateElasticity": FAILED_OUTCOME},
         "suite.world.relaxation": {"FailedRelaxation": FAILED_OUTCOME},
         "suite.world.hessian": {"Unfactorisable": FAILED_OUTCOME},
@@ -186,6 +188,17 @@ def _parser() -> argparse.ArgumentParser:
     with_spec(sub)
     sub.add_argument("--size", type=_width, default=24.0, help="width of the small cell in a0 (default: 24)")
     sub.add_argument("--grid", type=_positive_int, default=4, help="candidates along e1 in one unit cell (default: 4)")
+    sub = command(
+        "tune",
+        _tune,
+        "Study the loss weights: trials in milliseconds, verified by full relaxation; continues where it was.",
+        "dislobench tune w-screw --trials 200 --workers 2",
+    )
+    with_spec(sub)
+    with_workspace(sub)
+    sub.add_argument("--trials", type=_positive_int, help="trials the study shall have (default: tune.trials)")
+    sub.add_argument("--workers", type=_positive_int, default=1, help="processes that run trials (default: 1)")
+    sub.add_argument("--verify", type=_positive_int, help="trials to relax in full (default: tune.verify)")
     command("list", _list, "List the shipped specs and the reference potentials.", "dislobench list")
     with_spec(
         command("check", _check, "Check a spec without computing anything.", "dislobench check my.toml --preset paper")
@@ -360,6 +373,50 @@ def _scan(options: argparse.Namespace) -> int:
         [[str(r["sites"]), f"{r['energy']:.4f}", r["status"], r["calls"], _short(r["largest_shift"])] for r in rows],
     )
     print("put the chosen one into the spec as: [dislocation] sites = [[f1, f2], [f1, f2]]")
+    return 0
+
+
+def _tune(options: argparse.Namespace) -> int:
+    spec = _load(options)
+    _make_workspace(options.workspace)
+    from suite.study.tune import tune, weights_toml
+    from suite.terminal import progress_reporter, tune_table
+
+    with progress_reporter(quiet=options.json) as progress:
+        result = tune(spec, options.workspace, options.trials, options.workers, options.verify, progress)
+    if options.json:
+        entries = [
+            {
+                "name": entry.name,
+                "weights": entry.weights,
+                "predicted": entry.predicted,
+                "relaxed": entry.relaxed,
+                "status": entry.status,
+            }
+            for entry in result.entries
+        ]
+        print(
+            json.dumps(
+                {
+                    "study": result.key,
+                    "run": result.run_id,
+                    "trials": len(result.trials),
+                    "front": result.front,
+                    "entries": entries,
+                    "recommended": result.recommended.name,
+                    "correlation": result.correlation,
+                    "importance": result.importance,
+                    "seconds": result.seconds,
+                    "folder": str(result.folder),
+                }
+            )
+        )
+        return 0
+    tune_table(result)
+    print(weights_toml(result.recommended))
+    print(f"report     {result.folder / 'report.html'}")
+    print(f"weights    {result.folder / 'recommended.toml'}")
+    print(f"dashboard  optuna-dashboard {result.folder / 'journal.log'}    (pip install optuna-dashboard)")
     return 0
 
 

@@ -27,6 +27,7 @@ from threadpoolctl import threadpool_limits
 from suite.judge import theory
 from suite.judge.errors import Comparison, compare
 from suite.judge.matching import Matching, match_configurations, match_elasticity, match_hessian
+from suite.judge.oracle import Oracle, Scales, elastic_forms, reduce_response, reduce_test_sets
 from suite.model.basis import AceBasis
 from suite.model.regression import Block, Solution, block_weights, solve, stack
 from suite.model.rows import BasisSpec, configuration_blocks, elastic_blocks, elastic_rows, perfect_row
@@ -406,6 +407,39 @@ def fit(spec: Spec, rows: Rows) -> Model:
     coefficients = solution.coefficients
     training_rmse = {name: block.rmse(coefficients) for name, block in rows.blocks.items()}
     return Model(solution, rows.energy_per_atom - float(rows.perfect @ coefficients), training_rmse)
+
+
+@single_threaded
+def build_oracle(
+    spec: Spec, world: World, rows: Rows, progress: Progress = silent, workers: int | None = None
+) -> Oracle:
+    """Reduce the test set and the linear response at ȳ to small matrices, which judge a fit in milliseconds.
+
+    Raises `NoOracle` for loops: linear response would take conjugate gradients for every basis function.
+    """
+    if not isinstance(world.simulation, StraightCell):
+        raise NoOracle("a study of weights needs the factorised Hessian of a straight dislocation; a loop has none")
+    progress("oracle", 0.0, "linear response of every function")
+    response_forms = reduce_response(
+        rows.basis, world.simulation, world.equilibrium, world.simulation_energy, world.factor, rows.perfect
+    )
+    energies, dual, forces, components = reduce_test_sets(
+        rows.basis,
+        list(zip(world.training, rows.test, strict=True)),
+        rows.perfect,
+        workers or os.cpu_count() or 1,
+        lambda done, total: progress("oracle", done / total, f"{done} of {total} parts of the test set"),
+    )
+    scales = Scales(
+        spec.training.size, world.core_distance, len(world.simulation.cores), world.stability, world.leverage
+    )
+    amplitudes = np.concatenate([test.amplitudes for test in rows.test])
+    elastic = elastic_forms(rows.elastic, world.response)
+    return Oracle(scales, amplitudes, energies, dual, forces, components, elastic, *response_forms)
+
+
+class NoOracle(ValueError):
+    """A case whose fits cannot be judged without relaxation."""
 
 
 @single_threaded

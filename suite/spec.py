@@ -17,12 +17,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 OBSERVABLES = ("energy", "force", "stress", "virial1", "virial2")
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _ordered(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[0] >= limits[1]:
+        raise ValueError("a range is [lowest, highest]")
+    return limits
 
 
 class Record(BaseModel):
@@ -117,6 +123,7 @@ class Weights(Record):
     virial1: NotNegative = 10.0
     virial2: NotNegative = 1.0
     normalisation: Literal["paper", "mean"] = "paper"
+    amplitudes: dict[str, NotNegative] = {}  # further factors, such as "0.5" = 0.1, for configurations of an amplitude
 
 
 class Solver(Record):
@@ -136,6 +143,35 @@ class Matching(Record):
     hessian: bool = False
 
 
+Objective = Literal["balance", "calibrated", "bound_geometry", "bound_energy", "geometry", "energy"]
+Range = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
+
+
+class Tune(Record):
+    """What `dislobench tune` may change and what it minimises; see `suite.study.tune`.
+
+    Ranges are log-uniform, of the weight of an observable over that of the forces, which is fixed. `amplitudes` is the
+    range of the further factor of every amplitude but the smallest, `alpha` and `threshold` are those of the solver;
+    `channels` are bases to choose among. Objectives: `balance` and `calibrated` are spreads of the two balances,
+    `geometry` and `energy` the errors by linear response. `limits` are upper bounds of objectives (constraints).
+    """
+
+    objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = ("balance", "geometry")
+    limits: dict[Objective, Positive] = {}
+    energy: Range | None = (1e-3, 1e4)
+    stress: Range | None = (1e-3, 1e5)
+    virial1: Range | None = (1e-3, 1e5)
+    virial2: Range | None = (1e-5, 1e3)
+    amplitudes: Range | None = None
+    alpha: Range | None = None
+    threshold: Range | None = None
+    channels: tuple[tuple[Count, ...], ...] = ()
+    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    seed: int = 0
+    trials: Count = 200
+    verify: Annotated[int, Field(ge=1)] = 8
+
+
 class Spec(Record):
     """One case, resolved: what `suite.pipeline` needs and nothing else."""
 
@@ -149,6 +185,7 @@ class Spec(Record):
     weights: Weights = Weights()
     solver: Solver = Solver()
     matching: Matching = Matching()
+    tune: Tune = Tune()
 
     @model_validator(mode="after")
     def _physics(self) -> Spec:
@@ -246,6 +283,18 @@ def _impossible(spec: Spec) -> list[tuple[str, str]]:
         refuse("model.degrees", "pair functions have no angles: the first degree must be 0")
     if list(model.channels) != sorted(model.channels, reverse=True):
         refuse("model.channels", "radial channels must not increase with the order")
+
+    known = [f"{a:g}" for a in (0.0, *spec.training.amplitudes)]
+    for name in spec.weights.amplitudes:
+        if name not in known:
+            refuse("weights.amplitudes", f"{name!r} is not an amplitude of the training set: {', '.join(known)}")
+    for name in ("alpha", "threshold"):
+        solver_kind = {"alpha": "ridge", "threshold": "ard"}[name]
+        if getattr(spec.tune, name) is not None and spec.solver.kind != solver_kind:
+            refuse(f"tune.{name}", f"solver.kind is {spec.solver.kind!r}, and only {solver_kind!r} has {name}")
+    for channels in spec.tune.channels:
+        if len(channels) != len(model.degrees) or list(channels) != sorted(channels, reverse=True):
+            refuse("tune.channels", f"{list(channels)} does not fit model.degrees {list(model.degrees)}")
 
     if not any(spec.weight(name) > 0 for name in OBSERVABLES):
         refuse("weights", "no observable has a positive weight: there is nothing to fit")
@@ -357,7 +406,7 @@ Origin = dict[tuple[str, ...], str]
 
 def resolve(file: SpecFile, preset: str | None, overrides: Sequence[str]) -> tuple[dict[str, Any], Origin]:
     """Merge preset and overrides over the file's tables; also tell where each key came from."""
-    tables = {k: v for k, v in file.tables.items() if k not in ("preset", "sweep", "tune")}
+    tables = {k: v for k, v in file.tables.items() if k not in ("preset", "sweep")}
     origin: Origin = {key: f"{file.path}:{line}" for key, line in file.lines.items()}
     problems = []
     if not isinstance(file.presets, dict) or (preset and preset not in file.presets):

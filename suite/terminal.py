@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from suite.pipeline import Progress as Report
     from suite.spec import Spec
     from suite.study.case import CaseResult
+    from suite.study.tune import TuneResult
 
 PLAIN_EVERY = 5.0  # seconds between lines of one stage when there is no terminal
 
@@ -149,3 +150,47 @@ def store_table(record: Any, tree: Any, folder: Path) -> None:
     )
     table("parameters", ["parameter", "value"], sorted(record.parameters.items()))
     print(f"figures  {folder}")
+
+
+def tune_table(result: TuneResult) -> None:
+    """Print the verified weighings of a study, and how well the prediction ranks them."""
+
+    def cell(numbers: dict[str, float], name: str) -> str:
+        return f"{numbers[name]:.4g}" if name in numbers else ""
+
+    weights = sorted({name for entry in result.entries for name in entry.weights})
+    table(
+        f"{result.spec.case.title}: {len(result.trials)} trials, {len(result.front)} on the front; recommended: "
+        f"{result.recommended.name}",
+        [
+            "weighing",
+            *(f"W {name}" for name in weights),
+            "balance",
+            "calibrated",
+            "geometry [Å] predicted",
+            "relaxed",
+            "energy [eV] predicted",
+            "relaxed",
+            "outcome",
+        ],
+        [
+            [
+                entry.name,
+                *(f"{entry.weights[name]:.3g}" if name in entry.weights else "" for name in weights),
+                cell(entry.predicted, "balance_spread"),
+                cell(entry.predicted, "calibrated_spread"),
+                cell(entry.predicted, "geometry_error_linear"),
+                cell(entry.relaxed, "geometry_error"),
+                cell(entry.predicted, "energy_error_linear"),
+                cell(entry.relaxed, "energy_error"),
+                entry.status,
+            ]
+            for entry in result.entries
+        ],
+    )
+    words = {"geometry": "geometry", "energy": "energy"}
+    found = [f"{words[name]} {value:.2f}" for name, value in result.correlation.items() if name in words]
+    if found:
+        print(f"rank correlation of prediction and relaxation: {', '.join(found)}")
+    print("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items()))
+    print()

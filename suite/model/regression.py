@@ -119,7 +119,11 @@ def stack(blocks: Mapping[str, Block], weights: Mapping[str, float], normalisati
 
 def block_weights(spec: Spec, blocks: Iterable[str]) -> dict[str, float]:
     """Weight of every block: blocks are named `observable` or `observable@amplitude`."""
-    return {name: spec.weight(name.partition("@")[0]) for name in blocks}
+    found = {}
+    for name in blocks:
+        observable, _, amplitude = name.partition("@")
+        found[name] = spec.weight(observable) * spec.weights.amplitudes.get(amplitude, 1.0)
+    return found
 
 
 # --- solvers ------------------------------------------------------------------------------------------------------

@@ -6,12 +6,14 @@ again from the spec, relaxed displacements and the Hessian are read.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from scipy.sparse import csr_array
 
+from suite.judge.oracle import Oracle, Scales
 from suite.model.regression import Block
 from suite.model.training import Configurations
 from suite.pipeline import Model, Rows, Verdict, World, basis_of, dislocation_of, make_cells
@@ -266,3 +268,41 @@ def _every_configuration(groups: Any, name: str) -> tuple[Configurations, ...]:
     while _numbered(name, len(found)) in groups:
         found.append(_configurations(groups[_numbered(name, len(found))]))
     return tuple(found)
+
+
+def oracle_groups(oracle: Oracle) -> tuple[dict[str, xr.Dataset], dict[str, Any]]:
+    """Groups and attributes of an oracle's cache entry."""
+    groups = {
+        "response": dataset(
+            geometry=(("row", "column"), oracle.geometry),
+            energy=(("column",), oracle.energy),
+            pull=(("left", "column"), oracle.pull),
+            shift=(("left", "column"), oracle.shift),
+        ),
+        "test": dataset(
+            amplitudes=(("config",), oracle.amplitudes),
+            energies=(("config", "column"), oracle.energies),
+            dual=(("config", "row", "column"), oracle.dual),
+        ),
+        "elastic": dataset(
+            **{name: ((f"{name}_row", "column"), np.ascontiguousarray(rows)) for name, rows in oracle.elastic.items()}
+        ),
+    }
+    for index, rows in enumerate(oracle.forces.values()):
+        groups[f"force_{index}"] = dataset(triangle=(("row", "column"), rows))
+    return groups, {"scales": asdict(oracle.scales), "components": oracle.components}
+
+
+def oracle_from(tree: xr.DataTree) -> Oracle:
+    """An oracle from its cache entry."""
+    components = {name: int(count) for name, count in tree.attrs["components"].items()}
+    return Oracle(
+        Scales(**tree.attrs["scales"]),
+        tree["test"]["amplitudes"].to_numpy(),
+        tree["test"]["energies"].to_numpy(),
+        tree["test"]["dual"].to_numpy(),
+        {name: tree[f"force_{index}"]["triangle"].to_numpy() for index, name in enumerate(components)},
+        components,
+        {str(name): rows.to_numpy() for name, rows in tree["elastic"].data_vars.items()},
+        *(tree["response"][name].to_numpy() for name in ("geometry", "energy", "pull", "shift")),
+    )

@@ -169,12 +169,20 @@ class StraightCell(Cell):
     def metric(self, calculator: Calculator) -> Metric:
         return crystal_metric(self, calculator).solve
 
+    def _laplacian_generator(self) -> np.ndarray:
+        columns = self.laplacian[:, : self.unit_sites].toarray()
+        return columns.T.reshape(self.unit_sites, 1, *self.repeats, self.unit_sites, 1)
+
     @cached_property
     def laplacian_circulant(self) -> Circulant:
         """K as a circulant operator, so that dual norms cost one Fourier transform."""
-        columns = self.laplacian[:, : self.unit_sites].toarray()
-        generator = columns.T.reshape(self.unit_sites, 1, *self.repeats, self.unit_sites, 1)
-        return Circulant(generator)
+        return Circulant(self._laplacian_generator())
+
+    def whiten(self, columns: np.ndarray, power: float) -> np.ndarray:
+        """K^power applied to each column of (n, m): with -½ the norm of a force becomes its dual norm, with ½ that of a
+        displacement its strain norm."""
+        operator = Circulant(self._laplacian_generator(), power)
+        return operator.solve_columns(columns[:, None, :])[:, 0]
 
     def solve_laplacian(self, field: np.ndarray) -> np.ndarray:
         """K⁺ applied to each Cartesian component of a field (n, 3)."""
@@ -191,10 +199,11 @@ class Circulant:
     """A linear operator of the perfect crystal, inverted exactly by the fast Fourier transform.
 
     `generator` (sites, d, n1, n2, n3, sites, d): the response of every atom to a unit displacement of each site of the
-    first unit in each of d directions. Translations, which the operator does not see, are left at zero mean.
+    first unit in each of d directions. Translations, which the operator does not see, are left at zero mean. Another
+    `power` than the inverse may be asked for.
     """
 
-    def __init__(self, generator: np.ndarray) -> None:
+    def __init__(self, generator: np.ndarray, power: float = -1.0) -> None:
         self.sites, self.components = generator.shape[:2]
         self.repeats = generator.shape[2:5]
         spectrum = scipy.fft.rfftn(generator, axes=(2, 3, 4), workers=-1)
@@ -203,16 +212,32 @@ class Circulant:
         blocks = (blocks + np.conj(np.swapaxes(blocks, -1, -2))) / 2
         zero = blocks[0, 0, 0].real.copy()
         blocks[0, 0, 0] = np.eye(size)
-        self.inverse = np.linalg.inv(blocks)
-        self.lowest = float(np.linalg.eigvalsh(blocks).min())
-        self.inverse[0, 0, 0] = np.linalg.pinv(zero, rcond=1e-6, hermitian=True)
+        if power == -1.0:
+            self.lowest = float(np.linalg.eigvalsh(blocks).min())
+            self.inverse = np.linalg.inv(blocks)
+        else:
+            self.inverse, self.lowest = _matrix_power(blocks, power)
+        values, vectors = np.linalg.eigh(zero)  # optical modes of a multilattice; its acoustic ones are translations
+        seen = values > 1e-6 * max(float(values[-1]), 1e-300)
+        self.inverse[0, 0, 0] = (vectors[:, seen] * values[seen] ** power) @ vectors[:, seen].T
 
     def solve(self, force: np.ndarray) -> np.ndarray:
         """Displacement (n, d) with zero mean whose force under the operator is `force` (n, d)."""
-        shape = (*self.repeats, self.sites * self.components)
-        transformed = scipy.fft.rfftn(force.reshape(shape), axes=(0, 1, 2), workers=-1)
-        solved = (self.inverse @ transformed[..., None])[..., 0]
-        return scipy.fft.irfftn(solved, s=self.repeats, axes=(0, 1, 2), workers=-1).reshape(force.shape)
+        return self.solve_columns(force[..., None])[..., 0]
+
+    def solve_columns(self, fields: np.ndarray) -> np.ndarray:
+        """`solve` for each column of fields (n, d, m)."""
+        shape = (*self.repeats, self.sites * self.components, fields.shape[-1])
+        transformed = scipy.fft.rfftn(fields.reshape(shape), axes=(0, 1, 2), workers=-1)
+        solved = self.inverse @ transformed
+        return scipy.fft.irfftn(solved, s=self.repeats, axes=(0, 1, 2), workers=-1).reshape(fields.shape)
+
+
+def _matrix_power(blocks: np.ndarray, power: float) -> tuple[np.ndarray, float]:
+    """Power of hermitian positive matrices (..., k, k), and the lowest eigenvalue of them all."""
+    values, vectors = np.linalg.eigh(blocks)
+    scaled = vectors * np.maximum(values, 1e-300)[..., None, :] ** power
+    return scaled @ np.conj(np.swapaxes(vectors, -1, -2)), float(values.min())
 
 
 def crystal_metric(cell: StraightCell, calculator: Calculator, step: float = 1e-3) -> Circulant:

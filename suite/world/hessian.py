@@ -172,10 +172,15 @@ class Factor:
 
     def solve(self, force: np.ndarray) -> np.ndarray:
         """H⁻¹ f with zero mean, for a force field (n, 3)."""
-        solved = np.zeros(force.size)
-        solved[3:] = self.held.solve(force.ravel()[3:])
-        result = solved.reshape(force.shape)
-        return result - result.mean(axis=0)
+        return self.solve_columns(force.reshape(-1, 1)).reshape(force.shape)
+
+    def solve_columns(self, forces: np.ndarray) -> np.ndarray:
+        """`solve` for each column of (3n, m)."""
+        solved = np.zeros(forces.shape)
+        solved[3:] = self.held.solve(np.asfortranarray(forces[3:]))
+        by_atom = solved.reshape(-1, 3, forces.shape[1])
+        by_atom -= by_atom.mean(axis=0)
+        return solved
 
 
 def stability_constant(cell: Cell, matrix: csr_array, factor: Factor) -> float:

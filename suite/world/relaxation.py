@@ -92,9 +92,10 @@ def relax(
 ) -> Relaxation:
     """Relax `cell` from the displacement `start` (n, 3) until the largest force component is below `tolerance`, eV/Å.
 
-    The cell is fixed. Steps are unit L-BFGS steps in `metric`, shortened so that no atom moves more than
-    `longest_step` Å; `memory` of them are remembered (default 30, or what fits into 2 GB). Afterwards Burgers circuits
-    decide whether the dislocations are still there: within `core_radius` (default 0.8 a0) of the intended place.
+    The cell is fixed. Steps are unit L-BFGS steps in `metric`, shortened so that no atom moves more than `longest_step`
+    Å, which is itself cut to a third, six times at most, when forces grow tenfold over the first or the least so far;
+    `memory` of them are remembered (default 30, or what fits into 2 GB). Afterwards Burgers circuits decide whether the
+    dislocations are still there: within `core_radius` (default 0.8 a0) of the intended place.
     """
     memory = max(5, min(30, int(1e9 / start.nbytes))) if memory is None else memory
     atoms = cell.atoms(start)
@@ -116,7 +117,16 @@ def relax(
     history: list[float] = []
     status = Status.MAX_STEPS
     best: tuple[float, np.ndarray, np.ndarray] | None = None
+    retreats = 6
     while True:
+        if retreats and best is not None and (f is None or np.abs(f).max() > 10 * max(best[0], history[0])):
+            # a soft mode was followed too far: back to the best state, with shorter steps
+            if f is not None:
+                history.append(float(np.abs(f).max()))
+            retreats, longest_step = retreats - 1, longest_step / 3
+            pairs.clear()
+            _, u, f = best
+            best = (best[0], u.copy(), f)
         if f is None:
             status = Status.NONFINITE
             break

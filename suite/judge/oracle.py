@@ -1,0 +1,195 @@
+"""Everything that a verdict without relaxation needs, reduced to small matrices: a fit is judged in milliseconds.
+
+Matching numbers of the test set, elastic errors and the linear response at ȳ are norms of affine functions of the
+coefficients, ‖B c - y‖. Each is reduced once, by QR, to a triangle R with ‖B c - y‖ = ‖R [c; -1]‖; maxima over the test
+set keep one triangle for each configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from joblib import Parallel, delayed
+from scipy.linalg import qr
+
+from suite.judge import theory
+from suite.model.regression import triangle_of
+from suite.model.rows import BasisSpec
+from suite.model.training import Configurations
+from suite.world.cell import StraightCell
+from suite.world.crystal import Response, constants, without_null_part
+from suite.world.hessian import Factor
+from suite.world.relaxation import Relaxation
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Numbers of the world that the theory needs: L and L_D in a0, the number of dislocations, c0 (eV/Å^2), S (Å^4)."""
+
+    size: float
+    distance: float
+    cores: int
+    stability: float
+    leverage: float
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """A judge of coefficients c (n,).
+
+    `energies` (t, n + 1) rows [b, y] of the test energies; `dual` (t, k, n + 1) triangles of the whitened force errors,
+    ‖·‖_{U*}; `forces` and `components` triangle and number of all force components, for each amplitude; `elastic`
+    compressed rows of the elastic errors; `geometry` triangle of D H⁻¹ (A c - f); `energy` (n + 1,) row of E_ML(ȳ) -
+    E(ȳ); `pull` and `shift` (k, n + 1) with F - f = Q pull x and Qᵀ H⁻¹ (F - f) = shift x for x = [c; -1], F = A c:
+    each is accurate by itself, while one quadratic form would square the condition number.
+    """
+
+    scales: Scales
+    amplitudes: np.ndarray
+    energies: np.ndarray
+    dual: np.ndarray
+    forces: dict[str, np.ndarray]
+    components: dict[str, int]
+    elastic: dict[str, np.ndarray]
+    geometry: np.ndarray
+    energy: np.ndarray
+    pull: np.ndarray
+    shift: np.ndarray
+
+    def evaluate(self, coefficients: np.ndarray) -> dict[str, float]:
+        """The numbers of `pipeline.assess` that need no relaxation, by the same names.
+
+        Elastic errors are taken on the reference's relaxed path: right to second order for a multilattice, exact
+        otherwise.
+        """
+        x = np.append(coefficients, -1.0)
+        energy_error = self.energies @ x
+        dual = np.sqrt(np.einsum("tk,tk->t", *[self.dual @ x] * 2))
+        squares = {name: float(((r @ x) ** 2).sum()) for name, r in self.forces.items()}
+        numbers = {
+            "eps_E": float(np.abs(energy_error).max()),
+            "eps_F": float(dual.max()),
+            "rmse_E": float(np.sqrt((energy_error**2).mean())),
+            "rmse_F": float(np.sqrt(sum(squares.values()) / sum(self.components.values()))),
+            "rms_eps_F": float(np.sqrt((dual**2).mean())),
+        }
+        for name in self.forces:
+            chosen = self.amplitudes == float(name)
+            numbers[f"rmse_E_{name}"] = float(np.sqrt((energy_error[chosen] ** 2).mean()))
+            numbers[f"rmse_F_{name}"] = float(np.sqrt(squares[name] / self.components[name]))
+            numbers[f"eps_F_{name}"] = float(dual[chosen].max())
+        numbers |= {name: float(np.linalg.norm(rows @ x)) for name, rows in self.elastic.items()}
+        numbers["geometry_error_linear"] = float(np.linalg.norm(self.geometry @ x))
+        force = self.pull @ x + self.pull[:, -1]
+        numbers["energy_error_linear"] = abs(float(self.energy @ x - force @ (self.shift @ x) / 2))
+        scales = self.scales
+        numbers |= theory.bound(numbers, scales.size, scales.distance, scales.cores)
+        numbers |= theory.balance(numbers, scales.distance, scales.stability, scales.leverage)
+        return numbers
+
+
+def elastic_forms(rows: Mapping[str, np.ndarray], reference: Response) -> dict[str, np.ndarray]:
+    """Compressed rows of eps_stress, eps_V1, eps_V2 and their null-free parts: ‖rows [c; -1]‖ is the number."""
+    targets = {"stress": reference.d1, "virial1": reference.d2, "virial2": reference.d3}
+    names = {"stress": "eps_stress", "virial1": "eps_V1", "virial2": "eps_V2"}
+    forms = {}
+    for name, target in targets.items():
+        augmented = np.column_stack([rows[name], target.ravel()])
+        forms[names[name]] = _compressed(augmented)
+        if name != "stress":
+            free = np.column_stack([without_null_part(column) for column in augmented.T])
+            forms[f"{names[name]}_null_free"] = _compressed(free)
+    return forms
+
+
+def _compressed(rows: np.ndarray) -> np.ndarray:
+    _, size, directions = np.linalg.svd(rows, full_matrices=False)
+    kept = size > 1e-13 * max(float(size[0]), np.finfo(float).tiny)
+    return size[kept, None] * directions[kept]
+
+
+def constant_errors(rows: np.ndarray, reference: Response, coefficients: np.ndarray) -> dict[str, float]:
+    """Errors of C11, C12, C44 (GPa) of a fit from its `virial1` rows (81, n)."""
+    second = (rows @ coefficients).reshape((3,) * 4)
+    ours, theirs = constants(Response(reference.d1, second, reference.d3)), constants(reference)
+    return {f"error_{name}": ours[name] - theirs[name] for name in ("C11", "C12", "C44")}
+
+
+def _test_chunk(
+    parameters: BasisSpec, cell: StraightCell, test: Configurations, perfect: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Energy rows, whitened triangles, and triangles of the plain forces by amplitude, of some test configurations."""
+    from threadpoolctl import threadpool_limits
+
+    basis = parameters.build()
+    energies, dual = [], []
+    plain: dict[str, np.ndarray] = {}
+    with threadpool_limits(limits=1):
+        for index in range(len(test)):
+            energy, force = basis.energy_and_force_rows(cell.atoms(test.displacements[index]))
+            energies.append(np.append(energy - len(cell) * perfect, test.energies[index]))
+            augmented = np.column_stack([force, test.forces[index].ravel()])
+            white = cell.whiten(augmented.reshape(len(cell), -1), -0.5).reshape(augmented.shape)
+            dual.append(_padded(triangle_of(white)))
+            name = f"{test.amplitudes[index]:g}"
+            before = [plain[name]] if name in plain else []
+            plain[name] = triangle_of(np.vstack([*before, augmented]))
+    return np.array(energies), np.array(dual), plain
+
+
+def _padded(triangle: np.ndarray) -> np.ndarray:
+    return np.vstack([triangle, np.zeros((triangle.shape[1] - len(triangle), triangle.shape[1]))])
+
+
+def reduce_test_sets(
+    parameters: BasisSpec,
+    sets: list[tuple[StraightCell, Configurations]],
+    perfect: np.ndarray,
+    workers: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], dict[str, int]]:
+    """`energies`, `dual`, `forces` and `components` of an `Oracle` for labelled test sets."""
+    pieces = []
+    for cell, left in sets:
+        while len(left):
+            head, left = left.split(2)
+            pieces.append((cell, head))
+    jobs = [delayed(_test_chunk)(parameters, cell, piece, perfect) for cell, piece in pieces]
+    energies, dual = [], []
+    plain: dict[str, np.ndarray] = {}
+    for done, (energy, triangle, force) in enumerate(Parallel(workers, return_as="generator")(jobs), start=1):
+        energies.append(energy)
+        dual.append(triangle)
+        for name, rows in force.items():
+            plain[name] = triangle_of(np.vstack([plain[name], rows])) if name in plain else rows
+        if progress:
+            progress(done, len(pieces))
+    components = dict.fromkeys(plain, 0)
+    for cell, test in sets:
+        for amplitude in test.amplitudes:
+            components[f"{amplitude:g}"] += 3 * len(cell)
+    return np.concatenate(energies), np.concatenate(dual), plain, components
+
+
+def reduce_response(
+    parameters: BasisSpec,
+    cell: StraightCell,
+    equilibrium: Relaxation,
+    reference_energy: float,
+    factor: Factor,
+    perfect: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """`geometry`, `energy`, `pull` and `shift` of an `Oracle`; `reference_energy` relative to the perfect crystal, eV.
+
+    At ȳ the forces of a fit are A c: its equilibrium differs by H⁻¹ (A c - f) to first order, with f what the
+    reference's relaxation left.
+    """
+    energy, force = parameters.build().energy_and_force_rows(cell.atoms(equilibrium.displacement))
+    augmented = np.column_stack([force, equilibrium.forces.ravel()])
+    shift = factor.solve_columns(augmented)
+    directions, pull = qr(augmented, mode="economic", check_finite=False)
+    strain = cell.whiten(shift.reshape(len(cell), -1), 0.5).reshape(shift.shape)
+    row = np.append(energy - len(cell) * perfect, reference_energy)
+    return _padded(triangle_of(strain)), row, pull, directions.T @ shift

@@ -1,0 +1,130 @@
+"""Weights that nobody searched for: what a study has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from suite.judge.oracle import Oracle
+from suite.model.regression import Block, Solution, block_weights, solve, stack
+from suite.spec import OBSERVABLES, Spec
+
+PRIOR = 1e-6
+Weighing = dict[str, float]  # observable -> weight
+
+
+def with_weights(spec: Spec, weights: Mapping[str, float]) -> Spec:
+    """The spec with other weights of observables; amplitude factors stay."""
+    return spec.model_copy(update={"weights": spec.weights.model_copy(update=dict(weights))})
+
+
+def fit_blocks(spec: Spec, blocks: Mapping[str, Block]) -> Solution:
+    """Coefficients for the weights of `spec`; raises `regression.Unsolvable`."""
+    return solve(stack(blocks, block_weights(spec, blocks), spec.weights.normalisation), spec.solver)
+
+
+def observed(spec: Spec) -> list[str]:
+    """Observables of a spec that are switched on."""
+    return [name for name in OBSERVABLES if getattr(spec.observables, name)]
+
+
+def uniform(spec: Spec) -> Weighing:
+    """Weight 1 for every observable."""
+    return dict.fromkeys(observed(spec), 1.0)
+
+
+def evidence(spec: Spec, blocks: Mapping[str, Block], most: int = 50) -> Weighing:
+    """Weights 1/σ² with the noise level σ of each observable that maximises the evidence.
+
+    MacKay's fixed point with one noise level a block: σ_b² = ‖r_b‖² / (N_b - γ_b), γ_b the number of coefficients that
+    block b determines; the vague prior of ARD (1e-6, relative to the mean square target) keeps it from zero where a few
+    elastic rows are fitted exactly. Relative to the forces' weight of the spec; for `normalisation = "mean"` the
+    weights are multiplied by the number of rows, which makes them the same problem.
+    """
+    names = observed(spec)
+    groups = {name: [b for key, b in blocks.items() if key.partition("@")[0] == name] for name in names}
+    counts = {name: sum(block.rows for block in found) for name, found in groups.items()}
+    targets = {
+        name: sum(float((b.triangle[:, -1] ** 2).sum()) for b in found) / counts[name] for name, found in groups.items()
+    }
+    variance = dict(targets)
+    for _ in range(most):
+        scaled = {name: np.vstack([b.triangle for b in groups[name]]) / np.sqrt(variance[name]) for name in names}
+        matrix = np.vstack([scaled[name] for name in names])
+        norms = np.linalg.norm(matrix[:, :-1], axis=0)
+        norms[norms == 0] = 1.0
+        u, s, vt = np.linalg.svd(matrix[:, :-1] / norms, full_matrices=False)
+        kept = s > 1e-10 * s[0]
+        coefficients = vt[kept].T @ ((u[:, kept].T @ matrix[:, -1]) / s[kept]) / norms
+        before, begin = dict(variance), 0
+        for name in names:
+            end = begin + len(scaled[name])
+            determined = float((u[begin:end, kept] ** 2).sum())
+            begin = end
+            residual = scaled[name] @ np.append(coefficients, -1.0)
+            squares = variance[name] * float((residual**2).sum())
+            free = max(counts[name] - determined, 0.0)
+            variance[name] = (squares + 2 * PRIOR * targets[name]) / (free + 2 * PRIOR)
+        if all(abs(np.log(variance[name] / before[name])) < 1e-3 for name in names):
+            break
+    count = counts if spec.weights.normalisation == "mean" else dict.fromkeys(names, 1)
+    weights = {name: count[name] / variance[name] for name in names}
+    return _relative(spec, weights)
+
+
+def balanced(spec: Spec, blocks: Mapping[str, Block], oracle: Oracle, most: int = 60) -> Weighing:
+    """The closed rule W ∝ 1/eps², iterated to the literal balance: the weight of what errs too much grows by the square
+    root of its excess. Returns the weighing of least spread."""
+    pairs = {"energy": "balance_E", "force": "balance_F", "virial1": "balance_V1"}
+    names = [name for name in pairs if spec.weight(name) > 0]
+    first = fit_blocks(with_weights(spec, uniform(spec)), blocks)
+    start = {name: b.rmse(first.coefficients) for name, b in _merged(spec, blocks).items()}
+    weights = {name: 1 / max(start[name], 1e-12) ** 2 for name in start}
+    best: tuple[float, Weighing] = (np.inf, weights)
+    for _ in range(most):
+        coefficients = fit_blocks(with_weights(spec, weights), blocks).coefficients
+        numbers = oracle.evaluate(coefficients)
+        if numbers["balance_spread"] < best[0]:
+            best = (numbers["balance_spread"], dict(weights))
+        logs = {name: np.log(numbers[pairs[name]]) for name in names}
+        mean = float(np.mean(list(logs.values())))
+        if numbers["balance_spread"] < 1e-2:
+            break
+        weights = {n: w * np.exp(np.clip((logs[n] - mean) / 2, -2, 2)) if n in logs else w for n, w in weights.items()}
+    return _relative(spec, best[1])
+
+
+def _merged(spec: Spec, blocks: Mapping[str, Block]) -> dict[str, Block]:
+    merged = {}
+    for name in observed(spec):
+        found = [block for key, block in blocks.items() if key.partition("@")[0] == name]
+        triangle = np.vstack([block.triangle for block in found])
+        merged[name] = Block(triangle, sum(b.rows for b in found), sum(b.target_sum for b in found))
+    return merged
+
+
+def random_search(
+    ranges: Mapping[str, tuple[float, float]],
+    trials: int,
+    seed: int,
+    judge: Callable[[Mapping[str, float]], dict[str, float]],
+    score: Callable[[dict[str, float]], float],
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The best of as many log-uniform draws as a study has trials: parameters and numbers. No memory, no model."""
+    generator = np.random.default_rng(seed)
+    best: tuple[float, dict[str, float], dict[str, float]] | None = None
+    for _ in range(trials):
+        drawn = {name: float(np.exp(generator.uniform(*np.log(limits)))) for name, limits in ranges.items()}
+        numbers = judge(drawn)
+        value = score(numbers)
+        if best is None or value < best[0]:
+            best = (value, drawn, numbers)
+    assert best is not None
+    return best[1], best[2]
+
+
+def _relative(spec: Spec, weights: Mapping[str, float]) -> Weighing:
+    """Only ratios matter: scaled so that the forces keep the spec's weight."""
+    factor = spec.weights.force / weights["force"] if weights.get("force") else 1.0
+    return {name: float(weight * factor) for name, weight in weights.items()}

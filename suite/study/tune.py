@@ -1,0 +1,636 @@
+"""Weight studies: Optuna proposes, the oracle judges in milliseconds, full relaxation confirms.
+
+    result = tune(spec, workspace, trials=200, workers=2)
+
+A trial is scale, stack, solve, evaluate; no configuration is touched. Trials live in an Optuna journal in the
+workspace, so that a study can be stopped or killed and goes on; MLflow mirrors them, a parent run with one child each.
+The paper's weights of the spec and the uniform ones are the first two trials. At the end the best few and the rivals
+are relaxed in full.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from store import fields, provenance
+from store.locking import locked
+from store.runs import FinishedRun, Tracker
+from suite import pipeline
+from suite.judge.oracle import Oracle
+from suite.judge.theory import limiting_term
+from suite.model.regression import Block, Unsolvable
+from suite.pipeline import Model, Progress, Rows, World, silent
+from suite.spec import Spec, dump_toml
+from suite.study import archive, rivals
+from suite.study.case import Stages, cached_rows, cached_world, parameters, stage_key
+from suite.world.relaxation import Status
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial, Trial
+
+ORACLE_VERSION = 1
+BATCH = 25  # trials of one worker before the parent hears of them
+# objective of a spec -> number of a verdict; the relaxed counterpart of the last two is the name without "_linear"
+NUMBERS = {
+    "balance": "balance_spread",
+    "calibrated": "calibrated_spread",
+    "bound_geometry": "bound_geometry",
+    "bound_energy": "bound_energy",
+    "geometry": "geometry_error_linear",
+    "energy": "energy_error_linear",
+}
+PAPER, UNIFORM = "paper", "uniform"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What trials need: reduced blocks and oracle of every basis of a study, by its channels in words."""
+
+    spec: Spec
+    blocks: dict[str, dict[str, Block]]
+    oracles: dict[str, Oracle]
+
+    def candidate(self, values: Mapping[str, Any]) -> Spec:
+        """The spec with the parameters of a trial."""
+        weights: dict[str, Any] = {
+            name: values[name] * self.spec.weights.force
+            for name in ("energy", "stress", "virial1", "virial2")
+            if name in values
+        }
+        factors = {name.partition("@")[2]: value for name, value in values.items() if name.startswith("amplitude@")}
+        if factors:
+            weights["amplitudes"] = {**self.spec.weights.amplitudes, **factors}
+        solver = {name: values[name] for name in ("alpha", "threshold") if name in values}
+        model = {"channels": tuple(map(int, values["channels"].split()))} if "channels" in values else {}
+        return self.spec.model_copy(
+            update={
+                "weights": self.spec.weights.model_copy(update=weights),
+                "solver": self.spec.solver.model_copy(update=solver),
+                "model": self.spec.model.model_copy(update=model),
+            }
+        )
+
+    def judge(self, candidate: Spec) -> dict[str, float]:
+        """Fit and evaluate; every number of the oracle. Raises `regression.Unsolvable`."""
+        key = basis_key(candidate)
+        solution = rivals.fit_blocks(candidate, self.blocks[key])
+        numbers = self.oracles[key].evaluate(solution.coefficients)
+        numbers["limiting"] = float(("term_F", "term_V1", "term_V2", "term_L").index(limiting_term(numbers)))
+        return numbers
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A weighing in the table of a study: `predicted` numbers; once verified the `relaxed` ones and a status."""
+
+    name: str
+    weights: dict[str, Any]
+    spec: Spec
+    predicted: dict[str, float]
+    relaxed: dict[str, float] = field(default_factory=dict)
+    status: str = ""
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """A finished study: its trials as records, the Pareto front (numbers of trials), verified entries, and the
+    recommended one. `correlation` is Spearman's rank correlation of predicted and relaxed errors by name."""
+
+    key: str
+    folder: Path
+    run_id: str
+    spec: Spec
+    trials: list[dict[str, Any]]
+    front: list[int]
+    entries: list[Entry]
+    recommended: Entry
+    correlation: dict[str, float]
+    importance: dict[str, dict[str, float]]
+    seconds: dict[str, float]
+
+
+def basis_key(spec: Spec) -> str:
+    return " ".join(map(str, spec.model.channels))
+
+
+def study_key(spec: Spec) -> str:
+    """Content key of a study: what its trials depend on. Not their number, so that more can follow."""
+    settings = spec.tune.model_dump(exclude={"trials", "verify"})
+    own = spec.table("weights", "solver", "observables")
+    bases = [stage_key(each, "rows") for each in bases_of(spec)]
+    return provenance.content_key("study", ORACLE_VERSION, settings, own, bases)
+
+
+def bases_of(spec: Spec) -> list[Spec]:
+    """The spec once for every basis that its study may choose, its own first."""
+    wanted = dict.fromkeys([spec.model.channels, *spec.tune.channels])
+    return [spec.model_copy(update={"model": spec.model.model_copy(update={"channels": c})}) for c in wanted]
+
+
+# --- preparation --------------------------------------------------------------------------------------------------
+
+
+def cached_oracle(
+    spec: Spec, world: World, rows: Rows, workspace: Path, progress: Progress, workers: int | None
+) -> Oracle:
+    """The oracle of a world and rows, from the cache when its key is there."""
+    key = provenance.content_key("oracle", ORACLE_VERSION, stage_key(spec, "rows"))
+    path = workspace / "cache" / f"oracle-{key}.zarr"
+    if path.exists():
+        try:
+            return archive.oracle_from(fields.read(path))
+        except fields.StoreError as error:
+            progress("cache", 1.0, f"damaged, computed again: {error}")
+    oracle = pipeline.build_oracle(spec, world, rows, progress, workers)
+    groups, attributes = archive.oracle_groups(oracle)
+    fields.write(path, groups, attributes, check=False)
+    return oracle
+
+
+def search_space(spec: Spec) -> dict[str, tuple[float, float]]:
+    """Log-uniform ranges by parameter: ratios of weights to the forces', amplitude factors, solver parameters."""
+    tune, space = spec.tune, {}
+    for name in ("energy", "stress", "virial1", "virial2"):
+        limits = getattr(tune, name)
+        if getattr(spec.observables, name) and limits is not None:
+            space[name] = limits
+    if tune.amplitudes is not None:
+        for amplitude in sorted(spec.training.amplitudes)[1:]:
+            space[f"amplitude@{amplitude:g}"] = tune.amplitudes
+    for name in ("alpha", "threshold"):
+        if getattr(tune, name) is not None:
+            space[name] = getattr(tune, name)
+    return space
+
+
+def _suggest(trial: Trial, spec: Spec) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        name: trial.suggest_float(name, *limits, log=True) for name, limits in search_space(spec).items()
+    }
+    if spec.tune.channels:
+        values["channels"] = trial.suggest_categorical("channels", [basis_key(each) for each in bases_of(spec)])
+    return values
+
+
+def first_trials(spec: Spec) -> list[tuple[str, dict[str, Any]]]:
+    """The spec's own weights (the paper's, for shipped cases) and the uniform ones, inside the ranges."""
+    space = search_space(spec)
+    named = []
+    for name, weights in ((PAPER, spec.weights.model_dump()), (UNIFORM, rivals.uniform(spec))):
+        force = weights["force"] or 1.0
+        values: dict[str, Any] = {}
+        for key, (low, high) in space.items():
+            wanted = {"alpha": spec.solver.alpha, "threshold": spec.solver.threshold}.get(key)
+            if key in weights:
+                wanted = weights[key] / force
+            elif key.startswith("amplitude@"):
+                wanted = spec.weights.amplitudes.get(key.partition("@")[2], 1.0)
+            assert wanted is not None
+            values[key] = min(max(wanted, low), high)
+        if spec.tune.channels:
+            values["channels"] = basis_key(spec)
+        named.append((name, values))
+    return named
+
+
+# --- trials -------------------------------------------------------------------------------------------------------
+
+
+def _open(spec: Spec, folder: Path, key: str, seed: int) -> Study:
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    tune = spec.tune
+    limits = list(tune.limits)
+
+    def constraints(trial: FrozenTrial) -> Sequence[float]:
+        return [trial.user_attrs[NUMBERS[name]] / tune.limits[name] - 1 for name in limits]
+
+    samplers: dict[str, Any] = {
+        "tpe": optuna.samplers.TPESampler,
+        "nsga2": optuna.samplers.NSGAIISampler,
+        "random": optuna.samplers.RandomSampler,
+    }
+    named: dict[str, Any] = {"constraints_func": constraints} if limits and tune.sampler != "random" else {}
+    if tune.sampler == "tpe":
+        named |= {"multivariate": True, "n_startup_trials": 20}
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = samplers[tune.sampler](seed=seed, **named)
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+    return optuna.create_study(
+        study_name=key,
+        storage=storage,
+        sampler=sampler,
+        directions=["minimize"] * len(tune.objectives),
+        load_if_exists=True,
+    )
+
+
+@pipeline.single_threaded
+def _work(bench: Bench, folder: Path, key: str, budget: int, most: int, seed: int) -> int:
+    """Run at most `most` trials while the study has fewer than `budget`; returns how many."""
+    import optuna
+
+    study = _open(bench.spec, folder, key, seed)
+    states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.RUNNING)
+    objectives = bench.spec.tune.objectives
+    for done in range(most):
+        with locked(folder):  # or two workers would both take the last place
+            if len(study.get_trials(deepcopy=False, states=states)) >= budget:
+                return done
+            trial = study.ask()
+        try:
+            candidate = bench.candidate(_suggest(trial, bench.spec))
+            begun = time.perf_counter()
+            numbers = bench.judge(candidate)
+            numbers["milliseconds"] = 1e3 * (time.perf_counter() - begun)
+        except Unsolvable as error:
+            trial.set_user_attr("error", str(error))
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            continue
+        # one entry of the journal instead of forty: a worker waits for its lock every time
+        trial.set_user_attr("numbers", {k: v for k, v in numbers.items() if math.isfinite(v)})
+        for name in bench.spec.tune.limits:
+            trial.set_user_attr(NUMBERS[name], numbers[NUMBERS[name]])
+        study.tell(trial, [numbers[NUMBERS[name]] for name in objectives])
+    return most
+
+
+def _bury_the_dead(study: Study) -> int:
+    """Trials that a killed process left running are failed and asked again; returns how many."""
+    import optuna
+
+    dead = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+    for trial in dead:
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        if trial.params:
+            study.enqueue_trial(trial.params, user_attrs=dict(trial.user_attrs))
+        elif "fixed_params" in trial.system_attrs:
+            study.enqueue_trial(trial.system_attrs["fixed_params"], user_attrs=dict(trial.user_attrs))
+    return len(dead)
+
+
+def _mirror(tracker: Tracker, spec: Spec, parent: str, study: Study) -> int:
+    """Log the finished trials that MLflow does not have yet; returns how many."""
+    import optuna
+
+    known = {record.tags.get("trial") for record in tracker.children(parent)}
+    finished = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL))
+    children = []
+    for trial in finished:
+        if str(trial.number) in known:
+            continue
+        named = trial.user_attrs.get("name", "")
+        complete = trial.state == optuna.trial.TrialState.COMPLETE
+        children.append(
+            FinishedRun(
+                name=f"trial {trial.number}{f' ({named})' if named else ''}",
+                parameters={**trial.params, "solver": spec.solver.kind, "normalisation": spec.weights.normalisation},
+                metrics=trial.user_attrs.get("numbers", {}),
+                tags={"trial": str(trial.number), "kind": "trial"},
+                status="FINISHED" if complete else "FAILED",
+                start=trial.datetime_start.timestamp() if trial.datetime_start else None,
+                end=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
+            )
+        )
+    tracker.log_batch_of_runs(spec.case.name, parent, children)
+    return len(children)
+
+
+# --- the study ----------------------------------------------------------------------------------------------------
+
+
+def tune(
+    spec: Spec,
+    workspace: Path,
+    trials: int | None = None,
+    workers: int = 1,
+    verify: int | None = None,
+    progress: Progress = silent,
+) -> TuneResult:
+    """Run or continue the study of `spec` until it has `trials` trials, verify, recommend, and write the report.
+
+    Raises what the stages raise (`FailedRelaxation`, `NoOracle`, ...), and `StudyInUse`; a study that is killed goes on
+    when it is called again.
+    """
+    workspace = workspace.absolute()
+    trials, verify = trials or spec.tune.trials, verify or spec.tune.verify
+    stages, worlds, every_rows, blocks, oracles = Stages(), {}, {}, {}, {}
+    for each in bases_of(spec):
+        worlds[basis_key(each)] = world = cached_world(each, workspace, stages, progress)
+        every_rows[basis_key(each)] = rows = cached_rows(each, world, workspace, stages, progress)
+        begun = time.perf_counter()
+        oracles[basis_key(each)] = cached_oracle(each, world, rows, workspace, progress, workers)
+        stages.seconds["oracle"] = stages.seconds.get("oracle", 0.0) + time.perf_counter() - begun
+        blocks[basis_key(each)] = rows.blocks
+    bench = Bench(spec, blocks, oracles)
+    key = study_key(spec)
+    folder = workspace / "studies" / f"{spec.case.name}-{key[:8]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    tracker = Tracker(workspace)
+    with _one_at_a_time(folder):
+        begun = time.perf_counter()
+        study = _open(spec, folder, key, spec.tune.seed)
+        _bury_the_dead(study)
+        if not study.trials:
+            for name, values in first_trials(spec):
+                study.enqueue_trial(values, user_attrs={"name": name})
+        run = _parent(tracker, spec, key, folder)
+        with run:
+            _run_trials(bench, folder, key, trials, workers, study, progress)
+            stages.seconds["trials"] = time.perf_counter() - begun
+            begun = time.perf_counter()
+            progress("MLflow", 0.0, f"{_mirror(tracker, spec, run.id, study)} new trials")
+            stages.seconds["mlflow"] = time.perf_counter() - begun
+            begun = time.perf_counter()
+            records = [_record(trial) for trial in study.get_trials(deepcopy=False)]
+            front = (
+                sorted(trial.number for trial in study.best_trials)
+                if len(spec.tune.objectives) > 1
+                else [study.best_trial.number]
+            )
+            entries = _candidates(bench, records, front, verify, trials, progress)
+            stages.seconds["rivals"] = time.perf_counter() - begun
+            begun = time.perf_counter()
+            entries = _verified(bench, worlds, every_rows, entries, folder, progress)
+            stages.seconds["verify"] = time.perf_counter() - begun
+            result = TuneResult(
+                key,
+                folder,
+                run.id,
+                spec,
+                records,
+                front,
+                entries,
+                recommend(entries, spec),
+                rank_correlation(entries),
+                _importance(study, spec),
+                stages.seconds,
+            )
+            from suite.study.tune_report import write_report
+
+            for path in write_report(result):
+                run.artifact(path)
+            best = result.recommended
+            run.metrics({f"best_{k}": v for k, v in best.predicted.items()})
+            run.metrics({f"best_{k}_relaxed": v for k, v in best.relaxed.items()})
+            run.metrics({f"correlation_{k}": v for k, v in result.correlation.items()})
+            run.metrics({f"seconds_{k}": v for k, v in stages.seconds.items()} | {"trials": len(records)})
+            run.tags({"recommended": best.name, "outcome": best.status})
+    return result
+
+
+class StudyInUse(RuntimeError):
+    """Another process works on this study."""
+
+
+class _one_at_a_time:
+    """The lock of a whole study, refused instead of waited for; trials take turns with another one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / ".study"
+
+    def __enter__(self) -> None:
+        import fcntl
+
+        self.handle = self.path.open("w")
+        try:
+            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StudyInUse(
+                f"another process works on the study in {self.path.parent}; give one command more --workers"
+            ) from error
+
+    def __exit__(self, *_: object) -> None:
+        self.handle.close()
+
+
+def _parent(tracker: Tracker, spec: Spec, key: str, folder: Path) -> Any:
+    """The study's run in MLflow, begun or gone on with."""
+    for record in tracker.history(spec.case.name):
+        if record.tags.get("study") == key and record.parent is None:
+            return tracker.resume(record.id)
+    tags = {"study": key, "kind": "study", "folder": folder.name}
+    run = tracker.start(spec.case.name, f"study {spec.case.name} {key[:8]}", parameters(spec), tags)
+    run.text("spec.toml", spec.to_toml())
+    return run
+
+
+def _run_trials(
+    bench: Bench, folder: Path, key: str, budget: int, workers: int, study: Study, progress: Progress
+) -> None:
+    import optuna
+    from joblib import Parallel, delayed
+
+    def count() -> int:
+        return len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
+
+    seed = bench.spec.tune.seed
+    while (done := count()) < budget:
+        progress("trials", done / budget, f"{done} of {budget}")
+        # the sampler's own seed goes on from where the study stands, or a continued study would repeat its draws
+        if workers == 1:
+            _work(bench, folder, key, budget, BATCH, seed + len(study.trials))
+        else:
+            seeds = [seed + len(study.trials) + 1000 * worker for worker in range(workers)]
+            Parallel(workers)(delayed(_work)(bench, folder, key, budget, BATCH, each) for each in seeds)
+        if count() == done and _failed_in_a_row(study) >= BATCH:
+            raise Unsolvable(f"the last {BATCH} trials had no finite solution: widen or shift the ranges in [tune]")
+    progress("trials", 1.0, f"{count()} of {budget}")
+
+
+def _failed_in_a_row(study: Study) -> int:
+    import optuna
+
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    length = 0
+    while length < len(states) and states[-1 - length] == optuna.trial.TrialState.FAIL:
+        length += 1
+    return length
+
+
+def _record(trial: FrozenTrial) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "state": trial.state.name.lower(),
+        "name": trial.user_attrs.get("name", ""),
+        "parameters": dict(trial.params),
+        "numbers": dict(trial.user_attrs.get("numbers", {})),
+        "values": list(trial.values or []),
+    }
+
+
+def _candidates(
+    bench: Bench, records: list[dict[str, Any]], front: list[int], verify: int, trials: int, progress: Progress
+) -> list[Entry]:
+    """Rivals, then trials to verify: of the front evenly, ends included, the rest evenly over the imbalance of all."""
+    spec, key = bench.spec, basis_key(bench.spec)
+    blocks, oracle = bench.blocks[key], bench.oracles[key]
+    entries = []
+
+    def rival(name: str, candidate: Spec) -> None:
+        weights = {k: getattr(candidate.weights, k) for k in rivals.observed(candidate)}
+        try:
+            entries.append(Entry(name, weights, candidate, bench.judge(candidate)))
+        except Unsolvable:
+            progress("rivals", 1.0, f"{name} has no finite solution")
+
+    rival(PAPER, spec)
+    rival(UNIFORM, rivals.with_weights(spec, rivals.uniform(spec)))
+    progress("rivals", 0.2, "evidence")
+    rival("evidence", rivals.with_weights(spec, rivals.evidence(spec, blocks)))
+    progress("rivals", 0.4, "closed-form rule")
+    rival("closed form", rivals.with_weights(spec, rivals.balanced(spec, blocks, oracle)))
+    progress("rivals", 0.6, "random search")
+    drawn, _ = rivals.random_search(
+        search_space(spec),
+        trials,
+        spec.tune.seed,
+        lambda values: bench.judge(bench.candidate(values)),
+        lambda numbers: regret(Entry("", {}, spec, numbers), spec),
+    )
+    rival("random search", bench.candidate(drawn))
+    finished = {record["number"]: record for record in records if record["state"] == "complete"}
+    chosen = _spread_over(sorted(front, key=lambda n: finished[n]["values"][0]), max(1, (verify + 1) // 2))
+    others = sorted((n for n in finished if n not in front), key=lambda n: finished[n]["numbers"]["balance_spread"])
+    chosen += [n for n in _spread_over(others, verify - len(chosen)) if n not in chosen]
+    for number in chosen:
+        candidate = bench.candidate(finished[number]["parameters"])
+        weights = {k: getattr(candidate.weights, k) for k in rivals.observed(candidate)}
+        name = f"trial {number}" + (" (front)" if number in front else "")
+        entries.append(Entry(name, weights, candidate, finished[number]["numbers"]))
+    return entries
+
+
+def _spread_over(items: list[int], count: int) -> list[int]:
+    if count <= 0 or not items:
+        return []
+    places = np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int))
+    return [items[place] for place in places]
+
+
+def _verified(
+    bench: Bench,
+    worlds: Mapping[str, World],
+    every_rows: Mapping[str, Rows],
+    entries: list[Entry],
+    folder: Path,
+    progress: Progress,
+) -> list[Entry]:
+    """Relax every entry in full; what was relaxed before, for the same weights, is read from the study's folder."""
+    path = folder / "verified.json"
+    known: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
+    done = []
+    for index, entry in enumerate(entries):
+        progress("verification", index / len(entries), entry.name)
+        key = provenance.content_key(entry.spec.table("weights", "solver", "model", "observables"))
+        if key not in known:
+            rows = every_rows[basis_key(entry.spec)]
+            model: Model = pipeline.fit(entry.spec, rows)
+            verdict = pipeline.assess(entry.spec, worlds[basis_key(entry.spec)], rows, model)
+            names = ("geometry_error", "energy_error", "balance_spread", "calibrated_spread", "bound_geometry")
+            relaxed = {name: verdict.numbers[name] for name in names if name in verdict.numbers}
+            known[key] = {"relaxed": relaxed, "status": verdict.status.name.lower()}
+            partial = path.with_suffix(".new")
+            partial.write_text(json.dumps(known, indent=1))
+            os.replace(partial, path)
+        found = known[key]
+        done.append(Entry(entry.name, entry.weights, entry.spec, entry.predicted, found["relaxed"], found["status"]))
+    return done
+
+
+SPREADS = ("balance", "calibrated")
+
+
+def regret(entry: Entry, spec: Spec) -> float:
+    """Sum over the objectives, in natural logarithms: of errors and bounds, relaxed where they are, and of spreads,
+    which are logarithms already. Only differences mean something."""
+    relaxed = {"geometry": "geometry_error", "energy": "energy_error"}
+    total = 0.0
+    for name in spec.tune.objectives:
+        value = entry.relaxed.get(relaxed.get(name, ""), entry.predicted[NUMBERS[name]])
+        total += value if name in SPREADS else math.log(max(value, 1e-12))
+    return total
+
+
+def recommend(entries: Sequence[Entry], spec: Spec) -> Entry:
+    """The verified entry to use, trial or rival: the one of least `regret` among those whose relaxation converged and
+    that keep the limits. Raises `regression.Unsolvable` when there is none."""
+    usable = [
+        entry
+        for entry in entries
+        if entry.status == Status.CONVERGED.name.lower()
+        and all(entry.predicted[NUMBERS[name]] <= limit for name, limit in spec.tune.limits.items())
+    ]
+    if not usable:
+        raise Unsolvable(
+            "no verified weighing gives a model that relaxes within the limits: improve the fit (basis, amplitudes, "
+            "configurations), loosen tune.limits, or verify more of them with --verify"
+        )
+    return min(usable, key=lambda entry: regret(entry, spec))
+
+
+def rank_correlation(entries: Sequence[Entry]) -> dict[str, float]:
+    """Spearman's correlation over the verified entries that converged: of prediction with relaxation, and of the
+    relaxed errors with the imbalances and the bound."""
+    from scipy.stats import spearmanr
+
+    good = [entry for entry in entries if "geometry_error" in entry.relaxed]
+    pairs = {
+        "geometry": ("geometry_error_linear", "geometry_error"),
+        "energy": ("energy_error_linear", "energy_error"),
+        "balance_geometry": ("balance_spread", "geometry_error"),
+        "calibrated_geometry": ("calibrated_spread", "geometry_error"),
+        "bound_geometry": ("bound_geometry", "geometry_error"),
+        "balance_energy": ("balance_spread", "energy_error"),
+        "calibrated_energy": ("calibrated_spread", "energy_error"),
+        "bound_energy": ("bound_energy", "energy_error"),
+    }
+    if len(good) < 3:
+        return {}
+    found = {}
+    for name, (before, after) in pairs.items():
+        value = spearmanr([e.predicted[before] for e in good], [e.relaxed[after] for e in good]).statistic
+        if math.isfinite(value):
+            found[name] = float(value)
+    return found
+
+
+def _importance(study: Study, spec: Spec) -> dict[str, dict[str, float]]:
+    """Share of each parameter in the variance of each objective (fANOVA of Optuna); empty with one parameter or too few
+    trials."""
+    import optuna
+
+    if len(search_space(spec)) + bool(spec.tune.channels) < 2 or len(study.trials) < 10:
+        return {}
+    found: dict[str, dict[str, float]] = {}
+    for index, name in enumerate(spec.tune.objectives):
+
+        def value(trial: FrozenTrial, index: int = index) -> float:
+            return math.log(max(trial.values[index], 1e-12))
+
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=spec.tune.seed)
+        found[name] = dict(optuna.importance.get_param_importances(study, evaluator=evaluator, target=value))
+    return found
+
+
+def weights_toml(entry: Entry) -> str:
+    """The `[weights]` table of an entry, to paste into a spec; other tables that the trial changed follow."""
+    tables: dict[str, Any] = {"weights": {**entry.weights, "normalisation": entry.spec.weights.normalisation}}
+    if entry.spec.weights.amplitudes:
+        tables["weights"]["amplitudes"] = dict(entry.spec.weights.amplitudes)
+    return dump_toml(tables).lstrip()
