@@ -261,27 +261,25 @@ def _run(options: argparse.Namespace) -> int:
     with progress_reporter(quiet=options.json) as progress:
         name = options.name or " ".join([run_name(spec), *options.overrides])[:200]
         result = run_case(spec, options.workspace, progress, name, workers=options.workers, job=options.start)
-    numbers = result.verdict.numbers
+    status = result.verdict.status
+    failure = "" if status is Status.CONVERGED else f"the model's relaxation: {status.value}. Remedy: {status.remedy}"
     if options.json:
-        print(
-            json.dumps(
-                {
-                    "run": result.run_id,
-                    "case": spec.case.name,
-                    "status": result.verdict.status.name.lower(),
-                    "numbers": numbers,
-                    "seconds": result.stages.seconds,
-                    "megabytes": result.stages.megabytes,
-                    "fields": str(result.fields),
-                    "figures": [str(p) for p in result.figures],
-                }
-            )
-        )
+        told = {
+            "run": result.run_id,
+            "case": spec.case.name,
+            "status": status.name.lower(),
+            "numbers": result.verdict.numbers,
+            "seconds": result.stages.seconds,
+            "megabytes": result.stages.megabytes,
+            "fields": str(result.fields),
+            "figures": [str(p) for p in result.figures],
+        }
+        print(json.dumps(told | ({"error": failure, "exit": FAILED_OUTCOME} if failure else {})))
     else:
         run_table(spec, result)
-    if result.verdict.status is not Status.CONVERGED:
-        status = result.verdict.status
-        raise CommandError(f"the model's relaxation: {status.value}. Remedy: {status.remedy}", FAILED_OUTCOME)
+    if failure:
+        print(f"dislobench: {failure}", file=sys.stderr)
+        return FAILED_OUTCOME
     return 0
 
 

@@ -1,4 +1,5 @@
-"""The catalogue's references, their crystals and elastic responses, each computed once for all tests."""
+"""The catalogue's references, their crystals and elastic responses, each computed once for all tests; tensors; a
+model that is off."""
 
 from functools import cache
 from typing import ClassVar
@@ -11,6 +12,7 @@ from suite.world.crystal import LATTICES, STEP, Crystal, Response, equilibrium_c
 from suite.world.reference import CATALOGUE, build_reference
 
 LATTICE = {"W_zhou04": "bcc", "W_eam4": "bcc", "Si_ppm17": "diamond", "NiAl_amb95": "B2"}
+LAMBDA, MU = 1.3, 1.0  # Lamé constants of the solids below, eV/Å^3
 
 
 @cache
@@ -27,6 +29,24 @@ def crystal_of(name: str) -> Crystal:
 def response_of(name: str, step: float = STEP) -> Response:
     crystal, calculator = crystal_of(name), calculator_of(name)
     return response(crystal, calculator, strain_path(crystal, calculator, step), step)
+
+
+def isotropic(anisotropy: float = 0.0) -> np.ndarray:
+    """Isotropic tensor, with one cubic constant changed by `anisotropy` of itself."""
+    d = np.eye(3)
+    c = LAMBDA * np.einsum("ij,kl->ijkl", d, d)
+    c += MU * (1 + anisotropy) * (np.einsum("ik,jl->ijkl", d, d) + np.einsum("il,jk->ijkl", d, d))
+    for i in range(3):
+        c[i, i, i, i] -= 2 * MU * anisotropy
+    return c
+
+
+def triclinic() -> np.ndarray:
+    """A positive definite tensor without any symmetry of its own: nothing cancels by accident."""
+    a = np.random.default_rng(0).standard_normal((3, 3, 3, 3))
+    a = a + a.transpose(1, 0, 2, 3)
+    a = a + a.transpose(0, 1, 3, 2)
+    return isotropic() + 0.08 * (a + a.transpose(2, 3, 0, 1)) / 2
 
 
 class Sprung(Calculator):

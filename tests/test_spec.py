@@ -14,7 +14,7 @@ from suite.spec import OBSERVABLES, BadSpec, Spec, dump_toml, load, locate, read
 BASE = load("w-screw", "tiny")
 TEXT = BASE.to_toml()
 TABLES = tomllib.loads(TEXT)
-KEYS = [(table, key) for table, values in TABLES.items() for key in values if (table, key) != ("material", "arguments")]
+KEYS = [(table, key) for table, values in TABLES.items() for key in values if not isinstance(values[key], dict)]
 
 
 def problems(path: Path, text: str, preset: str | None = None, overrides: tuple[str, ...] = ()) -> list[str]:
@@ -187,6 +187,41 @@ def test_impossible_physics_is_refused_where_it_was_asked_for(overrides: list[st
     assert words in found[0]
     if any(o.startswith(f"{key}=") for o in overrides):
         assert found[0].startswith("--set ")
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "key", "line", "words"),
+    [
+        ("w-loop", "dislocation", "diameter", None, "is missing: a loop needs its diameter"),
+        ("w-loop", "dislocation", "diameter", "7.1", "at most half the simulation cell, N/2 = 7 a0"),
+        ("w-loop", "dislocation", "diameter", "1.9", "at least 2 a0"),
+        ("w-loop", "dislocation", "diameter", "-6.0", "greater than 0"),
+        ("w-loop", "dislocation", "sites", "[[0.1, 0.2], [0.3, 0.4]]", "a loop has no core sites"),
+        ("w-loop", "dislocation", "variant", '"vacncy"', "no loop vacncy dislocation in bcc; known: "),
+        ("w-loop", "material", "lattice", '"fcc"', "no loop interstitial dislocation in fcc; known: "),
+        ("w-loop", "training", "size", "6.1", "the diameter of the loop, L_D = 6 a0: the theory needs L <= L_D"),
+        ("w-loop", "training", "size", "2.5", "less than twice the cutoff"),
+        ("w-screw", "dislocation", "diameter", "6.0", "only loops have a diameter"),
+    ],
+)
+def test_impossible_loops_are_refused_with_file_and_line(
+    path: Path, name: str, table: str, key: str, line: str | None, words: str
+) -> None:
+    lines = load(name, "tiny").to_toml().splitlines()
+    known = locate("\n".join(lines))
+    place = known.get((table, key), known[(table,)] + 1)
+    lines[place - 1 : place - ((table, key) not in known)] = [] if line is None else [f"{key} = {line}"]
+    found = [p for p in problems(path, "\n".join(lines)) if words in p]
+    assert len(found) == 1
+    blamed = "dislocation.kind" if "known: " in words else f"{table}.{key}"
+    number = locate("\n".join(lines)).get(tuple(blamed.split(".")), known[(table,)])
+    assert found[0].startswith(f"{path}:{number}: {blamed}: ")
+
+
+@pytest.mark.parametrize("variant", ["vacancy", "interstitial"])
+def test_loops_that_just_fit_are_no_problem(variant: str) -> None:
+    overrides = [f"dislocation.variant={variant}", "dislocation.diameter=7.0", "training.size=7.0"]
+    assert load("w-loop", "tiny", overrides).dislocation.diameter == load("w-loop", "tiny").simulation.size / 2
 
 
 def test_a_table_that_is_off_counts_as_no_weight() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from suite.judge.oracle import Oracle
-from suite.model.regression import Block, Solution, block_weights, solve, stack
+from suite.model.regression import Block, Solution, block_weights, solve, stack, triangle_of
 from suite.spec import OBSERVABLES, Spec
 
 PRIOR = 1e-6
@@ -43,14 +43,12 @@ def evidence(spec: Spec, blocks: Mapping[str, Block], most: int = 50) -> Weighin
     weights are multiplied by the number of rows, which makes them the same problem.
     """
     names = observed(spec)
-    groups = {name: [b for key, b in blocks.items() if key.partition("@")[0] == name] for name in names}
-    counts = {name: sum(block.rows for block in found) for name, found in groups.items()}
-    targets = {
-        name: sum(float((b.triangle[:, -1] ** 2).sum()) for b in found) / counts[name] for name, found in groups.items()
-    }
+    merged = _merged(spec, blocks)
+    counts = {name: block.rows for name, block in merged.items()}
+    targets = {name: float((block.triangle[:, -1] ** 2).sum()) / block.rows for name, block in merged.items()}
     variance = dict(targets)
     for _ in range(most):
-        scaled = {name: np.vstack([b.triangle for b in groups[name]]) / np.sqrt(variance[name]) for name in names}
+        scaled = {name: merged[name].triangle / np.sqrt(variance[name]) for name in names}
         matrix = np.vstack([scaled[name] for name in names])
         norms = np.linalg.norm(matrix[:, :-1], axis=0)
         norms[norms == 0] = 1.0
@@ -99,7 +97,7 @@ def _merged(spec: Spec, blocks: Mapping[str, Block]) -> dict[str, Block]:
     merged = {}
     for name in observed(spec):
         found = [block for key, block in blocks.items() if key.partition("@")[0] == name]
-        triangle = np.vstack([block.triangle for block in found])
+        triangle = triangle_of(np.vstack([block.triangle for block in found]))
         merged[name] = Block(triangle, sum(b.rows for b in found), sum(b.target_sum for b in found))
     return merged
 

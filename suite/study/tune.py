@@ -14,7 +14,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -342,7 +343,7 @@ def tune(
     folder = workspace / "studies" / f"{spec.case.name}-{key[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     tracker = Tracker(workspace)
-    with _one_at_a_time(folder):
+    with only_one(folder):
         begun = time.perf_counter()
         study = _open(spec, folder, key, spec.tune.seed)
         _bury_the_dead(study)
@@ -398,25 +399,20 @@ class StudyInUse(RuntimeError):
     """Another process works on this study."""
 
 
-class _one_at_a_time:
-    """The lock of a whole study, refused instead of waited for; trials take turns with another one."""
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """The lock of a whole study, refused instead of waited for; its trials take turns with another one. Raises
+    `StudyInUse`."""
+    import fcntl
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / ".study"
-
-    def __enter__(self) -> None:
-        import fcntl
-
-        self.handle = self.path.open("w")
+    with (folder / ".study").open("w") as handle:
         try:
-            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StudyInUse(
-                f"another process works on the study in {self.path.parent}; give one command more --workers"
+                f"another process works on the study in {folder}; give one command more --workers instead"
             ) from error
-
-    def __exit__(self, *_: object) -> None:
-        self.handle.close()
+        yield
 
 
 def _parent(tracker: Tracker, spec: Spec, key: str, folder: Path) -> Any:

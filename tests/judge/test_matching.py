@@ -6,9 +6,10 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 from materials import Sprung
 from scipy.linalg import eigh
+from threadpoolctl import threadpool_limits
 
 from suite.judge.matching import match_configurations, match_elasticity, match_hessian
-from suite.model.training import Configurations
+from suite.model.training import Configurations, label, rattle
 from suite.pipeline import Rows, World
 from suite.world.cell import StraightCell, build_cell
 from suite.world.crystal import GPA, Crystal, Response, null_forms
@@ -55,6 +56,47 @@ def test_numbers_of_known_errors(world: World, rows: Rows, zhou: Calculator) -> 
         expected[f"rmse_F_{alpha:g}"] = np.sqrt(np.mean(force_shift[chosen] ** 2))
         expected[f"eps_F_{alpha:g}"] = dual[chosen].max()
     assert found.numbers == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("cut", [1, 3, pytest.param(0, marks=pytest.mark.xfail(strict=True, reason="an empty set"))])
+def test_numbers_do_not_depend_on_how_the_test_set_is_cut(
+    world: World, rows: Rows, zhou: Calculator, eam4: Calculator, cut: int
+) -> None:
+    """A loop's test set is cut into two, one for each training cell, and `training.test` may be 1."""
+    ((cell, test),) = paired(world, rows)
+    whole = match_configurations([(cell, test)], eam4, world.energy_per_atom)
+    assert cut < len(test)
+    parts = match_configurations([(cell, part) for part in test.split(cut)], eam4, world.energy_per_atom)
+    assert whole.numbers["rmse_F"] > 0.1
+    assert parts.numbers == pytest.approx(whole.numbers, rel=1e-12)
+    np.testing.assert_allclose(np.concatenate(parts.forces), whole.forces[0], atol=1e-12)
+    np.testing.assert_allclose(parts.dual_norms, whole.dual_norms, rtol=1e-12)
+
+
+def test_cells_of_different_sizes_are_judged_together(
+    world: World, rows: Rows, screw: Dislocation, tungsten_stroh: Stroh, zhou: Calculator, eam4: Calculator
+) -> None:
+    """Errors of force are pooled over components, of energy over configurations; the largest is the largest."""
+    other = build_cell(world.crystal, screw, tungsten_stroh, "dipole", (5, 7, 1), screw.sites["easy"])
+    displacements, amplitudes = rattle(other.predictor, (0.1, 0.5), 5, np.random.default_rng(1))
+    sets = [*paired(world, rows), (other, label(other, displacements, amplitudes, zhou, world.energy_per_atom))]
+    assert len(sets[0][0]) != len(other)
+    single = [match_configurations([one], eam4, world.energy_per_atom).numbers for one in sets]
+    both = match_configurations(sets, eam4, world.energy_per_atom).numbers
+    configurations = np.array([len(test) for _, test in sets])
+    components = configurations * [len(cell) for cell, _ in sets]
+    for name, weights in (("rmse_E", configurations), ("rms_eps_F", configurations), ("rmse_F", components)):
+        pooled = np.average([numbers[name] ** 2 for numbers in single], weights=weights)
+        assert both[name] ** 2 == pytest.approx(pooled, rel=1e-9)
+    for name in ("eps_E", "eps_F", "eps_F_0.1"):
+        assert both[name] == max(numbers[name] for numbers in single)
+    straight = np.zeros_like(other.predictor)
+    pair = [(other, straight), (other, other.predictor)]
+    errors = [match_hessian([one], zhou, eam4) for one in pair]
+    together = match_hessian(pair, zhou, eam4)
+    assert together["eps_H_relaxed"] == max(one["eps_H_relaxed"] for one in errors)
+    assert together["eps_H_perfect"] == errors[0]["eps_H_perfect"]
+    assert errors[1]["eps_H_relaxed"] > 1.01 * errors[0]["eps_H_relaxed"]
 
 
 def test_dual_norm_bounds_the_work_of_a_force_error(world: World, rows: Rows, zhou: Calculator) -> None:
@@ -135,7 +177,8 @@ def largest_eigenvalue(cell: StraightCell, difference: np.ndarray) -> float:
     stencil = np.kron(cell.laplacian.toarray(), np.eye(3))
     blind = np.eye(len(stencil)) - np.kron(np.full((len(cell),) * 2, 1 / len(cell)), np.eye(3))
     # translations: no difference, and a positive K
-    values = eigh(blind @ difference @ blind, stencil + (np.eye(len(stencil)) - blind), eigvals_only=True)
+    with threadpool_limits(1):
+        values = eigh(blind @ difference @ blind, stencil + (np.eye(len(stencil)) - blind), eigvals_only=True)
     return float(np.abs(values).max())
 
 

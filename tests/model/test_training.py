@@ -156,9 +156,14 @@ def test_exact_fit_without_elastic_rows_recovers_the_coefficients(world: World) 
     np.testing.assert_allclose(solution.coefficients[used], truth[used], rtol=1e-6, atol=1e-8)
 
 
-def test_rows_do_not_depend_on_the_number_of_processes(world: World, rows: Rows) -> None:
-    sets = list(zip(world.training, rows.train, strict=True))
-    blocks = configuration_blocks(rows.basis, sets, rows.perfect, workers=2)
+@pytest.mark.parametrize(("workers", "cut"), [(2, None), (1, 3), (1, 0)])
+def test_rows_do_not_depend_on_processes_nor_sets(world: World, rows: Rows, workers: int, cut: int | None) -> None:
+    (cell,), (train,) = world.training, rows.train
+    sets = [(cell, part) for part in ([train] if cut is None else train.split(cut))]
+    seen: list[tuple[int, int]] = []
+    blocks = configuration_blocks(rows.basis, sets, rows.perfect, workers, lambda *report: seen.append(report))
+    assert seen[-1] == (len(train), len(train))
+    assert set(blocks) < set(rows.blocks)
     for name, block in blocks.items():
         other = rows.blocks[name]
         assert (block.rows, block.target_sum) == (other.rows, pytest.approx(other.target_sum, rel=1e-12))

@@ -8,7 +8,7 @@ from ase.calculators.calculator import Calculator
 from laws import full_stress
 
 from suite.pipeline import World
-from suite.world.cell import StraightCell, Circulant, build_cell, build_cell_at, crystal_metric, repeats_for
+from suite.world.cell import Circulant, StraightCell, build_cell, build_cell_at, crystal_metric, repeats_for
 from suite.world.crystal import LATTICES, Crystal
 from suite.world.dislocation import Dislocation, ImpossibleCell, arrange
 from suite.world.elasticity import Stroh

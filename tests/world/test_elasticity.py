@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from materials import LAMBDA, MU, isotropic, triclinic
 
 from suite.world.elasticity import (
     DegenerateElasticity,
@@ -13,30 +14,11 @@ from suite.world.elasticity import (
     stroh,
 )
 
-LAMBDA, MU = 1.3, 1.0
 SIZE = (20.0, 26.0)
 # rows of cores that sum to zero: a quadrupole, off its symmetric places
 CORES = np.array([[5.1, 6.3], [15.0, 6.3], [4.8, 19.6], [15.2, 19.6]])
 SIGNS = np.array([1, -1, -1, 1])
 MIXED = np.array([0.7, 0.0, 1.1])
-
-
-def isotropic(anisotropy: float = 0.0) -> np.ndarray:
-    """Isotropic tensor, with one cubic constant changed by `anisotropy` of itself."""
-    d = np.eye(3)
-    c = LAMBDA * np.einsum("ij,kl->ijkl", d, d)
-    c += MU * (1 + anisotropy) * (np.einsum("ik,jl->ijkl", d, d) + np.einsum("il,jk->ijkl", d, d))
-    for i in range(3):
-        c[i, i, i, i] -= 2 * MU * anisotropy
-    return c
-
-
-def triclinic() -> np.ndarray:
-    """A positive definite tensor without any symmetry of its own: nothing cancels by accident."""
-    a = np.random.default_rng(0).standard_normal((3, 3, 3, 3))
-    a = a + a.transpose(1, 0, 2, 3)
-    a = a + a.transpose(0, 1, 3, 2)
-    return isotropic() + 0.08 * (a + a.transpose(2, 3, 0, 1)) / 2
 
 
 def single(solution: Stroh, points: np.ndarray, b: np.ndarray) -> np.ndarray:

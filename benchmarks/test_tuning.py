@@ -1,0 +1,120 @@
+"""A trial of a weight study against a refit of the assembled design: `pytest benchmarks/test_tuning.py`.
+
+Both get other weights every time. Ours also judges the fit: matching numbers of the test set, elastic errors, linear
+response. Read the ratio, not the seconds; `extra_info` holds how far the coefficients are from a direct QR.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.linalg import qr, solve_triangular
+from threadpoolctl import threadpool_limits
+
+from suite.pipeline import build_rows, build_world
+from suite.spec import Spec, load
+from suite.study.rivals import fit_blocks, with_weights
+from suite.study.tune import Bench, basis_key, cached_oracle
+
+BASES = {150: ([20, 10, 4], [0, 1, 0]), 400: ([28, 14, 6], [0, 2, 0])}
+
+
+class Assembled:
+    """The whole design of energies and forces, as pyace's `LinearACEFit` wants its data."""
+
+    def __init__(self, spec: Spec, rows: Any, world: Any) -> None:
+        parts, targets, self.kinds = [], [], []
+        (train,), (cell,) = rows.train, world.training
+        for index in range(len(train)):
+            energy, force = rows.ace.energy_and_force_rows(cell.atoms(train.displacements[index]))
+            parts += [(energy - len(cell) * rows.perfect)[None], force]
+            targets += [train.energies[index : index + 1], train.forces[index].ravel()]
+            self.kinds += [np.zeros(1, dtype=int), np.ones(len(force), dtype=int)]
+        for kind, (name, target) in enumerate(
+            (("virial1", world.response.d2), ("virial2", world.response.d3)), start=2
+        ):
+            parts.append(rows.elastic[name])
+            targets.append(target.ravel())
+            self.kinds.append(np.full(target.size, kind))
+        self.design, self.targets = np.vstack(parts), np.concatenate(targets)
+        self.kind = np.concatenate(self.kinds)
+        self.weigh(spec)
+
+    def weigh(self, spec: Spec) -> None:
+        names = ("energy", "force", "virial1", "virial2")
+        self.roots = np.sqrt([spec.weight(name) for name in names])[self.kind]
+
+    def get_design_matrix(self) -> np.ndarray:
+        return self.roots[:, None] * self.design
+
+    def get_target_vector(self) -> np.ndarray:
+        return self.roots * self.targets
+
+
+@pytest.fixture(scope="module", params=list(BASES))
+def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Assembled]:
+    channels, degrees = BASES[request.param]
+    words = [
+        f"model.channels={channels}",
+        f"model.degrees={degrees}",
+        "training.configurations=100",
+        "training.test=50",
+    ]
+    spec = load("w-screw", "quick", words)
+    world = build_world(spec)
+    rows = build_rows(spec, world)
+    workspace: Path = tmp_path_factory.mktemp("study")
+    oracle = cached_oracle(spec, world, rows, workspace, lambda *_: None, 2)
+    return Bench(spec, {basis_key(spec): rows.blocks}, {basis_key(spec): oracle}), Assembled(spec, rows, world)
+
+
+@pytest.mark.benchmark(group="one weighing of 100 configurations")
+@pytest.mark.parametrize("which", ["ours: solve and judge", "ours: solve", "pyace LinearACEFit"])
+def test_trial(benchmark: Any, study: tuple[Bench, Assembled], which: str) -> None:
+    bench, assembled = study
+    ratios = itertools.cycle([0.1, 1.0, 10.0])
+
+    def again() -> Spec:
+        return with_weights(bench.spec, {"energy": bench.spec.weights.energy * next(ratios)})
+
+    def judge() -> float:
+        return bench.judge(again())["eps_E"]
+
+    def solve() -> float:
+        return float(fit_blocks(again(), bench.blocks[basis_key(bench.spec)]).coefficients[0])
+
+    def refit() -> float:
+        from pyace.linearacefit import LinearACEFit
+
+        assembled.weigh(again())
+        return float(LinearACEFit(train_dataset=assembled).fit().coef_[0])
+
+    run = {"ours: solve and judge": judge, "ours: solve": solve, "pyace LinearACEFit": refit}[which]
+    with threadpool_limits(1):
+        value = benchmark(run) if which.startswith("ours") else benchmark.pedantic(run, rounds=3)
+    assert np.isfinite(value)
+    benchmark.extra_info["functions"] = assembled.design.shape[1]
+    benchmark.extra_info["rows"] = assembled.design.shape[0]
+    if which == "ours: solve":
+        benchmark.extra_info |= against_direct_qr(bench, assembled)
+
+
+def against_direct_qr(bench: Bench, assembled: Assembled) -> dict[str, float]:
+    """Relative difference of coefficients and predictions to a QR of the whole weighted design, and its condition."""
+    assembled.weigh(bench.spec)
+    design, targets = assembled.get_design_matrix(), assembled.get_target_vector()
+    norms = np.linalg.norm(design, axis=0)
+    used = norms > 1e-14 * norms.max()
+    q, r = qr(design[:, used] / norms[used], mode="economic")
+    direct = solve_triangular(r, q.T @ targets) / norms[used]
+    ours = fit_blocks(bench.spec, bench.blocks[basis_key(bench.spec)]).coefficients[used]
+    predicted = [design[:, used] @ c for c in (ours, direct)]
+    return {
+        "condition": float(np.linalg.cond(r)),
+        "coefficients": float(np.linalg.norm(ours - direct) / np.linalg.norm(direct)),
+        "predictions": float(np.linalg.norm(predicted[0] - predicted[1]) / np.linalg.norm(predicted[1])),
+    }

@@ -1,0 +1,66 @@
+"""The oracle says in milliseconds what the pipeline says with calculators and relaxations."""
+
+import numpy as np
+import pytest
+
+from suite.judge.oracle import Oracle
+from suite.pipeline import Model, NoOracle, Rows, World, assess, build_oracle, fit
+from suite.spec import Spec, load
+from suite.study import archive
+
+
+@pytest.fixture(scope="module")
+def oracle(tiny: Spec, world: World, rows: Rows) -> Oracle:
+    return build_oracle(tiny, world, rows, workers=1)
+
+
+@pytest.mark.parametrize("weights", [[], ["weights.energy=1e4", "weights.virial1=0.1"], ["observables.virial2=false"]])
+def test_oracle_agrees_with_the_verdict(
+    oracle: Oracle, tiny: Spec, world: World, rows: Rows, weights: list[str]
+) -> None:
+    spec = load("w-screw", "tiny", weights)
+    fitted = fit(spec, rows)
+    found, verdict = oracle.evaluate(fitted.coefficients), assess(spec, world, rows, fitted)
+    assert set(found) <= set(verdict.numbers)
+    # third derivatives of the compiled model carry the rounding of its splines, sums of 1700 atoms that of energies
+    loose = {"eps_V2": 5e-2, "eps_V2_null_free": 5e-2, "term_V2": 5e-2, "bound_geometry": 3e-2, "bound_energy": 5e-2}
+    for name, value in found.items():
+        tolerance = loose.get(name, 5e-3)
+        assert value == pytest.approx(verdict.numbers[name], rel=tolerance, abs=2e-5), name
+    assert found["geometry_error_linear"] == pytest.approx(verdict.numbers["geometry_error"], rel=0.3)
+
+
+def test_the_reference_in_the_basis_would_have_no_errors(oracle: Oracle, model: Model) -> None:
+    """Every number is the norm of an affine function of c: twice the distance from a root is twice the number."""
+    c = model.coefficients
+    numbers = {k: [] for k in ("eps_F", "eps_V1", "geometry_error_linear", "rmse_F")}  # type: dict[str, list[float]]
+    direction = np.random.default_rng(0).standard_normal(len(c)) * np.abs(c)
+    for step in (1e6, 2e6, 4e6):  # far out the constant part does not count
+        found = oracle.evaluate(c + step * direction)
+        for name, values in numbers.items():
+            values.append(found[name])
+    for values in numbers.values():
+        assert values[1] / values[0] == pytest.approx(2, rel=1e-4)
+        assert values[2] / values[1] == pytest.approx(2, rel=1e-4)
+
+
+def test_oracle_survives_the_cache(oracle: Oracle, model: Model, tmp_path: object) -> None:
+    groups, attributes = archive.oracle_groups(oracle)
+    import xarray as xr
+
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs = attributes
+    again = archive.oracle_from(tree)
+    assert again.evaluate(model.coefficients) == oracle.evaluate(model.coefficients)
+
+
+def test_a_loop_has_no_oracle(world: World, rows: Rows, tiny: Spec) -> None:
+    from dataclasses import replace
+
+    from suite.world.crystal import elastic_tensor
+    from suite.world.dislocation import LOOPS
+    from suite.world.loop import build_loop
+
+    cell = build_loop(world.crystal, LOOPS["bcc", "vacancy"], elastic_tensor(world.response), 12, 5)
+    with pytest.raises(NoOracle, match="straight dislocation"):
+        build_oracle(tiny, replace(world, simulation=cell), rows)

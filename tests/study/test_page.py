@@ -1,0 +1,27 @@
+"""A report is one file that needs nothing from elsewhere, and the same in Markdown."""
+
+import re
+from pathlib import Path
+
+from suite.study.page import Page
+
+
+def test_page_is_standalone_and_escaped(tmp_path: Path) -> None:
+    picture = tmp_path / "figures" / "dot.png"
+    picture.parent.mkdir()
+    picture.write_bytes(b"not really a picture")
+    page = Page("a < b & c")
+    page.heading("numbers")
+    page.table(["name", "value"], [["x|y", 1.5], ["<script>", 2]], best=1)
+    page.code("[weights]\nenergy = 1\n")
+    page.figure(picture, "a dot")
+    written = page.write(tmp_path)
+    html, markdown = (path.read_text(encoding="utf-8") for path in written)
+    assert "a &lt; b &amp; c" in html
+    assert html.count("<script>") == 1, "the page's own script only"
+    assert not re.search(r"(src|href)=[\"']?https?:", html)
+    assert "data:image/png;base64," in html
+    assert "<tr class=best><td>&lt;script&gt;" in html
+    assert "| x\\|y | 1.5 |" in markdown
+    assert "**<script>**" in markdown
+    assert "![a dot](figures/dot.png)" in markdown

@@ -1,0 +1,237 @@
+"""A study on the tiny twin: contents, continuation, agreement of journal and MLflow, rivals, recommendation."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.storages.journal import JournalFileBackend
+
+from store.runs import Tracker
+from suite.pipeline import Rows
+from suite.spec import Spec, load
+from suite.study import rivals
+from suite.study.tune import (
+    PAPER,
+    UNIFORM,
+    Bench,
+    Entry,
+    StudyInUse,
+    TuneResult,
+    only_one,
+    recommend,
+    study_key,
+    tune,
+    weights_toml,
+)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("workspace")
+
+
+@pytest.fixture(scope="module")
+def result(tiny: Spec, workspace: Path) -> TuneResult:
+    return tune(tiny, workspace, trials=14, verify=3)
+
+
+def trials_of(folder: Path) -> list[Any]:
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+    return optuna.load_study(study_name=None, storage=storage).trials
+
+
+def assert_mirrored(workspace: Path, result: TuneResult) -> None:
+    """MLflow has each finished trial of the journal once, with its numbers."""
+    children = Tracker(workspace).children(result.run_id)
+    finished = {str(t.number): t for t in trials_of(result.folder) if t.state.is_finished()}
+    assert sorted(c.tags["trial"] for c in children) == sorted(finished)
+    for child in children:
+        trial = finished[child.tags["trial"]]
+        assert child.status == ("FINISHED" if trial.state.name == "COMPLETE" else "FAILED")
+        for name, value in trial.user_attrs.get("numbers", {}).items():
+            assert child.metrics[name] == pytest.approx(value, rel=1e-12)
+
+
+def test_study_contains_the_paper_and_the_uniform_weights(result: TuneResult, tiny: Spec) -> None:
+    named = {trial["name"]: trial for trial in result.trials if trial["name"]}
+    assert set(named) == {PAPER, UNIFORM}
+    paper = named[PAPER]["parameters"]
+    assert paper["energy"] == pytest.approx(tiny.weights.energy / tiny.weights.force)
+    assert paper["virial1"] == pytest.approx(tiny.weights.virial1 / tiny.weights.force)
+    rival = next(entry for entry in result.entries if entry.name == PAPER)
+    for name, value in rival.predicted.items():
+        if name not in ("milliseconds",):
+            assert named[PAPER]["numbers"][name] == pytest.approx(value, rel=1e-6), name
+
+
+def test_front_is_the_set_that_nothing_beats(result: TuneResult) -> None:
+    values = {t["number"]: np.array(t["values"]) for t in result.trials if t["state"] == "complete"}
+    for number, value in values.items():
+        beaten = any((other <= value).all() and (other < value).any() for other in values.values())
+        assert beaten == (number not in result.front)
+
+
+def test_prediction_holds_after_relaxation(result: TuneResult) -> None:
+    good = [entry for entry in result.entries if entry.status == "converged"]
+    assert len(good) >= 6
+    for entry in good:
+        assert entry.relaxed["geometry_error"] == pytest.approx(entry.predicted["geometry_error_linear"], rel=0.5)
+    assert result.correlation["geometry"] > 0.8
+
+
+def test_report_and_recommended_weights(result: TuneResult, tiny: Spec, tmp_path: Path) -> None:
+    html = (result.folder / "report.html").read_text()
+    for entry in result.entries:
+        assert entry.name in html
+    assert (result.folder / "report.md").exists()
+    assert {p.stem for p in (result.folder / "figures").glob("*.png")} >= {"front", "oracle", "imbalance", "terms"}
+    # the table goes into a spec as it is and gives the fit that was recommended
+    text = (result.folder / "recommended.toml").read_text()
+    assert text == weights_toml(result.recommended)
+    shipped = tiny.to_toml()
+    start = shipped.index("[weights]")
+    end = shipped.index("[solver]")
+    path = tmp_path / "again.toml"
+    path.write_text(shipped[:start] + text + "\n" + shipped[end:])
+    again = load(path)
+    for name, value in result.recommended.weights.items():
+        assert getattr(again.weights, name) == pytest.approx(value)
+
+
+def test_continued_study_adds_trials_and_loses_none(result: TuneResult, tiny: Spec, workspace: Path) -> None:
+    before = {t.number: t.values for t in trials_of(result.folder)}
+    more = tune(tiny, workspace, trials=20, workers=2, verify=1)
+    assert more.folder == result.folder
+    assert more.run_id == result.run_id
+    after = {t.number: t.values for t in trials_of(result.folder)}
+    assert {n: after[n] for n in before} == before
+    assert Counter(t.state.name for t in trials_of(result.folder)) == {"COMPLETE": 20}
+    assert_mirrored(workspace, more)
+    draws = [tuple(t.params.values()) for t in trials_of(result.folder)]
+    assert len(set(draws)) == len(draws), "a continued study must not repeat its draws"
+
+
+def test_killed_study_goes_on(workspace: Path, result: TuneResult, tiny: Spec) -> None:
+    """kill -9 in the middle, with two workers; a trial that was running is asked again."""
+    overrides = ["tune.seed=3"]
+    script = (
+        "from pathlib import Path; from suite.spec import load; from suite.study.tune import tune; "
+        f"tune(load('w-screw', 'tiny', {overrides}), Path({str(workspace)!r}), trials=4000, workers=2)"
+    )
+    spec = load("w-screw", "tiny", overrides)
+    folder = workspace / "studies" / f"w-screw-{study_key(spec)[:8]}"
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL, start_new_session=True)
+    journal = folder / "journal.log"
+    deadline = time.monotonic() + 120
+    while not (journal.exists() and len(journal.read_text().splitlines()) > 60):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    import os
+    import signal
+
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = sum(t.state.name == "COMPLETE" for t in trials_of(folder))
+    found = tune(spec, workspace, trials=done + 3, verify=1)
+    states = Counter(t.state.name for t in trials_of(folder))
+    assert states["COMPLETE"] == done + 3
+    assert states["RUNNING"] == 0
+    assert_mirrored(workspace, found)
+
+
+def test_two_commands_do_not_share_a_study(result: TuneResult, tiny: Spec, workspace: Path) -> None:
+    with only_one(result.folder), pytest.raises(StudyInUse, match="--workers"):
+        tune(tiny, workspace, trials=14, verify=1)
+
+
+def test_key_of_a_study_hears_what_changes_its_trials(tiny: Spec) -> None:
+    same = study_key(load("w-screw", "tiny", ["tune.trials=7", "tune.verify=2"]))
+    assert same == study_key(tiny)
+    for change in ("tune.seed=1", 'tune.objectives=["geometry"]', "weights.energy=3", "training.size=7"):
+        assert study_key(load("w-screw", "tiny", [change])) != study_key(tiny)
+
+
+# --- rivals -------------------------------------------------------------------------------------------------------
+
+
+def test_balancing_rule_balances(result: TuneResult) -> None:
+    numbers = next(entry for entry in result.entries if entry.name == "closed form").predicted
+    assert numbers["balance_spread"] < 0.5
+    logs = [np.log(numbers[f"balance_{name}"]) for name in ("E", "F", "V1")]
+    assert max(logs) - min(logs) == pytest.approx(numbers["balance_spread"])
+
+
+def test_evidence_finds_the_noise_of_synthetic_blocks() -> None:
+    """Rows with known noise: weights are the inverse variances, whatever the units of the blocks."""
+    generator = np.random.default_rng(0)
+    truth = generator.standard_normal(6)
+    spec = load("w-screw", "tiny", ["observables.virial1=false", "observables.virial2=false"])
+    blocks = {}
+    for name, sigma, count in (("energy@0.1", 0.3, 4000), ("force@0.1", 0.02, 4000)):
+        matrix = generator.standard_normal((count, 6))
+        reducer = rivals_reducer()
+        reducer.add(matrix, matrix @ truth + sigma * generator.standard_normal(count))
+        blocks[name] = reducer.finish()
+    found = rivals.evidence(spec, blocks)
+    assert found["force"] == pytest.approx(spec.weights.force)
+    assert found["energy"] / found["force"] == pytest.approx((0.02 / 0.3) ** 2, rel=0.1)
+
+
+def rivals_reducer() -> Any:
+    from suite.model.regression import Reducer
+
+    return Reducer(6)
+
+
+def test_random_search_returns_its_best() -> None:
+    drawn, numbers = rivals.random_search(
+        {"a": (0.1, 10.0)}, 200, 0, lambda v: {"x": abs(np.log(v["a"]) - 1)}, lambda n: n["x"]
+    )
+    assert 0.1 <= drawn["a"] <= 10
+    assert numbers["x"] < 0.05
+
+
+# --- choices ------------------------------------------------------------------------------------------------------
+
+
+def entry(name: str, spread: float, geometry: float, status: str = "converged") -> Entry:
+    spec = load("w-screw", "tiny")
+    predicted = {"balance_spread": spread, "geometry_error_linear": geometry, "calibrated_spread": 1.0}
+    return Entry(name, {}, spec, predicted, {"geometry_error": geometry} if status == "converged" else {}, status)
+
+
+def test_recommendation_weighs_both_objectives_and_skips_what_failed(tiny: Spec) -> None:
+    entries = [entry("a", 0.5, 0.02), entry("b", 3.0, 0.019), entry("c", 0.1, 0.001, "diverged")]
+    assert recommend(entries, tiny).name == "a"
+    only_geometry = load("w-screw", "tiny", ['tune.objectives=["geometry"]'])
+    assert recommend(entries, only_geometry).name == "b"
+    limited = load("w-screw", "tiny", ['tune.objectives=["geometry"]', "tune.limits={balance=1.0}"])
+    assert recommend(entries, limited).name == "a"
+    with pytest.raises(RuntimeError, match="no verified weighing"):
+        recommend(entries[2:], tiny)
+
+
+def test_candidate_has_the_parameters_of_the_trial(tiny: Spec, rows: Rows) -> None:
+    spec = load("w-screw", "tiny", ["tune.amplitudes=[0.01,1]"])
+    bench = Bench(spec, {}, {})
+    candidate = bench.candidate({"energy": 3.0, "virial1": 0.5, "amplitude@0.5": 0.1, "channels": "9 4"})
+    assert candidate.weights.energy == pytest.approx(3 * spec.weights.force)
+    assert candidate.weights.virial1 == pytest.approx(0.5 * spec.weights.force)
+    assert candidate.weights.virial2 == spec.weights.virial2
+    assert candidate.weights.amplitudes == {"0.5": 0.1}
+    assert candidate.model.channels == (9, 4)
+    from suite.model.regression import block_weights
+
+    weights = block_weights(candidate, rows.blocks)
+    assert weights["force@0.5"] == pytest.approx(0.1 * weights["force@0.1"])
+    assert json.dumps(candidate.tune.model_dump())
