@@ -300,7 +300,7 @@ def _mirror(tracker: Tracker, spec: Spec, parent: str, study: Study) -> int:
         children.append(
             FinishedRun(
                 name=f"trial {trial.number}{f' ({named})' if named else ''}",
-                parameters={**trial.params, "solver": spec.solver.kind, "normalisation": spec.weights.normalisation},
+                parameters=_axes_of(trial.params),
                 metrics=trial.user_attrs.get("numbers", {}),
                 tags={"trial": str(trial.number), "kind": "trial"},
                 status="FINISHED" if complete else "FAILED",
@@ -310,6 +310,16 @@ def _mirror(tracker: Tracker, spec: Spec, parent: str, study: Study) -> int:
         )
     tracker.log_batch_of_runs(spec.case.name, parent, children)
     return len(children)
+
+
+def _axes_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a trial as MLflow's parallel coordinates can show them: its axes are linear, ratios are not."""
+    return {
+        f"log10_{name}".replace("@", "_") if isinstance(value, float) else name: (
+            round(math.log10(value), 4) if isinstance(value, float) else value
+        )
+        for name, value in values.items()
+    }
 
 
 # --- the study ----------------------------------------------------------------------------------------------------
