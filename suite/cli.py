@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,6 +199,25 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--trials", type=_positive_int, help="trials the study shall have (default: tune.trials)")
     sub.add_argument("--workers", type=_positive_int, default=1, help="processes that run trials (default: 1)")
     sub.add_argument("--verify", type=_positive_int, help="trials to relax in full (default: tune.verify)")
+    sub = command(
+        "sweep",
+        _sweep,
+        "Run the ladders of a spec and measure the rates; finished points are reused.",
+        "dislobench sweep w-screw --only L",
+    )
+    with_spec(sub)
+    with_workspace(sub)
+    sub.add_argument("--only", action="append", metavar="NAME", help="only this sweep of the spec (repeatable)")
+    sub.add_argument("--workers", type=_positive_int, help="processes for the design matrix (default: all cores)")
+    sub = command(
+        "report",
+        _report_command,
+        "Write the report of a workspace, from its store alone: HTML, Markdown, CSV.",
+        "dislobench report --case w-screw",
+    )
+    with_workspace(sub)
+    sub.add_argument("--case", help="only this case")
+    sub.add_argument("--folder", type=_folder, help="where to write it (default: WORKSPACE/report)")
     command("list", _list, "List the shipped specs and the reference potentials.", "dislobench list")
     with_spec(
         command("check", _check, "Check a spec without computing anything.", "dislobench check my.toml --preset paper")
@@ -415,6 +434,58 @@ def _tune(options: argparse.Namespace) -> int:
     print(f"report     {result.folder / 'report.html'}")
     print(f"weights    {result.folder / 'recommended.toml'}")
     print(f"dashboard  optuna-dashboard {result.folder / 'journal.log'}    (pip install optuna-dashboard)")
+    return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from suite.spec import load, load_sweeps
+
+    sweeps = load_sweeps(options.spec, options.preset, options.overrides)
+    if unknown := [name for name in options.only or [] if name not in sweeps]:
+        raise CommandError(f"no sweep {unknown[0]!r} in {options.spec}; it has {', '.join(sweeps)}", BAD_SPEC)
+    chosen = {name: sweep for name, sweep in sweeps.items() if not options.only or name in options.only}
+    _make_workspace(options.workspace)
+    from suite.study.sweep import run_sweep
+    from suite.terminal import progress_reporter, sweep_table
+
+    def resolved(settings: Mapping[str, Any]) -> Spec:
+        words = [f"{key}={_toml_value(value)}" for key, value in settings.items()]
+        return load(options.spec, options.preset, [*options.overrides, *words])
+
+    results = []
+    with progress_reporter(quiet=options.json) as progress:
+        for name, sweep in chosen.items():
+            results.append(run_sweep(resolved, name, sweep, options.workspace, progress, options.workers))
+    if options.json:
+        from suite.study.sweep import content_of
+
+        told = [content_of(r.name, r.spec, r.sweep, r.points, r.rates) for r in results]
+        print(json.dumps({"sweeps": told}))
+        return 0
+    for result in results:
+        sweep_table(result)
+    print(f"report   dislobench report --workspace {options.workspace}")
+    return 0
+
+
+def _toml_value(value: Any) -> str:
+    from suite.spec import _toml
+
+    return _toml(value)
+
+
+def _report_command(options: argparse.Namespace) -> int:
+    from suite.study.report import write_report
+
+    folder = options.folder or options.workspace / "report"
+    try:
+        written = write_report(options.workspace, folder, options.case)
+    except LookupError as error:
+        raise CommandError(str(error), BAD_STORE) from error
+    if options.json:
+        print(json.dumps({"files": [str(path) for path in written]}))
+    else:
+        print("\n".join(f"wrote    {path}" for path in written))
     return 0
 
 

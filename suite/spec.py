@@ -172,6 +172,25 @@ class Tune(Record):
     verify: Annotated[int, Field(ge=1)] = 8
 
 
+class Sweep(Record):
+    """A ladder of runs; see `suite.study.sweep`. Several of them are `[sweep.NAME]`.
+
+    `ladders` gives values to keys of the spec, such as `"training.size" = [6, 8, 10]`; all combinations, or with
+    `zip` the first values together, the second ones, ... `seeds` are those of the training set; `ablation` runs
+    each point with no elasticity, CLE, and CLE+nonlinear. `against` is the axis of figures and slopes: "L", "N", or
+    a number of the runs such as "rmse_F". `expect` overrides the slopes of the theory, `set` keys of the spec for
+    all points.
+    """
+
+    ladders: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]]
+    zip: bool = False
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    ablation: bool = True
+    against: str = "L"
+    expect: dict[Literal["geometry_error", "energy_error"], float] = {}
+    set: dict[str, Any] = {}
+
+
 class Spec(Record):
     """One case, resolved: what `suite.pipeline` needs and nothing else."""
 
@@ -404,6 +423,38 @@ def load(name: str | Path, preset: str | None = None, overrides: Sequence[str] =
 Origin = dict[tuple[str, ...], str]
 
 
+def load_sweeps(name: str | Path, preset: str | None = None, overrides: Sequence[str] = ()) -> dict[str, Sweep]:
+    """The sweeps of spec `name`, by name; raises `BadSpec`, also for a ladder over a key that a spec does not have."""
+    file = read(name)
+    tables = _merge(file.tables.get("sweep", {}), (file.presets.get(preset, {}) if preset else {}).get("sweep", {}))
+    if not tables:
+        raise BadSpec([f"{file.path}: it has no [sweep.NAME]; docs/sweeps.md shows one"])
+    found, problems = {}, []
+    for key, table in tables.items():
+        place = f"{file.path}:{file.lines.get(('sweep', key), 1)}"
+        try:
+            found[key] = Sweep.model_validate(table)
+        except ValidationError as error:
+            for item in error.errors():
+                path = ".".join(map(str, item["loc"]))
+                hint = _did_you_mean(path, Sweep.model_fields) if item["type"] == "extra_forbidden" else ""
+                problems.append(f"{place}: sweep.{key}.{path}: {item['msg'][0].lower()}{item['msg'][1:]}{hint}")
+            continue
+        sweep = found[key]
+        for ladder in [*sweep.ladders, *sweep.set]:
+            table_name, _, field_name = ladder.partition(".")
+            record = Spec.model_fields.get(table_name)
+            known = getattr(record.annotation, "model_fields", {}) if record else {}
+            if field_name.partition(".")[0] not in known:
+                every = [f"{t}.{k}" for t, f in Spec.model_fields.items() for k in f.annotation.model_fields]  # type: ignore[union-attr]
+                problems.append(f"{place}: sweep.{key}: no key {ladder!r} in a spec{_did_you_mean(ladder, every)}")
+        if sweep.zip and len({len(values) for values in sweep.ladders.values()}) > 1:
+            problems.append(f"{place}: sweep.{key}.ladders: with zip all ladders must be equally long")
+    if problems:
+        raise BadSpec(problems)
+    return found
+
+
 def resolve(file: SpecFile, preset: str | None, overrides: Sequence[str]) -> tuple[dict[str, Any], Origin]:
     """Merge preset and overrides over the file's tables; also tell where each key came from."""
     tables = {k: v for k, v in file.tables.items() if k not in ("preset", "sweep")}
@@ -414,7 +465,7 @@ def resolve(file: SpecFile, preset: str | None, overrides: Sequence[str]) -> tup
         hint = _did_you_mean(str(preset), known)
         problems.append(f"{file.path}: no preset {preset!r}; it has {', '.join(known) or 'none'}{hint}")
     elif preset:
-        tables = _merge(tables, file.presets[preset])
+        tables = _merge(tables, {k: v for k, v in file.presets[preset].items() if k != "sweep"})
         for key, line in file.lines.items():
             if key[:2] == ("preset", preset):
                 origin[key[2:]] = f"{file.path}:{line}"

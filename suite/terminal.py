@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from suite.pipeline import Progress as Report
     from suite.spec import Spec
     from suite.study.case import CaseResult
+    from suite.study.sweep import SweepResult
     from suite.study.tune import TuneResult
 
 PLAIN_EVERY = 5.0  # seconds between lines of one stage when there is no terminal
@@ -194,3 +195,43 @@ def tune_table(result: TuneResult) -> None:
         print(f"rank correlation of prediction and relaxation: {', '.join(found)}")
     print("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items()))
     print()
+
+
+def sweep_table(result: SweepResult) -> None:
+    """Print the points of a sweep and its rates with verdicts."""
+    table(
+        f"{result.spec.case.title}, sweep {result.name}: {len(result.points)} points, "
+        f"{sum(point.computed for point in result.points)} computed",
+        ["point", "setting", "seed", result.sweep.against, "geometry [Å]", "energy [eV]", "force RMSE", "outcome"],
+        [
+            [
+                ", ".join(f"{key.partition('.')[2]} {value}" for key, value in point.values.items()),
+                point.setting,
+                point.seed,
+                "" if point.x is None else f"{point.x:.4g}",
+                *(
+                    f"{point.numbers[name]:.4g}" if name in point.numbers else ""
+                    for name in ("geometry_error", "energy_error", "rmse_F")
+                ),
+                point.status,
+            ]
+            for point in result.points
+        ],
+    )
+    table(
+        "rates",
+        ["error", "setting", "slope", "95 % interval", "expected", "verdict", "window", "points"],
+        [
+            [
+                error,
+                setting,
+                f"{rate.slope:.2f}",
+                f"{rate.low:.2f} .. {rate.high:.2f}",
+                "" if rate.expected is None else f"{rate.expected:g}",
+                rate.verdict,
+                f"{rate.window[0]:.3g} .. {rate.window[1]:.3g}",
+                rate.points,
+            ]
+            for (error, setting), rate in result.rates.items()
+        ],
+    )

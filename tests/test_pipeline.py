@@ -54,7 +54,7 @@ def test_a_key_changes_the_stages_that_read_it(override: str, changed: set[str])
 
 def test_every_key_of_the_spec_is_accounted_for() -> None:
     """A new table belongs to a stage, or here: forgetting it would reuse what it changes."""
-    later = {"case", "observables", "weights", "solver", "matching"}
+    later = {"case", "observables", "weights", "solver", "matching", "tune"}
     assert set(Spec.model_fields) == later | set(tables()["rows"])
 
 

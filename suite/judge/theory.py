@@ -78,9 +78,23 @@ def _spread(numbers: Mapping[str, float]) -> float:
     return float(logs.max() - logs.min())
 
 
-def expected_rates() -> dict[str, dict[str, float]]:
-    """Exponents in L and in the fit error that Table 1 and (3.13)-(3.14) promise, by limiting case."""
-    return {
-        "geometry": {"eps_EF=0": 0.0, "eps_V1=0": -1.0, "eps_V2=0": -2.0, "rmse": 1.0},
-        "energy": {"eps_EF=0": 0.0, "eps_V1=0": -2.0, "eps_V2=0": -2.0, "rmse": 2.0},
-    }
+SETTINGS = {
+    "no elasticity": {"virial1": False, "virial2": False},
+    "CLE": {"virial1": True, "virial2": False},
+    "CLE+nonlinear": {"virial1": True, "virial2": True},
+}
+"""The paper's three settings of the observables."""
+
+
+def expected_rate(error: str, against: str, setting: str) -> float | None:
+    """Exponent that Table 1 and (3.13)-(3.14) promise for `geometry_error` or `energy_error`.
+
+    Against L: 0, -1, -2 for the geometry as the elastic terms vanish one after the other, 0, -2, -2 for the energy (the
+    last from 1/L² itself). Against a fit error: 1 and 2. None for any other axis.
+    """
+    place = list(SETTINGS).index(setting) if setting in SETTINGS else len(SETTINGS) - 1
+    if against == "L":
+        return {"geometry_error": (0.0, -1.0, -2.0), "energy_error": (0.0, -2.0, -2.0)}[error][place]
+    if against.startswith(("rmse", "eps")):
+        return {"geometry_error": 1.0, "energy_error": 2.0}[error]
+    return None

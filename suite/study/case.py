@@ -156,6 +156,7 @@ def run_case(
     tags: dict[str, str] | None = None,
     workers: int | None = None,
     job: Path | None = None,
+    draw: bool = True,
 ) -> CaseResult:
     """Run one case and keep everything: stages in the cache, the run in MLflow, fields in zarr, figures as artifacts.
 
@@ -194,8 +195,10 @@ def run_case(
                 potential, pictures = Path(scratch, "potential"), Path(scratch, "figures")
                 rows.ace.save(model.coefficients, model.energy_per_atom, potential)
                 run.artifact(potential)
-                figures.draw_all(fields.read(place), pictures)
-                drawn = sorted(run.artifact(pictures).glob("*.png"))
+                drawn = []
+                if draw:  # a ladder of runs has figures of its own; `show` draws those of a run at any time
+                    figures.draw_all(fields.read(place), pictures)
+                    drawn = sorted(run.artifact(pictures).glob("*.png"))
         outcome = verdict.status
         run.tags({"outcome": outcome.name.lower(), "limiting_term": verdict.limiting_term, "remedy": outcome.remedy})
         run.metrics(verdict.numbers)

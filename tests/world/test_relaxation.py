@@ -248,18 +248,23 @@ def test_steps_are_bounded(world: World, zhou: Calculator) -> None:
 
 
 def test_a_model_whose_atoms_meet_is_an_outcome(world: World) -> None:
-    """pyace refuses atoms that coincide; that ends a relaxation, not the process."""
+    """pyace refuses atoms that coincide: six retreats to shorter steps, then the relaxation ends, not the process."""
+    met: list[float] = []
 
     class Colliding(Calculator):
         implemented_properties = ("energy", "forces")
 
         def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = None) -> None:
             super().calculate(atoms, properties, system_changes or [])
-            if np.abs(self.atoms.positions - world.training[0].reference).max() > 1e-3:
+            moved = np.abs(self.atoms.positions - world.training[0].reference).max()
+            if moved > 1e-3:
+                met.append(moved)
                 raise FloatingPointError("the model cannot be evaluated: very small distance")
             self.results = {"energy": 0.0, "forces": np.ones((len(world.training[0]), 3))}
 
     still = np.zeros_like(world.training[0].reference)
     result = relax(world.training[0], Colliding(), lambda force: force, still, 1e-4, 20)
     assert result.status is Status.NONFINITE
-    assert result.calls == 1
+    assert len(met) == 7
+    np.testing.assert_allclose(met[:5], 0.15 / np.sqrt(3) / 3.0 ** np.arange(5), rtol=1e-9)
+    np.testing.assert_array_equal(result.displacement, still)

@@ -1,0 +1,217 @@
+"""Ladders of runs: every point a run of its own, found again by its content; slopes against theory.
+
+    result = sweep(load_spec, "L", settings, workspace)
+
+A point's key hashes its whole resolved spec. A finished run with that key is reused wherever it was made, so that a
+sweep that was interrupted goes on, and a point more costs one point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from store import provenance
+from store.runs import RunRecord, Tracker
+from suite.judge.theory import SETTINGS, expected_rate
+from suite.model.regression import Unsolvable
+from suite.pipeline import Progress, silent
+from suite.spec import Spec, Sweep
+from suite.study.case import STAGE_PACKAGES, STAGE_VERSIONS, run_case
+from suite.study.rates import Rate, measure
+from suite.world.relaxation import FailedRelaxation
+
+ERRORS = ("geometry_error", "energy_error")
+AXES = {"L": "L", "N": "N"}  # names of axes that are parameters of a run rather than numbers
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep: its `setting` of the observables, `seed`, values of the ladders, numbers (empty when it
+    failed) and status.
+    """
+
+    setting: str
+    seed: int
+    values: dict[str, Any]
+    x: float | None
+    numbers: dict[str, float]
+    status: str
+    limiting: str
+    run: str
+    computed: bool
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """A finished sweep: its points, and rates by (error, setting)."""
+
+    name: str
+    spec: Spec
+    sweep: Sweep
+    run_id: str
+    points: list[Point]
+    rates: dict[tuple[str, str], Rate]
+
+
+def point_key(spec: Spec) -> str:
+    """Content key of a run: all of its spec but its name and its study, and the versions that its numbers depend on."""
+    tables = spec.model_dump(exclude={"case", "tune"})
+    return provenance.content_key("run", tables, STAGE_VERSIONS, provenance.versions(STAGE_PACKAGES["rows"]))
+
+
+def points_of(sweep: Sweep) -> list[tuple[dict[str, Any], int, str]]:
+    """(values of the ladders, seed, setting) of every point, in order: settings innermost, for they share world and
+    rows.
+    """
+    names = list(sweep.ladders)
+    combine = zip(*sweep.ladders.values(), strict=True) if sweep.zip else product(*sweep.ladders.values())
+    settings = list(SETTINGS) if sweep.ablation else [""]
+    return [
+        (dict(zip(names, values, strict=True)), seed, setting)
+        for values in combine
+        for seed in sweep.seeds
+        for setting in settings
+    ]
+
+
+def overrides_of(sweep: Sweep, values: Mapping[str, Any], seed: int, setting: str) -> dict[str, Any]:
+    """What a point sets, by key of the spec."""
+    switched = {f"observables.{name}": on for name, on in SETTINGS[setting].items()} if setting else {}
+    return {**sweep.set, "training.seed": seed, **values, **switched}
+
+
+def run_sweep(
+    load: Callable[[Mapping[str, Any]], Spec],
+    name: str,
+    sweep: Sweep,
+    workspace: Path,
+    progress: Progress = silent,
+    workers: int | None = None,
+) -> SweepResult:
+    """Run the points of `sweep` that no finished run answers yet; `load` resolves a spec with overrides.
+
+    All specs are resolved before anything runs, so that a bad point is refused at once. A point whose equilibrium
+    cannot be used is recorded and the others go on.
+    """
+    workspace = workspace.absolute()
+    wanted = [
+        (values, seed, setting, load(overrides_of(sweep, values, seed, setting)))
+        for values, seed, setting in points_of(sweep)
+    ]
+    base = load(sweep.set)
+    tracker = Tracker(workspace)
+    finished = {r.tags["point"]: r for r in reversed(tracker.history(base.case.name)) if _answers(r)}
+    key = provenance.content_key("sweep", name, sweep.model_dump(), base.model_dump())
+    parent = _parent(tracker, base, name, key)
+    points = []
+    with parent:
+        for index, (values, seed, setting, spec) in enumerate(wanted):
+            label = ", ".join([f"{k.partition('.')[2]} {v}" for k, v in values.items()] + [f"seed {seed}", setting])
+            progress(f"sweep {name}", index / len(wanted), label)
+            record = finished.get(point_key(spec))
+            computed = record is None
+            if record is None:
+                record = _run(spec, workspace, tracker, parent.id, f"{name}: {label}", workers)
+            points.append(_point(record, sweep, spec, values, seed, setting, computed))
+        progress(f"sweep {name}", 1.0, f"{len(wanted)} points, {sum(p.computed for p in points)} computed")
+        rates = rates_of(points, sweep)
+        for (error, setting), rate in rates.items():
+            label = setting.replace("+", "_").replace(" ", "_") or "all"
+            parent.metrics({f"slope_{error}_{label}": rate.slope})
+            parent.tags({f"verdict_{error}_{label}": rate.verdict})
+        parent.metrics({"points": len(points)})
+        parent.json("sweep.json", content_of(name, base, sweep, points, rates))
+    return SweepResult(name, base, sweep, parent.id, points, rates)
+
+
+def _answers(record: RunRecord) -> bool:
+    return "point" in record.tags and (record.status == "FINISHED" or record.tags.get("outcome") == "unusable")
+
+
+def _parent(tracker: Tracker, spec: Spec, name: str, key: str) -> Any:
+    for record in tracker.history(spec.case.name):
+        if record.tags.get("sweep_key") == key:
+            return tracker.resume(record.id)
+    run = tracker.start(
+        spec.case.name, f"sweep {name}", {"case": spec.case.name, "sweep": name}, {"kind": "sweep", "sweep_key": key}
+    )
+    run.text("spec.toml", spec.to_toml())
+    return run
+
+
+def _run(spec: Spec, workspace: Path, tracker: Tracker, parent: str, name: str, workers: int | None) -> RunRecord:
+    """One point; an outcome that cannot be used is recorded by `run_case` and returned like any other."""
+    tags = {"point": point_key(spec)}
+    try:
+        result = run_case(spec, workspace, name=name[:200], parent=parent, tags=tags, workers=workers, draw=False)
+        return tracker.find(result.run_id)
+    except (FailedRelaxation, Unsolvable):
+        return next(record for record in tracker.history(spec.case.name) if record.tags.get("point") == tags["point"])
+
+
+def _point(
+    record: RunRecord, sweep: Sweep, spec: Spec, values: dict[str, Any], seed: int, setting: str, computed: bool
+) -> Point:
+    numbers = record.metrics if record.status == "FINISHED" else {}
+    axis = {"L": spec.training.size, "N": spec.simulation.size}.get(sweep.against, numbers.get(sweep.against))
+    tags = record.tags
+    limiting = tags.get("limiting_term", "")
+    return Point(
+        setting, seed, values, axis, numbers, tags.get("outcome", record.status.lower()), limiting, record.id, computed
+    )
+
+
+def content_of(
+    name: str, spec: Spec, sweep: Sweep, points: Sequence[Point], rates: Mapping[tuple[str, str], Rate]
+) -> dict[str, Any]:
+    """What a sweep's run keeps as `sweep.json`: all that figures and report need."""
+
+    def limiting(setting: str, window: tuple[float, float]) -> str:
+        inside = [p.limiting for p in points if p.setting == setting and p.x and window[0] <= p.x * 1.000001]
+        return max(set(inside), key=inside.count) if inside else ""
+
+    return {
+        "name": name,
+        "title": spec.case.title,
+        "against": sweep.against,
+        "ladders": {key: list(values) for key, values in sweep.ladders.items()},
+        "seeds": list(sweep.seeds),
+        "points": [asdict(point) for point in points],
+        "rates": [
+            {"error": error, "setting": setting, **asdict(rate), "limiting": limiting(setting, rate.window)}
+            for (error, setting), rate in rates.items()
+        ],
+        "ordering": ordering(points),
+    }
+
+
+def ordering(points: Sequence[Point]) -> dict[str, float]:
+    """Spearman's correlation of the relaxed geometry error with each matching number, over all points: which of them
+    orders the errors."""
+    from scipy.stats import spearmanr
+
+    names = ("rmse_F", "eps_F", "eps_V1", "eps_V1_null_free", "eps_V2", "eps_V2_null_free", "bound_geometry")
+    good = [p.numbers for p in points if "geometry_error" in p.numbers]
+    if len(good) < 4:
+        return {}
+    errors = [numbers["geometry_error"] for numbers in good]
+    found = {name: float(spearmanr([n[name] for n in good], errors).statistic) for name in names}
+    return {name: value for name, value in found.items() if value == value}  # a constant has no rank
+
+
+def rates_of(points: Sequence[Point], sweep: Sweep) -> dict[tuple[str, str], Rate]:
+    """Rates by (error, setting); see `rates.measure`."""
+    found = {}
+    towards = "large" if sweep.against in AXES else "small"
+    for error in ERRORS:
+        for setting in dict.fromkeys(point.setting for point in points):
+            chosen = [p for p in points if p.setting == setting and p.x is not None and error in p.numbers]
+            expected = sweep.expect.get(error, expected_rate(error, sweep.against, setting))  # type: ignore[call-overload]
+            rate = measure([p.x for p in chosen], [p.numbers[error] for p in chosen], expected, towards)  # type: ignore[misc]
+            if rate is not None:
+                found[error, setting] = rate
+    return found

@@ -1,0 +1,102 @@
+"""Figures of a sweep, from what its run keeps: errors against the axis, fitted slopes, guide lines of the theory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+from suite.study.figures import BLUE, DPI, GREY, ORANGE
+
+STYLES = {
+    "no elasticity": (ORANGE, "s", "--"),
+    "CLE": (GREY, "^", ":"),
+    "CLE+nonlinear": (BLUE, "o", "-"),
+    "": (BLUE, "o", "-"),
+}
+AXIS_LABELS = {
+    "L": "L, half width of the training cell [a₀]",
+    "N": "N, width of the simulation cell [a₀]",
+    "rmse_F": "force RMSE on the test set [eV/Å]",
+    "rmse_E": "energy RMSE on the test set [eV]",
+    "eps_F": "ε_F [eV/Å]",
+    "eps_V1": "ε_V1 [eV/Å³]",
+    "eps_V1_null_free": "ε_V1 free of null Lagrangians [eV/Å³]",
+    "eps_V2": "ε_V2 [eV/Å³]",
+}
+ERROR_LABELS = {
+    "geometry_error": "geometry error ‖Dȳ - Dȳ_ML‖ [Å]",
+    "energy_error": "energy error |E(ȳ) - E_ML(ȳ_ML)| [eV]",
+}
+
+
+def draw_sweep(record: Mapping[str, Any], path: Path) -> Path:
+    """Both errors of a sweep (the content of its `sweep.json`) against its axis, as PNG."""
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for axis, error in zip(axes, ERROR_LABELS, strict=True):
+        _panel(axis, record, error)
+    figure.suptitle(f"{record['title']}: {record['name']}", fontsize=11)
+    figure.savefig(path, dpi=DPI)
+    return path
+
+
+def _panel(axis: Axes, record: Mapping[str, Any], error: str) -> None:
+    points = [p for p in record["points"] if p["x"] is not None and error in p["numbers"]]
+    settings = list(dict.fromkeys(p["setting"] for p in points))
+    rates = {(r["error"], r["setting"]): r for r in record["rates"]}
+    for setting in settings:
+        colour, marker, line = STYLES.get(setting, STYLES[""])
+        chosen = [p for p in points if p["setting"] == setting]
+        x, y, low, high = _over_seeds(chosen, error, record["against"])
+        rate = rates.get((error, setting))
+        label = setting or "all observables"
+        if rate is not None:
+            half = (rate["high"] - rate["low"]) / 2
+            width = f" ± {half:.2f}" if np.isfinite(half) else ""
+            label += f": slope {rate['slope']:.2f}{width}"
+            span = np.array(rate["window"])
+            axis.plot(span, np.exp(rate["intercept"]) * span ** rate["slope"], line, color=colour, linewidth=1.4)
+        axis.errorbar(
+            x, y, yerr=[y - low, high - y], fmt=marker, color=colour, markersize=6, capsize=3, linewidth=1, label=label
+        )
+    expected = {r["expected"] for r in record["rates"] if r["error"] == error and r["expected"] is not None}
+    if points:
+        _guides(axis, points, error, sorted(expected))
+    axis.set(xscale="log", yscale="log", ylabel=ERROR_LABELS[error])
+    axis.set_xlabel(AXIS_LABELS.get(record["against"], record["against"]))
+    if record["against"] in ("L", "N"):
+        values = sorted({p["x"] for p in points})
+        axis.set_xticks(values)
+        axis.xaxis.set_major_formatter(ScalarFormatter())
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8)
+
+
+def _over_seeds(points: Sequence[Mapping[str, Any]], error: str, against: str) -> tuple[np.ndarray, ...]:
+    """Geometric mean and range over seeds of the same ladder values."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for point in points:
+        groups.setdefault(str(point["values"]), []).append(point)
+    rows = []
+    for group in groups.values():
+        values = np.array([max(p["numbers"][error], 1e-12) for p in group])
+        x = float(np.exp(np.mean([np.log(p["x"]) for p in group])))
+        rows.append((x, float(np.exp(np.log(values).mean())), values.min(), values.max()))
+    return tuple(np.array(sorted(rows)).T)
+
+
+def _guides(axis: Axes, points: Sequence[Mapping[str, Any]], error: str, slopes: Sequence[float]) -> None:
+    """Thin lines of the expected slopes below the data, labelled at their ends."""
+    x = np.array([min(p["x"] for p in points), max(p["x"] for p in points)])
+    lowest = min(max(p["numbers"][error], 1e-12) for p in points)
+    for index, slope in enumerate(slopes):
+        y = (x / (x[0] if slope <= 0 else x[1])) ** slope * lowest * 0.55 * 0.8**index
+        axis.plot(x, y, color="black", linewidth=0.7)
+        axis.annotate(f"{slope:g}", (x[1], y[1]), xytext=(3, 0), textcoords="offset points", fontsize=8, va="center")
