@@ -210,6 +210,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--only", action="append", metavar="NAME", help="only this sweep of the spec (repeatable)")
     sub.add_argument("--workers", type=_positive_int, help="processes for the design matrix (default: all cores)")
     sub = command(
+        "verify",
+        _verify,
+        "Recompute our published numbers, or take those of a run, and compare.",
+        "dislobench verify w-screw-quick",
+    )
+    sub.add_argument("expectation", nargs="?", help="name in specs/expected, or a TOML file (default: list them)")
+    sub.add_argument("--run", metavar="RUN", dest="run_reference", help="compare this run instead of computing one")
+    with_workspace(sub)
+    sub = command(
         "report",
         _report_command,
         "Write the report of a workspace, from its store alone: HTML, Markdown, CSV.",
@@ -438,7 +447,7 @@ def _tune(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from suite.spec import load, load_sweeps
+    from suite.spec import load, load_sweeps, toml_value
 
     sweeps = load_sweeps(options.spec, options.preset, options.overrides)
     if unknown := [name for name in options.only or [] if name not in sweeps]:
@@ -449,7 +458,7 @@ def _sweep(options: argparse.Namespace) -> int:
     from suite.terminal import progress_reporter, sweep_table
 
     def resolved(settings: Mapping[str, Any]) -> Spec:
-        words = [f"{key}={_toml_value(value)}" for key, value in settings.items()]
+        words = [f"{key}={toml_value(value)}" for key, value in settings.items()]
         return load(options.spec, options.preset, [*options.overrides, *words])
 
     results = []
@@ -468,10 +477,49 @@ def _sweep(options: argparse.Namespace) -> int:
     return 0
 
 
-def _toml_value(value: Any) -> str:
-    from suite.spec import _toml
+def _verify(options: argparse.Namespace) -> int:
+    from suite.spec import load
+    from suite.study.verify import compare, published, read_expected
 
-    return _toml(value)
+    if options.expectation is None:
+        print(json.dumps({"published": list(published())}) if options.json else "\n".join(published()))
+        return 0
+    expected = read_expected(options.expectation)
+    _make_workspace(options.workspace)
+    from store.runs import Tracker
+    from suite.study.case import run_case
+    from suite.terminal import progress_reporter, table
+
+    tracker = Tracker(options.workspace)
+    if options.run_reference is None:
+        spec = load(expected.spec, expected.preset, expected.set)
+        with progress_reporter(quiet=options.json) as progress:
+            run = run_case(spec, options.workspace, progress, f"verify {options.expectation}").run_id
+    else:
+        run = tracker.find(options.run_reference).id
+    checks = compare(expected, tracker.find(run).metrics)
+    bad = [check for check in checks if not check.good]
+    if options.json:
+        rows = [{"name": c.name, "expected": c.expected, "found": c.found, "good": c.good} for c in checks]
+        print(json.dumps({"run": run, "good": not bad, "checks": rows}))
+    else:
+        table(
+            f"{options.expectation}, run {run[:8]}",
+            ["number", "published", "found", "tolerance", ""],
+            [
+                [
+                    c.name,
+                    f"{c.expected:.6g}",
+                    "" if c.found is None else f"{c.found:.6g}",
+                    f"{c.tolerance:.2g}",
+                    "" if c.good else "DIFFERS",
+                ]
+                for c in checks
+            ],
+        )
+    if bad:
+        print(f"dislobench: {len(bad)} of {len(checks)} numbers differ", file=sys.stderr)
+    return FAILED_OUTCOME if bad else 0
 
 
 def _report_command(options: argparse.Namespace) -> int:
@@ -534,11 +582,13 @@ def _check(options: argparse.Namespace) -> int:
     file = read(options.spec)
     presets = [options.preset] if options.preset else [None, *file.presets]
     problems: list[str] = []
-    from suite.spec import BadSpec, load
+    from suite.spec import BadSpec, load, load_sweeps
 
     for preset in presets:
         try:
             load(options.spec, preset, options.overrides)
+            if "sweep" in file.tables:
+                load_sweeps(options.spec, preset, options.overrides)
         except BadSpec as error:
             where = f"with preset {preset}: " if preset else ""
             known = {p.partition(": ")[2] if p.startswith("with preset") else p for p in problems}

@@ -361,9 +361,10 @@ def build_rows(spec: Spec, world: World, progress: Progress = silent, workers: i
     generator = np.random.default_rng(settings.seed)
     training, testing = [], []
     shares = [_shares(count, len(world.training)) for count in (settings.configurations, settings.test)]
-    for cell, equilibrium, trained, tested in zip(world.training, world.training_equilibria, *shares, strict=True):
+    cells = zip(world.training, world.training_equilibria, *shares, strict=True)
+    for index, (cell, equilibrium, trained, tested) in enumerate(cells):
         ground = equilibrium.displacement
-        displacements, amplitudes = rattle(ground, settings.amplitudes, trained + tested, generator)
+        displacements, amplitudes = rattle(ground, settings.amplitudes, trained + tested, generator, first=index)
         labelled = label(cell, displacements, amplitudes, calculator, world.energy_per_atom)
         train, test = labelled.split(trained)
         if settings.equilibrium:

@@ -250,11 +250,11 @@ def _impossible(spec: Spec) -> list[tuple[str, str]]:
     if loop and (material.lattice, dislocation.variant) in LOOPS:
         if dislocation.diameter is None:
             refuse("dislocation.diameter", "is missing: a loop needs its diameter in a0")
-        elif not 2 <= dislocation.diameter <= spec.simulation.size / 2:
+        elif not 2 <= dislocation.diameter <= round(spec.simulation.size) / 2:
             refuse(
                 "dislocation.diameter",
                 f"a loop of diameter {dislocation.diameter:g} a0 does not fit: it must be at least 2 a0 and at most "
-                f"half the simulation cell, N/2 = {spec.simulation.size / 2:g} a0",
+                f"half the simulation cell, N/2 = {round(spec.simulation.size) / 2:g} a0",
             )
         if dislocation.sites is not None:
             refuse("dislocation.sites", "a loop has no core sites")
@@ -578,7 +578,7 @@ def _sentence(item: Mapping[str, Any], path: tuple[str, ...]) -> str:
 
 def dump_toml(tables: Mapping[str, Any], prefix: str = "") -> str:
     """Write nested mappings of numbers, strings, booleans and lists as TOML."""
-    plain = [f"{_toml_key(k)} = {_toml(v)}" for k, v in tables.items() if not isinstance(v, Mapping)]
+    plain = [f"{_toml_key(k)} = {toml_value(v)}" for k, v in tables.items() if not isinstance(v, Mapping)]
     text = "\n".join(plain) + ("\n" if plain else "")
     for key, value in tables.items():
         if isinstance(value, Mapping):
@@ -589,10 +589,11 @@ def dump_toml(tables: Mapping[str, Any], prefix: str = "") -> str:
 
 
 def _toml_key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else toml_value(key)
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A plain value as TOML; raises `TypeError` for what TOML cannot hold."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -601,7 +602,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml(v) for v in value) + "]"
+        return "[" + ", ".join(toml_value(v) for v in value) + "]"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_toml_key(k)} = {_toml(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{_toml_key(k)} = {toml_value(v)}" for k, v in value.items()) + "}"
     raise TypeError(f"{value!r} cannot be written as TOML")

@@ -207,7 +207,7 @@ def sweep_table(result: SweepResult) -> None:
             [
                 ", ".join(f"{key.partition('.')[2]} {value}" for key, value in point.values.items()),
                 point.setting,
-                point.seed,
+                str(point.seed),
                 "" if point.x is None else f"{point.x:.4g}",
                 *(
                     f"{point.numbers[name]:.4g}" if name in point.numbers else ""
@@ -230,7 +230,7 @@ def sweep_table(result: SweepResult) -> None:
                 "" if rate.expected is None else f"{rate.expected:g}",
                 rate.verdict,
                 f"{rate.window[0]:.3g} .. {rate.window[1]:.3g}",
-                rate.points,
+                str(rate.points),
             ]
             for (error, setting), rate in result.rates.items()
         ],

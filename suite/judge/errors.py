@@ -57,7 +57,8 @@ def compare(
     shift = inverse(forces - equilibrium.forces, 1e-3)
     linear_energy = energy - 0.5 * float((forces * shift).sum())
     metric = lambda force: inverse(force, 1e-2)
-    relaxation = relax(cell, model, metric, equilibrium.displacement, tolerance, max_calls, progress=progress)
+    start = equilibrium.displacement
+    relaxation = relax(cell, model, metric, start, tolerance, max_calls, scaled=False, progress=progress)
     geometry = energy_error = None
     if relaxation.status is Status.CONVERGED:
         geometry = cell.strain_norm(relaxation.displacement - equilibrium.displacement)

@@ -39,6 +39,7 @@ def match_configurations(
     `eps_E` max |ΔE|, eV; `eps_F` max of the dual norm (fᵀK⁺f)^½, exact for (3.10), eV/Å; `rmse_E` (eV), `rmse_F` (eV/Å,
     per component), all also for each amplitude (`rmse_F_0.1`).
     """
+    sets = [(cell, test) for cell, test in sets if len(test)]  # fewer configurations than cells
     labels = [label(cell, test.displacements, test.amplitudes, calculator, energy_per_atom) for cell, test in sets]
     differences = [(model.forces - test.forces) for model, (_, test) in zip(labels, sets, strict=True)]
     dual = np.array([cell.dual_norm(f) for (cell, _), fields in zip(sets, differences, strict=True) for f in fields])

@@ -216,7 +216,6 @@ def cut_into_pieces(
     fractional = np.linalg.solve(cell.T, positions.T).T
     images = np.floor(fractional)
     fractional -= images
-    images[fractional >= 1.0] -= 1  # rounding
     widths = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
     bins = np.floor(widths / cutoff).astype(int)
     place = np.minimum((fractional * bins).astype(int), bins - 1)

@@ -37,14 +37,15 @@ class Configurations:
 
 
 def rattle(
-    equilibrium: np.ndarray, amplitudes: Sequence[float], count: int, generator: np.random.Generator
+    equilibrium: np.ndarray, amplitudes: Sequence[float], count: int, generator: np.random.Generator, first: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`count` copies (count, n, 3) of `equilibrium` (n, 3), amplitudes taking turns, and their amplitudes (count,).
+    """`count` copies (count, n, 3) of `equilibrium` (n, 3), amplitudes taking turns from the `first`, and their
+    amplitudes (count,).
 
     Every Cartesian component is uniform in ±α/√3, so that no atom moves by more than α (the paper gives no
     distribution; this is the convention of its authors' library).
     """
-    alpha = np.array([amplitudes[i % len(amplitudes)] for i in range(count)])
+    alpha = np.array([amplitudes[(first + i) % len(amplitudes)] for i in range(count)])
     noise = generator.uniform(-1, 1, size=(count, *equilibrium.shape)) / np.sqrt(3)
     return equilibrium + alpha[:, None, None] * noise, alpha
 

@@ -45,18 +45,25 @@ def write_report(workspace: Path, folder: Path, case: str | None = None) -> list
     records = [r for r in reversed(tracker.history(case)) if r.tags.get("kind") != "trial"]
     runs = [r for r in records if "kind" not in r.tags]
     if not runs and not records:
-        raise LookupError(f"no runs{f' of {case!r}' if case else ''} in {workspace}; `dislobench runs` lists what
-        there is")
+        raise LookupError(
+            f"no runs{f' of {case!r}' if case else ''} in {workspace}; `dislobench runs` lists what there is"
+        )
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     page = Page(f"dislobench: {case or 'all cases'}")
     good = [r for r in runs if r.status == "FINISHED"]
+    kinds = [r.tags.get("kind") for r in records]
     page.text(
-        f"{len(runs)} runs ({len(good)} finished), {sum(r.tags.get('kind') == 'sweep' for r in records)} sweeps, "
-        f"{sum(r.tags.get('kind') == 'study' for r in records)} weight studies in {workspace.name}/."
-    ) written = _sweeps(tracker, [r for r in records if r.tags.get("kind") == "sweep"], page, folder)
-    _studies(tracker, [r for r in records if r.tags.get("kind") == "study"], page) _runs(good, page) _failures(runs,
-    page) _provenance(runs, page) _csv(folder / "runs.csv", [{"run": r.id, "name": r.name, "status": r.status,
-    **r.parameters, **r.metrics} for r in runs]) return [*page.write(folder), folder / "runs.csv", *written]
+        f"{len(runs)} runs ({len(good)} finished), {kinds.count('sweep')} sweeps, {kinds.count('study')} weight "
+        f"studies in {workspace.name}/."
+    )
+    written = _sweeps(tracker, [r for r in records if r.tags.get("kind") == "sweep"], page, folder)
+    _studies(tracker, [r for r in records if r.tags.get("kind") == "study"], page)
+    _runs(good, page)
+    _failures(runs, page)
+    _provenance(runs, page)
+    rows = [{"run": r.id, "name": r.name, "status": r.status, **r.parameters, **r.metrics} for r in runs]
+    _csv(folder / "runs.csv", rows)
+    return [*page.write(folder), folder / "runs.csv", *written]
 
 
 def _short(value: float | None) -> str:
@@ -76,10 +83,8 @@ def _sweeps(tracker: Tracker, records: Sequence[RunRecord], page: Page, folder: 
             f"{', '.join(f'{k} = {v}' for k, v in content['ladders'].items())}; seeds {content['seeds']}."
         )
         picture = draw_sweep(content, folder / "figures" / f"sweep-{record.experiment}-{content['name']}.png")
-        page.figure(
-            picture, "Points: geometric means over seeds, bars their range; lines: fits over the window; thin: the
-            theory's slopes.",
-        )
+        caption = "Points: geometric means over seeds, bars their range; lines: fits; thin: slopes of the theory."
+        page.figure(picture, caption)
         rows = []
         for rate in content["rates"]:
             table.append({"case": record.experiment, "sweep": content["name"], **rate})
@@ -110,9 +115,11 @@ def _sweeps(tracker: Tracker, records: Sequence[RunRecord], page: Page, folder: 
 
 def _studies(tracker: Tracker, records: Sequence[RunRecord], page: Page) -> None:
     for record in records:
-        page.heading(f"Weight study of {record.experiment}") path = tracker.artifacts_dir(record.id) /
-        "recommended.toml" page.text(f"Recommended: {record.tags.get('recommended', 'none yet')}; report in
-        studies/{record.tags['folder']}/.") if path.exists():
+        page.heading(f"Weight study of {record.experiment}")
+        path = tracker.artifacts_dir(record.id) / "recommended.toml"
+        best = record.tags.get("recommended", "none yet")
+        page.text(f"Recommended: {best}; report in studies/{record.tags['folder']}/.")
+        if path.exists():
             page.code(path.read_text(encoding="utf-8"))
 
 
@@ -161,8 +168,13 @@ def _failures(records: Sequence[RunRecord], page: Page) -> None:
         page.table(
             ["run", "status", "outcome", "remedy or error"],
             [
-                [r.name, r.status.lower(), r.tags.get("outcome", ""), r.tags.get("remedy") or r.tags.get("error",
-                "")[:160]] for r in bad
+                [
+                    r.name,
+                    r.status.lower(),
+                    r.tags.get("outcome", ""),
+                    r.tags.get("remedy") or r.tags.get("error", "")[:160],
+                ]
+                for r in bad
             ],
         )
 

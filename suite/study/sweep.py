@@ -110,7 +110,8 @@ def run_sweep(
     points = []
     with parent:
         for index, (values, seed, setting, spec) in enumerate(wanted):
-            label = ", ".join([f"{k.partition('.')[2]} {v}" for k, v in values.items()] + [f"seed {seed}", setting])
+            parts = [f"{k.partition('.')[2]} {v}" for k, v in values.items()]
+            label = ", ".join([*parts, f"seed {seed}", *([setting] if setting else [])])
             progress(f"sweep {name}", index / len(wanted), label)
             record = finished.get(point_key(spec))
             computed = record is None

@@ -37,7 +37,7 @@ ERROR_LABELS = {
 
 def draw_sweep(record: Mapping[str, Any], path: Path) -> Path:
     """Both errors of a sweep (the content of its `sweep.json`) against its axis, as PNG."""
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    figure = Figure(figsize=(11, 5.4), layout="constrained")
     axes = figure.subplots(1, 2)
     for axis, error in zip(axes, ERROR_LABELS, strict=True):
         _panel(axis, record, error)
@@ -76,7 +76,7 @@ def _panel(axis: Axes, record: Mapping[str, Any], error: str) -> None:
         axis.xaxis.set_major_formatter(ScalarFormatter())
         axis.xaxis.set_minor_formatter(NullFormatter())
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 1.0))
 
 
 def _over_seeds(points: Sequence[Mapping[str, Any]], error: str, against: str) -> tuple[np.ndarray, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from itertools import product
 from typing import Any
@@ -187,7 +188,7 @@ def stability_constant(cell: Cell, matrix: csr_array, factor: Factor) -> float:
     """c0: the smallest λ of H v = λ K v with K = Σ DᵀD, eV/Å^2; paper, Assumption 2.1. Negative at a saddle point.
 
     Lanczos for the largest 1/λ of K v = (1/λ) H v in the inner product of K; when the inertia of the factor tells of
-    negative eigenvalues, for the most negative one.
+    negative eigenvalues, for the most negative λ itself.
     """
     from scipy.sparse import eye_array, kron
     from scipy.sparse.linalg import LinearOperator, eigsh
@@ -195,12 +196,24 @@ def stability_constant(cell: Cell, matrix: csr_array, factor: Factor) -> float:
     stencil = kron(cell.laplacian, eye_array(3), format="csr")[3:, 3:]
     n = stencil.shape[0]
     inverse = sparse_factor(stencil)
+    if factor.negative_eigenvalues:
+        lowest = eigsh(
+            matrix[3:, 3:],
+            k=1,
+            M=stencil,
+            Minv=LinearOperator((n, n), matvec=inverse.solve, dtype=float),
+            which="SA",
+            v0=np.random.default_rng(0).standard_normal(n),
+            tol=1e-4,
+            return_eigenvectors=False,
+        )
+        return float(lowest[0])
     inverted = eigsh(
         LinearOperator((n, n), matvec=lambda v: stencil @ factor.held.solve(stencil @ v), dtype=float),
         k=1,
         M=stencil,
         Minv=LinearOperator((n, n), matvec=inverse.solve, dtype=float),
-        which="LA" if factor.negative_eigenvalues == 0 else "SA",
+        which="LA",
         v0=np.random.default_rng(0).standard_normal(n),
         tol=1e-5,
         return_eigenvectors=False,
@@ -261,8 +274,11 @@ class HessianProducts:
         raise Unfactorisable(f"conjugate gradients did not converge in {most} products with the Hessian")
 
 
-def softest_mode(products: HessianProducts, tolerance: float = 2e-2, most: int = 60) -> tuple[float, np.ndarray]:
+def softest_mode(products: HessianProducts, tolerance: float = 0.1, most: int = 200) -> tuple[float, np.ndarray]:
     """c0 (see `stability_constant`), eV/Å^2, of a cell whose Hessian has no factor, and its mode (n, 3).
+
+    The residual ‖H v - λ K v‖ of a mode with vᵀKv = 1 falls below `tolerance` |λ|, and the error of λ is of second
+    order in it. Raises `Unfactorisable` when it does not within `most` iterations.
 
     Locally optimal preconditioned conjugate gradients (Knyazev 2001) from random fields; the metric
     keeps all iterates free of translations, which neither operator sees.
@@ -286,14 +302,25 @@ def softest_mode(products: HessianProducts, tolerance: float = 2e-2, most: int =
     start = np.column_stack(
         [products.metric(f).ravel() for f in np.random.default_rng(0).standard_normal((2, len(cell), 3))]
     )
-    values, modes = lobpcg(
-        operator(products.product),
-        start,
-        B=operator(lambda field: cell.laplacian @ field),
-        M=operator(products.metric),
-        largest=False,
-        tol=tolerance,
-        maxiter=most,
+    modes, wanted = start, 2e-2
+    for _ in range(4):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # convergence is judged below
+            values, modes = lobpcg(
+                operator(products.product),
+                modes,
+                B=operator(lambda field: cell.laplacian @ field),
+                M=operator(products.metric),
+                largest=False,
+                tol=wanted,
+                maxiter=most,
+            )
+        lowest = int(np.argmin(values))
+        value, mode = float(values[lowest]), modes[:, lowest].reshape(-1, 3)
+        residual = float(np.linalg.norm(products.product(mode) - value * (cell.laplacian @ mode)))
+        if residual <= tolerance * abs(value):
+            return value, mode
+        wanted = tolerance * abs(value) / 2
+    raise Unfactorisable(
+        f"the softest mode was not found: residual {residual:.1e} eV/Å^2 at λ = {value:.1e}; the state may be a saddle"
     )
-    lowest = int(np.argmin(values))
-    return float(values[lowest]), modes[:, lowest].reshape(-1, 3)

@@ -88,6 +88,7 @@ def relax(
     memory: int | None = None,
     longest_step: float = 0.15,
     core_radius: float | None = None,
+    scaled: bool = True,
     progress: Callable[[int, float], None] | None = None,
 ) -> Relaxation:
     """Relax `cell` from the displacement `start` (n, 3) until the largest force component is below `tolerance`, eV/Å.
@@ -95,7 +96,9 @@ def relax(
     The cell is fixed. Steps are unit L-BFGS steps in `metric`, shortened so that no atom moves more than `longest_step`
     Å, which is itself cut to a third, six times at most, when forces grow tenfold over the first or the least so far;
     `memory` of them are remembered (default 30, or what fits into 2 GB). Afterwards Burgers circuits decide whether the
-    dislocations are still there: within `core_radius` (default 0.8 a0) of the intended place.
+    dislocations are still there: within `core_radius` (default 0.8 a0) of the intended place. Where the crystal is
+    stiffer than the metric thinks, as in a core, steps shrink to the measured curvature; `scaled` = False saves the
+    product with the metric which that takes, for a metric that is the Hessian itself.
     """
     memory = max(5, min(30, int(1e9 / start.nbytes))) if memory is None else memory
     atoms = cell.atoms(start)
@@ -117,7 +120,7 @@ def relax(
     history: list[float] = []
     status = Status.MAX_STEPS
     best: tuple[float, np.ndarray, np.ndarray] | None = None
-    retreats = 6
+    retreats, restored = 6, False
     while True:
         if retreats and best is not None and (f is None or np.abs(f).max() > 10 * max(best[0], history[0])):
             # a soft mode was followed too far: back to the best state, with shorter steps
@@ -125,13 +128,14 @@ def relax(
                 history.append(float(np.abs(f).max()))
             retreats, longest_step = retreats - 1, longest_step / 3
             pairs.clear()
-            _, u, f = best
-            best = (best[0], u.copy(), f)
+            u, f, restored = best[1].copy(), best[2], True
         if f is None:
             status = Status.NONFINITE
             break
         largest = float(np.abs(f).max())
-        history.append(largest)
+        if not restored:
+            history.append(largest)
+        restored = False
         if best is None or largest < best[0]:
             best = (largest, u.copy(), f)
         if progress:
@@ -144,7 +148,7 @@ def relax(
             break
         if len(history) >= max_calls:
             break
-        step = _two_loop(f, pairs, metric)
+        step = _two_loop(f, pairs, metric, scaled)
         if (step * f).sum() <= 0:  # memory from another valley: forget it
             pairs.clear()
             step = metric(f)
@@ -171,8 +175,11 @@ def relax(
     return Relaxation(status, u, energy, f, np.array(history), shifts)
 
 
-def _two_loop(f: np.ndarray, pairs: deque[tuple[np.ndarray, np.ndarray, float]], metric: Metric) -> np.ndarray:
-    """L-BFGS two-loop recursion for the step along the force `f` (Nocedal & Wright, algorithm 7.4)."""
+def _two_loop(
+    f: np.ndarray, pairs: deque[tuple[np.ndarray, np.ndarray, float]], metric: Metric, scaled: bool
+) -> np.ndarray:
+    """L-BFGS two-loop recursion for the step along the force `f` (Nocedal & Wright, algorithm 7.4), the metric scaled
+    down to the curvature along the last step (their 7.20, never up)."""
     q = f.copy()
     weights = []
     for s, y, inverse in reversed(pairs):
@@ -180,6 +187,9 @@ def _two_loop(f: np.ndarray, pairs: deque[tuple[np.ndarray, np.ndarray, float]],
         q -= weight * y
         weights.append(weight)
     q = metric(q)
+    if scaled and pairs:
+        _, y, inverse = pairs[-1]
+        q *= min(1.0, 1 / (inverse * float((y * metric(y)).sum())))
     for (s, y, inverse), weight in zip(pairs, reversed(weights), strict=True):
         q += (weight - inverse * float((y * q).sum())) * s
     return q

@@ -101,9 +101,14 @@ def test_leverage_of_the_world(world: World) -> None:
 
 
 def test_promised_rates() -> None:
-    """Table 1 as (3.14) has it: the energy converges twice as fast."""
-    rates = theory.expected_rates()
-    assert rates["geometry"]["eps_V1=0"] == -1
-    assert rates["geometry"]["eps_V2=0"] == -2
-    assert rates["energy"]["rmse"] == 2 * rates["geometry"]["rmse"] == 2
-    assert set(rates["geometry"]) == set(rates["energy"])
+    """Table 1 as (3.14) has it: the energy converges twice as fast, until 1/L² itself is left."""
+    geometry, energy = (
+        [theory.expected_rate(error, "L", setting) for setting in theory.SETTINGS]
+        for error in ("geometry_error", "energy_error")
+    )
+    assert geometry == [0, -1, -2]
+    assert energy == [0, -2, -2]
+    for setting in theory.SETTINGS:
+        assert theory.expected_rate("geometry_error", "rmse_F", setting) == 1
+        assert theory.expected_rate("energy_error", "eps_V1", setting) == 2
+    assert theory.expected_rate("geometry_error", "N", "CLE") is None

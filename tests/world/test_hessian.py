@@ -257,7 +257,6 @@ def test_products_at_a_saddle(
             saddle.solve(f)
 
 
-@pytest.mark.xfail(strict=True, reason="of several negative eigenvalues, Lanczos on 1/λ finds the one nearest to zero")
 def test_stability_constant_with_several_negative_eigenvalues(world: World, sparse: csr_array) -> None:
     matrix = pushed(sparse, 0.5)
     assert Factor(matrix).negative_eigenvalues > 1

@@ -406,7 +406,6 @@ def test_relaxed_loops_stay(variant: str) -> None:
     assert np.hypot(height, across - cell.radius).max() < 1.5 * cell.a0
 
 
-@pytest.mark.xfail(strict=True, reason="unit steps in an unscaled metric: M·H of these cores reaches 9 and 14")
 @VARIANTS
 def test_stiff_cores_relax_too(variant: str) -> None:
     """FIRE finds these equilibria."""
@@ -449,16 +448,7 @@ def test_hessian_of_a_relaxed_loop_is_symmetric_and_inverted(variant: str) -> No
         assert error < 1.5 * tolerance
 
 
-@pytest.mark.parametrize(
-    "variant",
-    [
-        "vacancy",
-        pytest.param(
-            "interstitial",
-            marks=pytest.mark.xfail(strict=True, reason="its tolerance is absolute, and larger than this c0"),
-        ),
-    ],
-)
+@VARIANTS
 def test_softest_mode_of_a_relaxed_loop(variant: str) -> None:
     """Its own Rayleigh quotient, which no field that we can think of undercuts, nor more iterations."""
     products = products_of(variant)

@@ -1,0 +1,82 @@
+"""Regression of science: our published numbers, with tolerances, recomputed and compared.
+
+`specs/expected/NAME.toml` names a spec, a preset and overrides, and gives for each number its value and a
+tolerance: `rel`, `abs`, or both (the larger counts). BLAS, threads and package versions move the last digits, so that
+tolerances are those of the quantity, not of the arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from suite.spec import BadSpec, Record, load, specs_folder
+
+
+class ExpectedNumber(Record):
+    """A published number and how far a recomputed one may be from it."""
+
+    value: float
+    rel: Annotated[float, Field(ge=0)] = 0.0
+    abs: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Expected(Record):
+    """One file of `specs/expected`."""
+
+    spec: str
+    preset: str | None = None
+    set: tuple[str, ...] = ()
+    numbers: Annotated[dict[str, ExpectedNumber], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A number of ours against the recomputed one (None when it is missing)."""
+
+    name: str
+    expected: float
+    found: float | None
+    tolerance: float
+
+    @property
+    def good(self) -> bool:
+        return self.found is not None and abs(self.found - self.expected) <= self.tolerance
+
+
+def published() -> dict[str, Path]:
+    """Names and paths of the expectations that are shipped."""
+    return {path.stem: path for path in sorted((specs_folder() / "expected").glob("*.toml"))}
+
+
+def read_expected(name: str) -> Expected:
+    """The expectation `name`, shipped or a path; raises `BadSpec`, also when its spec does not resolve."""
+    path = published().get(name, Path(name))
+    if not path.is_file():
+        raise BadSpec([f"nothing is published for {name!r}; known: {', '.join(published())}"])
+    try:
+        expected = Expected.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except tomllib.TOMLDecodeError as error:
+        raise BadSpec([f"{path}: not TOML: {error}"]) from error
+    except ValidationError as error:
+        raise BadSpec(
+            [f"{path}: {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        ) from error
+    load(expected.spec, expected.preset, expected.set)
+    return expected
+
+
+def compare(expected: Expected, numbers: Mapping[str, Any]) -> list[Check]:
+    """Every expected number against `numbers` of a run."""
+    checks = []
+    for name, wanted in expected.numbers.items():
+        found = numbers.get(name)
+        value = float(found) if found is not None and math.isfinite(found) else None
+        checks.append(Check(name, wanted.value, value, max(wanted.rel * abs(wanted.value), wanted.abs)))
+    return checks

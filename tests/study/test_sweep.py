@@ -1,0 +1,168 @@
+"""Ladders on the tiny twin: points found again, interrupted sweeps, the report, published numbers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from store.runs import Tracker
+from suite.spec import BadSpec, Spec, Sweep, dump_toml, load, load_sweeps, shipped
+from suite.study import sweep as module
+from suite.study.report import write_report
+from suite.study.sweep import SweepResult, point_key, points_of, run_sweep
+from suite.study.verify import Expected, ExpectedNumber, compare, published, read_expected
+
+LADDER = Sweep(ladders={"training.size": (5.5, 6.0)}, seeds=(0, 1), set={"training.configurations": 4})
+
+
+def tiny_with(settings: Mapping[str, Any]) -> Spec:
+    words = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    return load("w-screw", "tiny", words)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sweeps")
+
+
+@pytest.fixture(scope="module")
+def interrupted(workspace: Path) -> int:
+    """The same sweep, stopped after its third point; how many points it finished."""
+    original, count = module.run_case, 0
+
+    def stops(*arguments: Any, **named: Any) -> Any:
+        nonlocal count
+        if count == 3:
+            raise KeyboardInterrupt
+        count += 1
+        return original(*arguments, **named)
+
+    module.run_case = stops  # type: ignore[assignment]
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(tiny_with, "L", LADDER, workspace, workers=1)
+    finally:
+        module.run_case = original
+    return count
+
+
+@pytest.fixture(scope="module")
+def result(workspace: Path, interrupted: int) -> SweepResult:
+    return run_sweep(tiny_with, "L", LADDER, workspace, workers=1)
+
+
+def test_sweep_goes_on_where_it_was(result: SweepResult, interrupted: int, workspace: Path) -> None:
+    assert len(result.points) == 2 * 2 * 3
+    assert sum(not point.computed for point in result.points) == interrupted
+    assert all(point.status == "converged" for point in result.points)
+    again = run_sweep(tiny_with, "L", LADDER, workspace, workers=1)
+    assert not any(point.computed for point in again.points)
+    assert again.run_id == result.run_id
+    for before, after in zip(result.points, again.points, strict=True):
+        assert after.numbers == before.numbers, "number for number"
+
+
+def test_interrupted_sweep_equals_the_uninterrupted_one(result: SweepResult, tmp_path: Path) -> None:
+    few = LADDER.model_copy(update={"ladders": {"training.size": (5.5,)}, "seeds": (0,)})
+    fresh = run_sweep(tiny_with, "L", few, tmp_path, workers=1)
+    for point in fresh.points:
+        (same,) = [p for p in result.points if (p.setting, p.seed, p.values) == (point.setting, 0, point.values)]
+        for name in ("geometry_error", "energy_error", "eps_F", "eps_V1"):
+            assert same.numbers[name] == pytest.approx(point.numbers[name], rel=1e-9)
+
+
+def test_one_more_point_computes_one_point(result: SweepResult, workspace: Path) -> None:
+    more = LADDER.model_copy(update={"seeds": (0, 1, 2), "ladders": {"training.size": (6.0,)}, "ablation": False})
+    found = run_sweep(tiny_with, "more", more, workspace, workers=1)
+    assert [point.computed for point in found.points] == [False, False, True]
+
+
+def test_points_are_crossed_or_zipped() -> None:
+    ladders = {"training.size": (6, 7), "simulation.size": (20, 24)}
+    crossed = Sweep(ladders=ladders, ablation=False)
+    assert len(points_of(crossed)) == 4
+    zipped = Sweep(ladders=ladders, ablation=False, zip=True)
+    assert [tuple(values.values()) for values, _, _ in points_of(zipped)] == [(6, 20), (7, 24)]
+
+
+def test_point_key_forgets_names_and_studies_only(tiny: Spec) -> None:
+    assert point_key(load("w-screw", "tiny", ['case.title="x"', "tune.seed=4"])) == point_key(tiny)
+    assert point_key(load("w-screw", "tiny", ["weights.energy=3"])) != point_key(tiny)
+
+
+def test_report_tells_what_the_store_holds(result: SweepResult, workspace: Path, tmp_path: Path) -> None:
+    written = write_report(workspace, tmp_path)
+    html = (tmp_path / "report.html").read_text()
+    assert "data:image/png;base64," in html
+    assert "Zhou, Johnson, Wadley" in html
+    with (tmp_path / "runs.csv").open() as file:
+        runs = list(csv.DictReader(file))
+    finished = {row["run"]: row for row in runs if row["status"] == "FINISHED"}
+    for point in result.points:
+        assert float(finished[point.run]["geometry_error"]) == pytest.approx(point.numbers["geometry_error"])
+    assert all(path.exists() for path in written)
+    with pytest.raises(LookupError, match="no runs"):
+        write_report(workspace, tmp_path, "nothing")
+
+
+def test_children_belong_to_the_sweep(result: SweepResult, workspace: Path) -> None:
+    tracker = Tracker(workspace)
+    content = json.loads((tracker.artifacts_dir(result.run_id) / "sweep.json").read_text())
+    assert len(content["points"]) == len(result.points)
+    children = {record.id for record in tracker.children(result.run_id)}
+    assert {point.run for point in result.points} <= children
+
+
+# --- specs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[sweep.L]\nladders = { 'training.sise' = [6] }", "did you mean 'training.size'"),
+        ("[sweep.L]\nladders = { 'training.size' = [6] }\nsteps = 3", "sweep.L.steps"),
+        ("[sweep.L]\nladders = { 'training.size' = [6, 7], 'simulation.size' = [30] }\nzip = true", "equally long"),
+        ("[case]\nname = 'x'", "no [sweep.NAME]"),
+    ],
+)
+def test_bad_sweeps_are_refused_with_their_place(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(text)
+    with pytest.raises(BadSpec) as caught:
+        load_sweeps(path)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", list(shipped()))
+def test_shipped_sweeps_resolve_at_every_point(name: str) -> None:
+    for sweep in load_sweeps(name).values():
+        for values, seed, setting in points_of(sweep):
+            settings = module.overrides_of(sweep, values, seed, setting)
+            for preset in (None, "quick"):
+                load(name, preset, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
+
+
+# --- published numbers --------------------------------------------------------------------------------------------
+
+
+def test_published_numbers_resolve() -> None:
+    assert published()
+    for name in published():
+        assert read_expected(name).numbers
+
+
+def test_comparison_knows_tolerances_and_missing_numbers(tmp_path: Path) -> None:
+    numbers = {"a": ExpectedNumber(value=2.0, rel=0.1), "b": ExpectedNumber(value=0.0, abs=1e-3)}
+    expected = Expected(spec="w-screw", numbers={**numbers, "c": ExpectedNumber(value=1.0, rel=1.0)})
+    checks = {check.name: check.good for check in compare(expected, {"a": 2.19, "b": 2e-3})}
+    assert checks == {"a": True, "b": False, "c": False}
+    path = tmp_path / "x.toml"
+    path.write_text(dump_toml({"spec": "w-screw", "preset": "nosuch", "numbers": {"a": {"value": 1.0}}}))
+    with pytest.raises(BadSpec, match="nosuch"):
+        read_expected(str(path))
