@@ -34,7 +34,16 @@ from suite.model.rows import BasisSpec, configuration_blocks, elastic_blocks, el
 from suite.model.training import Configurations, label, rattle
 from suite.spec import Spec
 from suite.world.cell import Cell, StraightCell, build_cell, repeats_for
-from suite.world.crystal import LATTICES, Crystal, Response, elastic_tensor, equilibrium_crystal, response, strain_path
+from suite.world.crystal import (
+    LATTICES,
+    Crystal,
+    Response,
+    cubic_tensor,
+    elastic_tensor,
+    equilibrium_crystal,
+    response,
+    strain_path,
+)
 from suite.world.dislocation import LOOPS, Dislocation, ImpossibleCell, Loop, catalogue_entry
 from suite.world.elasticity import Stroh, rotate, strain_factor, stroh
 from suite.world.hessian import Factor, HessianProducts, hessian, softest_mode, stability_constant
@@ -121,6 +130,7 @@ class Rows:
     energy_per_atom: float
     train: tuple[Configurations, ...]
     test: tuple[Configurations, ...]
+    response: Response
 
     @cached_property
     def ace(self) -> AceBasis:
@@ -392,7 +402,16 @@ def build_rows(spec: Spec, world: World, progress: Progress = silent, workers: i
         lambda done, total: progress("rows", done / total, f"{done} of {total} configurations"),
     )
     blocks.update(elastic_blocks(elastic, world.response))
-    return Rows(parameters, blocks, elastic, perfect, world.energy_per_atom, tuple(training), tuple(testing))
+    energy = world.energy_per_atom
+    return Rows(parameters, blocks, elastic, perfect, energy, tuple(training), tuple(testing), world.response)
+
+
+def blocks_of(spec: Spec, rows: Rows) -> dict[str, Block]:
+    """The reduced blocks of the rows, with the elastic constants that the spec shifts."""
+    if not spec.observables.shift:
+        return rows.blocks
+    wanted = replace(rows.response, d2=rows.response.d2 + cubic_tensor(spec.observables.shift))
+    return rows.blocks | {"virial1": elastic_blocks(rows.elastic, wanted)["virial1"]}
 
 
 def _shares(count: int, cells: int) -> list[int]:
@@ -403,8 +422,8 @@ def _shares(count: int, cells: int) -> list[int]:
 @single_threaded
 def fit(spec: Spec, rows: Rows) -> Model:
     """Weigh, solve, and anchor the energy of the perfect crystal. Raises `regression.Unsolvable`."""
-    weights = block_weights(spec, rows.blocks)
-    solution = solve(stack(rows.blocks, weights, spec.weights.normalisation), spec.solver)
+    blocks = blocks_of(spec, rows)
+    solution = solve(stack(blocks, block_weights(spec, blocks), spec.weights.normalisation), spec.solver)
     coefficients = solution.coefficients
     training_rmse = {name: block.rmse(coefficients) for name, block in rows.blocks.items()}
     return Model(solution, rows.energy_per_atom - float(rows.perfect @ coefficients), training_rmse)

@@ -101,17 +101,21 @@ class Model(Record):
 
 
 class Observables(Record):
-    """What the loss sees. "No elasticity": energy and force; "CLE": and virial1; "CLE+nonlinear": and virial2."""
+    """What the loss sees. "No elasticity": energy and force; "CLE": and virial1; "CLE+nonlinear": and virial2.
+
+    `shift` adds so many GPa to the constants that virial1 asks for: with a heavy weight, a controlled eps_V1.
+    """
 
     energy: bool = True
     force: bool = True
     stress: bool = False
     virial1: bool = True
     virial2: bool = True
+    shift: dict[Literal["C11", "C12", "C44"], Annotated[float, Field(allow_inf_nan=False)]] = {}
 
     @property
     def label(self) -> str:
-        return "+".join(name for name, on in self if on)
+        return "+".join(name for name in OBSERVABLES if getattr(self, name))
 
 
 class Weights(Record):

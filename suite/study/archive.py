@@ -242,8 +242,8 @@ def block_names(rows: Rows) -> list[str]:
     return list(rows.blocks)
 
 
-def rows_from(spec: Spec, groups: Any, names: list[str]) -> Rows:
-    """Rows of `spec` from their cached groups."""
+def rows_from(spec: Spec, groups: Any, names: list[str], response: Response) -> Rows:
+    """Rows of `spec` from their cached groups and the reference's elastic `response`."""
     blocks = {
         name: Block(
             groups[f"block_{index}"]["triangle"].values,
@@ -259,7 +259,9 @@ def rows_from(spec: Spec, groups: Any, names: list[str]) -> Rows:
         {name: group[name].values for name in ("stress", "virial1", "virial2")},
         group["perfect"].values,
         float(group["energy_per_atom"]),
-        *(_every_configuration(groups, name) for name in ("train", "test")),
+        _every_configuration(groups, "train"),
+        _every_configuration(groups, "test"),
+        response,
     )
 
 

@@ -111,7 +111,7 @@ def cached_rows(
         tree = _read_cache(path, progress)
         stages.cached["rows"] = tree is not None
         if tree is not None:
-            return archive.rows_from(spec, tree, list(tree.attrs["blocks"]))
+            return archive.rows_from(spec, tree, list(tree.attrs["blocks"]), world.response)
         rows = pipeline.build_rows(spec, world, progress, workers)
         fields.write(path, archive.rows_groups(rows), {"blocks": archive.block_names(rows)}, check=False)
     return rows

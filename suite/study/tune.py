@@ -347,7 +347,7 @@ def tune(
         begun = time.perf_counter()
         oracles[basis_key(each)] = cached_oracle(each, world, rows, workspace, progress, workers)
         stages.seconds["oracle"] = stages.seconds.get("oracle", 0.0) + time.perf_counter() - begun
-        blocks[basis_key(each)] = rows.blocks
+        blocks[basis_key(each)] = pipeline.blocks_of(each, rows)
     bench = Bench(spec, blocks, oracles)
     key = study_key(spec)
     folder = workspace / "studies" / f"{spec.case.name}-{key[:8]}"

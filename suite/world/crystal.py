@@ -8,10 +8,11 @@ the functions of a basis, because it only needs values of W along straight lines
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations, permutations, product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -257,6 +258,17 @@ def elastic_tensor(response: Response) -> np.ndarray:
     c = response.d2
     c = (c + c.transpose(1, 0, 2, 3)) / 2
     return (c + c.transpose(0, 1, 3, 2)) / 2
+
+
+def cubic_tensor(constants: Mapping[Any, float]) -> np.ndarray:
+    """Elastic tensor (3, 3, 3, 3), eV/Å^3, of cubic constants C11, C12, C44 in GPa (0 where one is absent)."""
+    c11, c12, c44 = (constants.get(name, 0.0) / GPA for name in ("C11", "C12", "C44"))
+    delta = np.eye(3)
+    pairs = np.einsum("ik,jl->ijkl", delta, delta) + np.einsum("il,jk->ijkl", delta, delta)
+    tensor = c12 * np.einsum("ij,kl->ijkl", delta, delta) + c44 * pairs
+    for axis in range(3):
+        tensor[axis, axis, axis, axis] += c11 - c12 - 2 * c44
+    return tensor
 
 
 def green_third_order(response: Response) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from store.runs import Tracker
-from suite.spec import BadSpec, Spec, Sweep, dump_toml, load, load_sweeps, shipped
+from suite.spec import BadSpec, Spec, Sweep, dump_toml, load, load_sweeps, read, shipped
 from suite.study import sweep as module
 from suite.study.report import write_report
 from suite.study.sweep import SweepResult, point_key, points_of, run_sweep
@@ -144,7 +144,7 @@ def test_shipped_sweeps_resolve_at_every_point(name: str) -> None:
     for sweep in load_sweeps(name).values():
         for values, seed, setting in points_of(sweep):
             settings = module.overrides_of(sweep, values, seed, setting)
-            for preset in (None, "quick"):
+            for preset in {None, "quick"} & {None, *read(name).presets}:
                 load(name, preset, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
 
 

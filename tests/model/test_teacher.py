@@ -1,0 +1,59 @@
+"""A teacher lies in the span of its basis: a student's fit errors vanish but for the one that is switched on."""
+
+import numpy as np
+import pytest
+
+from suite.pipeline import Rows, World, assess, blocks_of, build_rows, build_world, fit
+from suite.spec import Spec, load
+from suite.world.crystal import GPA, constants, cubic_tensor
+
+
+@pytest.fixture(scope="module")
+def spec() -> Spec:
+    return load("w-inbasis", "tiny")
+
+
+@pytest.fixture(scope="module")
+def world(spec: Spec) -> World:
+    return build_world(spec)
+
+
+@pytest.fixture(scope="module")
+def rows(spec: Spec, world: World) -> Rows:
+    return build_rows(spec, world, workers=1)
+
+
+def test_teacher_resembles_tungsten(world: World) -> None:
+    found = constants(world.response)
+    assert [found["C11"], found["C12"], found["C44"]] == pytest.approx([522.5, 204.2, 160.75], rel=0.03)
+    assert world.stability > 0
+
+
+def test_student_is_exact(spec: Spec, world: World, rows: Rows) -> None:
+    numbers = assess(spec, world, rows, fit(spec, rows)).numbers
+    assert numbers["eps_F"] < 1e-3
+    assert numbers["eps_E"] < 1e-4
+    assert numbers["geometry_error"] < 3e-3
+
+
+def test_shift_switches_one_constant_on(spec: Spec, world: World, rows: Rows) -> None:
+    """Geometry error in proportion to the shift of C44, which fits of energies and forces alone would not have made."""
+    errors, found = [], []
+    for gigapascal in (2.0, 4.0):
+        shifted = load("w-inbasis", "tiny", [f"observables.shift.C44={gigapascal}"])
+        assert set(blocks_of(shifted, rows)) == set(rows.blocks)
+        numbers = assess(shifted, world, rows, fit(shifted, rows)).numbers
+        assert numbers["error_C44"] == pytest.approx(gigapascal, rel=0.05)
+        assert abs(numbers["error_C11"]) < 0.1 * gigapascal
+        errors.append(numbers["geometry_error"])
+        found.append(numbers["eps_V1_null_free"])
+    assert errors[1] / errors[0] == pytest.approx(2, rel=0.15)
+    assert found[1] / found[0] == pytest.approx(2, rel=0.05)
+
+
+def test_cubic_tensor_has_the_constants_it_is_given() -> None:
+    tensor = cubic_tensor({"C11": 3.0, "C12": 1.0, "C44": 0.5}) * GPA
+    assert tensor[0, 0, 0, 0] == pytest.approx(3)
+    assert tensor[1, 1, 2, 2] == pytest.approx(1)
+    assert tensor[0, 2, 0, 2] == tensor[0, 2, 2, 0] == pytest.approx(0.5)
+    np.testing.assert_allclose(tensor, tensor.transpose(2, 3, 0, 1))
