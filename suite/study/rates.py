@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+CLOSE = 0.1  # the theory's exponents are those of the leading term: a slope this near to one is it
 RESOLVED = 0.5  # half width of a confidence interval that still tells 0, 1 and 2 apart
 
 
@@ -60,7 +61,7 @@ def measure(x: Sequence[float], y: Sequence[float], expected: float | None, towa
     elif half > RESOLVED:
         verdict = "not resolved"
     else:
-        verdict = "agrees" if low <= expected <= high else "disagrees"
+        verdict = "agrees" if low - CLOSE <= expected <= high + CLOSE else "disagrees"
     span = np.exp([window[:, 0].min(), window[:, 0].max()])
     return Rate(slope, low, high, intercept, (float(span[0]), float(span[1])), len(window), expected, verdict)
 

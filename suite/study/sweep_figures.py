@@ -23,6 +23,8 @@ AXIS_LABELS = {
     "L": "L, half width of the training cell [a₀]",
     "N": "N, width of the simulation cell [a₀]",
     "rmse_F": "force RMSE on the test set [eV/Å]",
+    "rmse_F_0.1": "force RMSE on test configurations of 0.1 Å [eV/Å]",
+    "rmse_F_0.05": "force RMSE on test configurations of 0.05 Å [eV/Å]",
     "rmse_E": "energy RMSE on the test set [eV]",
     "eps_F": "ε_F [eV/Å]",
     "eps_V1": "ε_V1 [eV/Å³]",

@@ -31,6 +31,14 @@ def test_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert 0.9 < np.mean(covered) < 0.99
 
 
+def test_a_slope_next_to_the_expected_one_agrees() -> None:
+    """However narrow its interval: the exponents of the theory are those of leading terms."""
+    for slope, verdict in ((-1.95, "agrees"), (-1.8, "disagrees")):
+        rate = measure(X, X**slope, -2.0, "large")
+        assert rate is not None
+        assert rate.verdict == verdict
+
+
 def test_noise_is_not_resolved() -> None:
     generator = np.random.default_rng(1)
     rate = measure(X, np.exp(generator.standard_normal(5)), -2.0, "large")
