@@ -52,7 +52,13 @@ def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
     assert found.stdout.splitlines()[-1] == "HEAVY []"
 
 
-@pytest.mark.parametrize("command", ["run", "list", "check", "plan", "show", "runs", "compare", "ui", "doctor"])
+COMMANDS = (
+    *("run", "scan", "export", "sweep", "tune", "verify", "report", "list"),
+    *("check", "plan", "show", "runs", "compare", "ui", "doctor"),
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_every_command_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
@@ -199,3 +205,45 @@ def test_doctor_finds_every_engine(capsys: pytest.CaptureFixture[str]) -> None:
     found = _json(capsys, "doctor")
     assert isinstance(found, dict)
     assert all(entry["ok"] for entry in found["engines"])
+
+
+def test_study_ladder_report_and_published_numbers(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The long commands, each once, on the tiny twin and for machines."""
+    where = ["--workspace", str(workspace)]
+    study = _json(capsys, "tune", "w-screw", "--preset", "tiny", "--trials", "6", "--verify", "1", *where)
+    assert isinstance(study, dict)
+    assert study["trials"] == 6
+    assert {"paper", "uniform", "evidence", "closed form", "random search"} <= {e["name"] for e in study["entries"]}
+    assert study["recommended"] in {e["name"] for e in study["entries"]}
+
+    ladder = tmp_path / "mine.toml"
+    table = '[sweep.size]\nladders = { "training.size" = [5.5, 6] }\nablation = false\n'
+    ladder.write_text((ROOT / "specs" / "w-screw.toml").read_text().replace("[sweep.L]", f"{table}\n[sweep.L]"))
+    swept = _json(capsys, "sweep", str(ladder), "--preset", "tiny", "--only", "size", *where)
+    assert isinstance(swept, dict)
+    assert [point["x"] for point in swept["sweeps"][0]["points"]] == [5.5, 6]
+    assert main(["sweep", str(ladder), "--only", "sise", *where]) == 2
+    assert "it has size, L" in capsys.readouterr().err
+
+    written = _json(capsys, "report", "--folder", str(tmp_path / "report"), *where)
+    assert isinstance(written, dict)
+    assert all(Path(path).exists() for path in written["files"])
+
+    expectation = tmp_path / "expected.toml"
+    numbers = "[numbers]\na0 = { value = 3.164849, rel = 1e-5 }\ngeometry_error = { value = 99.0, rel = 0.1 }\n"
+    expectation.write_text(f'spec = "w-screw"\npreset = "tiny"\n{numbers}')
+    assert main(["verify", str(expectation), "--run", "first", "--json", *where]) == 3
+    found = json.loads(capsys.readouterr().out)
+    assert [check["good"] for check in found["checks"]] == [True, False]
+
+
+def test_export_writes_a_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = _json(capsys, "export", "w-screw", "--preset", "tiny", "--folder", str(tmp_path / "job"))
+    assert isinstance(told, dict)
+    assert {"cell.data", "relax.in"} <= set(told["files"])
+    assert main(["run", "w-screw", "w-mixed", "--start", str(tmp_path / "job"), "--workspace", str(tmp_path)]) == 2
+    assert main(["scan", "w-loop", "--preset", "tiny"]) == 2
+    assert main(["tune", "w-loop", "--preset", "tiny", "--trials", "1", "--workspace", str(tmp_path)]) == 2
+    assert "straight dislocation" in capsys.readouterr().err

@@ -90,7 +90,8 @@ def _over_seeds(points: Sequence[Mapping[str, Any]], error: str, against: str) -
     for group in groups.values():
         values = np.array([max(p["numbers"][error], 1e-12) for p in group])
         x = float(np.exp(np.mean([np.log(p["x"]) for p in group])))
-        rows.append((x, float(np.exp(np.log(values).mean())), values.min(), values.max()))
+        middle = float(np.clip(np.exp(np.log(values).mean()), values.min(), values.max()))  # but for rounding it is
+        rows.append((x, middle, values.min(), values.max()))
     return tuple(np.array(sorted(rows)).T)
 
 

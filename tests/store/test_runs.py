@@ -354,3 +354,27 @@ def test_the_ui_command_is_one_mlflow_takes(tracker: Tracker) -> None:
     assert options["backend_store_uri"] == tracker.uri
     assert options["artifacts_destination"] == tracker.artifacts.as_uri()
     assert (options["host"], options["port"], options["serve_artifacts"]) == ("0.0.0.0", 5001, True)
+
+
+def test_runs_of_a_batch_look_like_runs_of_the_client(tmp_path: Path) -> None:
+    """The tables are written directly: what MLflow reads back must not tell the difference."""
+    tracker = Tracker(tmp_path)
+    with tracker.start("w-screw", "one", {"a": 1.5}, {"kind": "trial"}) as run:
+        run.metrics({"x": 0.25, "y": float("inf")})
+        parent = run.id
+    (child,) = tracker.log_batch_of_runs(
+        "w-screw", parent, [FinishedRun("one", {"a": 1.5}, {"x": 0.25, "y": float("inf")}, {"kind": "trial"})]
+    )
+    first, second = tracker.find(parent), tracker.find(child)
+    for name in ("name", "experiment", "status", "parameters", "metrics", "tags"):
+        assert getattr(first, name) == getattr(second, name), name
+    assert second.parent == parent
+    assert [record.id for record in tracker.children(parent)] == [child]
+    raw, batch = (tracker._raw(key) for key in (parent, child))
+    assert batch.info.artifact_uri == raw.info.artifact_uri.replace(parent, child)
+    assert set(batch.data.tags) - {"mlflow.parentRunId"} <= set(raw.data.tags)
+    (metric,) = tracker._client().get_metric_history(child, "x")
+    assert metric.value == 0.25
+    resumed = tracker.resume(child)
+    resumed.metrics({"z": 1.0})
+    assert tracker.find(child).metrics == {"x": 0.25, "z": 1.0}
