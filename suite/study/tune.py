@@ -213,19 +213,12 @@ def _open(spec: Spec, folder: Path, key: str, seed: int) -> Study:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     tune = spec.tune
-    limits = list(tune.limits)
-
-    def constraints(trial: FrozenTrial) -> Sequence[float]:
-        return [trial.user_attrs[NUMBERS[name]] / tune.limits[name] - 1 for name in limits]
-
     samplers: dict[str, Any] = {
         "tpe": optuna.samplers.TPESampler,
         "nsga2": optuna.samplers.NSGAIISampler,
         "random": optuna.samplers.RandomSampler,
     }
-    named: dict[str, Any] = {"constraints_func": constraints} if limits and tune.sampler != "random" else {}
-    if tune.sampler == "tpe":
-        named |= {"multivariate": True, "n_startup_trials": 20}
+    named: dict[str, Any] = {"multivariate": True, "n_startup_trials": 20} if tune.sampler == "tpe" else {}
     import warnings
 
     with warnings.catch_warnings():
@@ -265,8 +258,8 @@ def _work(bench: Bench, folder: Path, key: str, budget: int, most: int, seed: in
             continue
         # one entry of the journal instead of forty: a worker waits for its lock every time
         trial.set_user_attr("numbers", {k: v for k, v in numbers.items() if math.isfinite(v)})
-        for name in bench.spec.tune.limits:
-            trial.set_user_attr(NUMBERS[name], numbers[NUMBERS[name]])
+        for name, limit in bench.spec.tune.limits.items():
+            trial.set_constraint(name, numbers[NUMBERS[name]] / limit - 1)
         study.tell(trial, [numbers[NUMBERS[name]] for name in objectives])
     return most
 
@@ -369,11 +362,12 @@ def tune(
             stages.seconds["mlflow"] = time.perf_counter() - begun
             begun = time.perf_counter()
             records = [_record(trial) for trial in study.get_trials(deepcopy=False)]
-            front = (
-                sorted(trial.number for trial in study.best_trials)
-                if len(spec.tune.objectives) > 1
-                else [study.best_trial.number]
-            )
+            front = sorted(trial.number for trial in study.best_trials)  # those that keep the limits
+            if not front:
+                raise Unsolvable(
+                    f"none of {len(records)} trials keeps tune.limits ({spec.tune.limits}): loosen them, widen the "
+                    "ranges, or give more --trials"
+                )
             entries = _candidates(bench, records, front, verify, trials, progress)
             stages.seconds["rivals"] = time.perf_counter() - begun
             begun = time.perf_counter()

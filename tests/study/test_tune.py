@@ -161,6 +161,29 @@ def test_key_of_a_study_hears_what_changes_its_trials(tiny: Spec) -> None:
         assert study_key(load("w-screw", "tiny", [change])) != study_key(tiny)
 
 
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        (["tune.sampler=nsga2", "tune.limits={bound_geometry=5.0}"], 2),
+        (['tune.objectives=["geometry"]', "tune.channels=[[8,4],[15,8]]", "tune.amplitudes=[0.01,1]"], 1),
+        (["solver.kind=ridge", "tune.alpha=[1e-14,1e-6]", "tune.sampler=random"], 2),
+    ],
+)
+def test_other_searches(settings: list[str], wanted: int, workspace: Path) -> None:
+    spec = load("w-screw", "tiny", settings)
+    found = tune(spec, workspace, trials=8, verify=1)
+    complete = [trial for trial in found.trials if trial["state"] == "complete"]
+    assert len(complete) == 8
+    assert all(len(trial["values"]) == wanted for trial in complete)
+    assert found.front
+
+
+def test_limits_that_nothing_keeps_are_told(workspace: Path) -> None:
+    spec = load("w-screw", "tiny", ['tune.objectives=["geometry"]', "tune.limits={balance=1e-9}"])
+    with pytest.raises(RuntimeError, match="keeps tune.limits"):
+        tune(spec, workspace, trials=4, verify=1)
+
+
 # --- rivals -------------------------------------------------------------------------------------------------------
 
 
