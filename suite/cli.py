@@ -465,14 +465,14 @@ def _sweep(options: argparse.Namespace) -> int:
     with progress_reporter(quiet=options.json) as progress:
         for name, sweep in chosen.items():
             results.append(run_sweep(resolved, name, sweep, options.workspace, progress, options.workers))
+            if not options.json:
+                sweep_table(results[-1])  # at once: the next one may be stopped
     if options.json:
         from suite.study.sweep import content_of
 
         told = [content_of(r.name, r.spec, r.sweep, r.points, r.rates) for r in results]
         print(json.dumps({"sweeps": told}))
         return 0
-    for result in results:
-        sweep_table(result)
     print(f"report   dislobench report --workspace {options.workspace}")
     return 0
 

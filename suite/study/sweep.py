@@ -102,7 +102,7 @@ def run_sweep(
         (values, seed, setting, load(overrides_of(sweep, values, seed, setting)))
         for values, seed, setting in points_of(sweep)
     ]
-    base = load(sweep.set)
+    base = wanted[0][-1]
     tracker = Tracker(workspace)
     finished = {r.tags["point"]: r for r in reversed(tracker.history(base.case.name)) if _answers(r)}
     key = provenance.content_key("sweep", name, sweep.model_dump(), base.model_dump())
