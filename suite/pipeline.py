@@ -407,13 +407,11 @@ def build_rows(spec: Spec, world: World, progress: Progress = silent, workers: i
 
 
 def blocks_of(spec: Spec, rows: Rows) -> dict[str, Block]:
-    """The reduced blocks of the rows, with the elastic response that the spec asks for instead of the reference's."""
-    observables = spec.observables
-    if not observables.shift and observables.virial2_factor == 1.0:
+    """The reduced blocks of the rows, with the elastic constants that the spec shifts."""
+    if not spec.observables.shift:
         return rows.blocks
-    second = rows.response.d2 + cubic_tensor(observables.shift)
-    wanted = replace(rows.response, d2=second, d3=observables.virial2_factor * rows.response.d3)
-    return rows.blocks | elastic_blocks(rows.elastic, wanted)
+    wanted = replace(rows.response, d2=rows.response.d2 + cubic_tensor(spec.observables.shift))
+    return rows.blocks | {"virial1": elastic_blocks(rows.elastic, wanted)["virial1"]}
 
 
 def _shares(count: int, cells: int) -> list[int]:

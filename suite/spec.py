@@ -103,8 +103,7 @@ class Model(Record):
 class Observables(Record):
     """What the loss sees. "No elasticity": energy and force; "CLE": and virial1; "CLE+nonlinear": and virial2.
 
-    `shift` adds so many GPa to the constants that virial1 asks for, `virial2_factor` multiplies what virial2 asks for:
-    with a heavy weight, a controlled eps_V1 or eps_V2.
+    `shift` adds so many GPa to the constants that virial1 asks for: with a heavy weight, a controlled eps_V1.
     """
 
     energy: bool = True
@@ -113,7 +112,6 @@ class Observables(Record):
     virial1: bool = True
     virial2: bool = True
     shift: dict[Literal["C11", "C12", "C44"], Annotated[float, Field(allow_inf_nan=False)]] = {}
-    virial2_factor: Annotated[float, Field(allow_inf_nan=False)] = 1.0
 
     @property
     def label(self) -> str:
