@@ -96,10 +96,15 @@ def _over_seeds(points: Sequence[Mapping[str, Any]], error: str, against: str) -
 
 
 def _guides(axis: Axes, points: Sequence[Mapping[str, Any]], error: str, slopes: Sequence[float]) -> None:
-    """Thin lines of the expected slopes below the data, labelled at their ends."""
+    """Thin lines of the expected slopes below the data, labelled at their ends; the axis stays that of the data."""
     x = np.array([min(p["x"] for p in points), max(p["x"] for p in points)])
-    lowest = min(max(p["numbers"][error], 1e-12) for p in points)
+    values = [max(p["numbers"][error], 1e-12) for p in points]
+    lowest, highest = min(values), max(values)
+    floor = lowest / 6
     for index, slope in enumerate(slopes):
-        y = (x / (x[0] if slope <= 0 else x[1])) ** slope * lowest * 0.55 * 0.8**index
+        y = (x / (x[0] if slope <= 0 else x[1])) ** slope
+        y *= (lowest if slope <= 0 else float(np.sqrt(lowest * highest))) * 0.55 * 0.8**index
         axis.plot(x, y, color="black", linewidth=0.7)
         axis.annotate(f"{slope:g}", (x[1], y[1]), xytext=(3, 0), textcoords="offset points", fontsize=8, va="center")
+        floor = min(floor, 0.8 * float(y.min())) if slope <= 0 else floor
+    axis.set_ylim(floor, highest * 2)
