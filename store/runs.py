@@ -142,6 +142,18 @@ class Tracker:
         raw = self._raw(run_id)
         return Run(self._client(), run_id, self._folder(raw))
 
+    def start_or_resume(
+        self, experiment: str, name: str, parameters: Mapping[str, Any], tags: Mapping[str, Any], known_by: str
+    ) -> Run:
+        """Go on with the newest run of `experiment` that has the same value of the tag `known_by`, or start one.
+
+        Raises as `start` does.
+        """
+        for record in self.history(experiment):
+            if record.tags.get(known_by) == tags[known_by]:
+                return self.resume(record.id)
+        return self.start(experiment, name, parameters, tags)
+
     def children(self, parent: str) -> list[RunRecord]:
         """Return the children of the run with id `parent`, oldest first; raises RunNotFound for an unknown id."""
         experiment = self._get(parent).experiment

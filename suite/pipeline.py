@@ -33,7 +33,7 @@ from suite.model.regression import Block, Solution, block_weights, solve, stack
 from suite.model.rows import BasisSpec, configuration_blocks, elastic_blocks, elastic_rows, perfect_row
 from suite.model.training import Configurations, label, rattle
 from suite.spec import Spec
-from suite.world.cell import Cell, StraightCell, build_cell, repeats_for
+from suite.world.cell import Cell, Metric, StraightCell, build_cell, repeats_for
 from suite.world.crystal import (
     LATTICES,
     Crystal,
@@ -214,11 +214,14 @@ def build_world(spec: Spec, progress: Progress = silent, job: Path | None = None
     shapes = training_shapes(spec)
     names = ["training cell"] if len(shapes) == 1 else [f"{name} training cell" for name, _, _ in shapes]
     relaxed = tuple(
-        _equilibrium(spec, cell, calculator, name, "training.size", progress)
+        _equilibrium(spec, cell, calculator, cell.metric(calculator), name, "training.size", progress)
         for name, cell in zip(names, training, strict=True)
     )
     start = None if job is None else read_job(job, simulation)
-    equilibrium = _equilibrium(spec, simulation, calculator, "simulation cell", "simulation.size", progress, start)
+    metric = simulation.metric(calculator)
+    equilibrium = _equilibrium(
+        spec, simulation, calculator, metric, "simulation cell", "simulation.size", progress, start
+    )
     matrix = factor = None
     if isinstance(simulation, StraightCell):
         matrix = hessian(
@@ -232,7 +235,7 @@ def build_world(spec: Spec, progress: Progress = silent, job: Path | None = None
         stability = stability_constant(simulation, matrix, factor)
     else:
         progress("stability", 0.0, "smallest eigenvalue by conjugate gradients")
-        products = HessianProducts(simulation, calculator, equilibrium.displacement, simulation.metric(calculator))
+        products = HessianProducts(simulation, calculator, equilibrium.displacement, metric)
         stability = softest_mode(products)[0]
     if stability <= 0:
         raise FailedRelaxation("simulation cell", replace(equilibrium, status=Status.SADDLE))
@@ -341,6 +344,7 @@ def _equilibrium(
     spec: Spec,
     cell: Cell,
     calculator: Calculator,
+    metric: Metric,
     what: str,
     key: str,
     progress: Progress,
@@ -351,7 +355,7 @@ def _equilibrium(
     result = relax(
         cell,
         calculator,
-        cell.metric(calculator),
+        metric,
         _perturbed(spec, cell) if start is None else start,
         settings.force_tolerance,
         settings.max_steps,

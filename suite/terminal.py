@@ -14,6 +14,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from suite.judge.theory import TERMS
+
 if TYPE_CHECKING:
     from suite.pipeline import Progress as Report
     from suite.spec import Spec
@@ -105,9 +107,6 @@ _HEADLINES = (
 )
 
 
-_TERMS = {"term_F": "ε_F", "term_V1": "√log(L_D) ε_V1", "term_V2": "ε_V2 / L", "term_L": "1 / L²"}
-
-
 def _numbers(numbers: dict[str, float]) -> list[list[str]]:
     return [[label, f"{numbers[key]:.4g}", unit] for key, label, unit in _HEADLINES if key in numbers]
 
@@ -120,7 +119,7 @@ def run_table(spec: Spec, result: CaseResult) -> None:
         f"{spec.case.title}: {status.name.lower()}, {len(world.simulation)} atoms, "
         f"trained on {sum(map(len, world.training))}, {len(result.rows.perfect)} functions, {spec.observables.label}",
         ["number", "value", "unit"],
-        [*_numbers(result.verdict.numbers), ["limiting term of the bound", _TERMS[result.verdict.limiting_term], ""]],
+        [*_numbers(result.verdict.numbers), ["limiting term of the bound", TERMS[result.verdict.limiting_term], ""]],
     )
     stages = result.stages
     table(
@@ -147,7 +146,7 @@ def store_table(record: Any, tree: Any, folder: Path) -> None:
     table(
         f"{record.name} ({record.id}): {attrs['status']}",
         ["number", "value", "unit"],
-        [*_numbers(attrs["numbers"]), ["limiting term of the bound", _TERMS[attrs["limiting_term"]], ""]],
+        [*_numbers(attrs["numbers"]), ["limiting term of the bound", TERMS[attrs["limiting_term"]], ""]],
     )
     table("parameters", ["parameter", "value"], sorted(record.parameters.items()))
     print(f"figures  {folder}")

@@ -6,7 +6,7 @@ training cell, which nobody can compute, become maxima over the test set; the ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +39,6 @@ def match_configurations(
     `eps_E` max |ΔE|, eV; `eps_F` max of the dual norm (fᵀK⁺f)^½, exact for (3.10), eV/Å; `rmse_E` (eV), `rmse_F` (eV/Å,
     per component), all also for each amplitude (`rmse_F_0.1`).
     """
-    sets = [(cell, test) for cell, test in sets if len(test)]  # fewer configurations than cells
     labels = [label(cell, test.displacements, test.amplitudes, calculator, energy_per_atom) for cell, test in sets]
     differences = [(model.forces - test.forces) for model, (_, test) in zip(labels, sets, strict=True)]
     dual = np.array([cell.dual_norm(f) for (cell, _), fields in zip(sets, differences, strict=True) for f in fields])
@@ -47,20 +46,40 @@ def match_configurations(
     energy_error = energies - np.concatenate([test.energies for _, test in sets])
     amplitudes = np.concatenate([test.amplitudes for _, test in sets])
     squares = np.concatenate([(d**2).sum(axis=(1, 2)) for d in differences])
-    components = np.concatenate([np.full(len(d), d[0].size) for d in differences])
+    components = np.repeat([3 * len(cell) for cell, _ in sets], [len(test) for _, test in sets])
+    chosen = {f"{amplitude:g}": amplitudes == amplitude for amplitude in np.unique(amplitudes)}
+    numbers = error_numbers(
+        amplitudes,
+        energy_error,
+        dual,
+        {name: float(squares[mask].sum()) for name, mask in chosen.items()},
+        {name: int(components[mask].sum()) for name, mask in chosen.items()},
+    )
+    return Matching(numbers, energies, tuple(model.forces for model in labels), dual)
+
+
+def error_numbers(
+    amplitudes: np.ndarray,
+    energy_error: np.ndarray,
+    dual: np.ndarray,
+    squares: Mapping[str, float],
+    components: Mapping[str, int],
+) -> dict[str, float]:
+    """The numbers of `match_configurations` from errors: of the energy (c,) eV and in the dual norm (c,) eV/Å, and for
+    each amplitude (`f"{α:g}"`) the sum of squares and the number of all force components."""
     numbers = {
         "eps_E": float(np.abs(energy_error).max()),
         "eps_F": float(dual.max()),
         "rmse_E": float(np.sqrt((energy_error**2).mean())),
-        "rmse_F": float(np.sqrt(squares.sum() / components.sum())),
+        "rmse_F": float(np.sqrt(sum(squares.values()) / sum(components.values()))),
         "rms_eps_F": float(np.sqrt((dual**2).mean())),
     }
-    for amplitude in np.unique(amplitudes):
-        chosen = amplitudes == amplitude
-        numbers[f"rmse_E_{amplitude:g}"] = float(np.sqrt((energy_error[chosen] ** 2).mean()))
-        numbers[f"rmse_F_{amplitude:g}"] = float(np.sqrt(squares[chosen].sum() / components[chosen].sum()))
-        numbers[f"eps_F_{amplitude:g}"] = float(dual[chosen].max())
-    return Matching(numbers, energies, tuple(model.forces for model in labels), dual)
+    for name in squares:
+        chosen = amplitudes == float(name)
+        numbers[f"rmse_E_{name}"] = float(np.sqrt((energy_error[chosen] ** 2).mean()))
+        numbers[f"rmse_F_{name}"] = float(np.sqrt(squares[name] / components[name]))
+        numbers[f"eps_F_{name}"] = float(dual[chosen].max())
+    return numbers
 
 
 def match_elasticity(reference: Response, model: Response) -> dict[str, float]:

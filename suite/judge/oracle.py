@@ -15,11 +15,12 @@ from joblib import Parallel, delayed
 from scipy.linalg import qr
 
 from suite.judge import theory
+from suite.judge.matching import error_numbers
 from suite.model.regression import triangle_of
-from suite.model.rows import BasisSpec
+from suite.model.rows import BasisSpec, compressed, cut
 from suite.model.training import Configurations
-from suite.world.cell import StraightCell
-from suite.world.crystal import Response, constants, without_null_part
+from suite.world.cell import Circulant, StraightCell
+from suite.world.crystal import Response, without_null_part
 from suite.world.hessian import Factor
 from suite.world.relaxation import Relaxation
 
@@ -68,18 +69,7 @@ class Oracle:
         energy_error = self.energies @ x
         dual = np.sqrt(np.einsum("tk,tk->t", *[self.dual @ x] * 2))
         squares = {name: float(((r @ x) ** 2).sum()) for name, r in self.forces.items()}
-        numbers = {
-            "eps_E": float(np.abs(energy_error).max()),
-            "eps_F": float(dual.max()),
-            "rmse_E": float(np.sqrt((energy_error**2).mean())),
-            "rmse_F": float(np.sqrt(sum(squares.values()) / sum(self.components.values()))),
-            "rms_eps_F": float(np.sqrt((dual**2).mean())),
-        }
-        for name in self.forces:
-            chosen = self.amplitudes == float(name)
-            numbers[f"rmse_E_{name}"] = float(np.sqrt((energy_error[chosen] ** 2).mean()))
-            numbers[f"rmse_F_{name}"] = float(np.sqrt(squares[name] / self.components[name]))
-            numbers[f"eps_F_{name}"] = float(dual[chosen].max())
+        numbers = error_numbers(self.amplitudes, energy_error, dual, squares, self.components)
         numbers |= {name: float(np.linalg.norm(rows @ x)) for name, rows in self.elastic.items()}
         numbers["geometry_error_linear"] = float(np.linalg.norm(self.geometry @ x))
         force = self.pull @ x + self.pull[:, -1]
@@ -97,24 +87,11 @@ def elastic_forms(rows: Mapping[str, np.ndarray], reference: Response) -> dict[s
     forms = {}
     for name, target in targets.items():
         augmented = np.column_stack([rows[name], target.ravel()])
-        forms[names[name]] = _compressed(augmented)
+        forms[names[name]] = compressed(augmented)
         if name != "stress":
             free = np.column_stack([without_null_part(column) for column in augmented.T])
-            forms[f"{names[name]}_null_free"] = _compressed(free)
+            forms[f"{names[name]}_null_free"] = compressed(free)
     return forms
-
-
-def _compressed(rows: np.ndarray) -> np.ndarray:
-    _, size, directions = np.linalg.svd(rows, full_matrices=False)
-    kept = size > 1e-13 * max(float(size[0]), np.finfo(float).tiny)
-    return size[kept, None] * directions[kept]
-
-
-def constant_errors(rows: np.ndarray, reference: Response, coefficients: np.ndarray) -> dict[str, float]:
-    """Errors of C11, C12, C44 (GPa) of a fit from its `virial1` rows (81, n)."""
-    second = (rows @ coefficients).reshape((3,) * 4)
-    ours, theirs = constants(Response(reference.d1, second, reference.d3)), constants(reference)
-    return {f"error_{name}": ours[name] - theirs[name] for name in ("C11", "C12", "C44")}
 
 
 def _test_chunk(
@@ -126,17 +103,23 @@ def _test_chunk(
     basis = parameters.build()
     energies, dual = [], []
     plain: dict[str, np.ndarray] = {}
+    to_dual = cell.laplacian_power(-0.5)  # the norm of a whitened force is its dual norm
     with threadpool_limits(limits=1):
         for index in range(len(test)):
             energy, force = basis.energy_and_force_rows(cell.atoms(test.displacements[index]))
             energies.append(np.append(energy - len(cell) * perfect, test.energies[index]))
             augmented = np.column_stack([force, test.forces[index].ravel()])
-            white = cell.whiten(augmented.reshape(len(cell), -1), -0.5).reshape(augmented.shape)
-            dual.append(_padded(triangle_of(white)))
+            dual.append(_padded(triangle_of(_applied(to_dual, augmented))))
             name = f"{test.amplitudes[index]:g}"
             before = [plain[name]] if name in plain else []
             plain[name] = triangle_of(np.vstack([*before, augmented]))
     return np.array(energies), np.array(dual), plain
+
+
+def _applied(operator: Circulant, columns: np.ndarray) -> np.ndarray:
+    """A scalar operator on every Cartesian component of columns (3n, m)."""
+    fields = columns.reshape(-1, 1, 3 * columns.shape[1])
+    return operator.solve_columns(fields).reshape(columns.shape)
 
 
 def _padded(triangle: np.ndarray) -> np.ndarray:
@@ -151,11 +134,7 @@ def reduce_test_sets(
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], dict[str, int]]:
     """`energies`, `dual`, `forces` and `components` of an `Oracle` for labelled test sets."""
-    pieces = []
-    for cell, left in sets:
-        while len(left):
-            head, left = left.split(2)
-            pieces.append((cell, head))
+    pieces = cut(sets, 2)
     jobs = [delayed(_test_chunk)(parameters, cell, piece, perfect) for cell, piece in pieces]
     energies, dual = [], []
     plain: dict[str, np.ndarray] = {}
@@ -190,6 +169,6 @@ def reduce_response(
     augmented = np.column_stack([force, equilibrium.forces.ravel()])
     shift = factor.solve_columns(augmented)
     directions, pull = qr(augmented, mode="economic", check_finite=False)
-    strain = cell.whiten(shift.reshape(len(cell), -1), 0.5).reshape(shift.shape)
+    strain = _applied(cell.laplacian_power(0.5), shift)
     row = np.append(energy - len(cell) * perfect, reference_energy)
     return _padded(triangle_of(strain)), row, pull, directions.T @ shift

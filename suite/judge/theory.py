@@ -13,6 +13,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+TERMS = {"term_F": "ε_F", "term_V1": "√log(L_D) ε_V1", "term_V2": "ε_V2 / L", "term_L": "1 / L²"}
+"""The terms of the bracket of (3.13), by the names of their numbers."""
+
 
 def bound(matching: Mapping[str, float], size: float, distance: float, cores: int) -> dict[str, float]:
     """Terms of (3.13) and (3.14) with C = 1 for L = `size` and L_D = `distance` in a0, and their sums."""
@@ -34,7 +37,7 @@ def bound(matching: Mapping[str, float], size: float, distance: float, cores: in
 
 def limiting_term(terms: Mapping[str, float]) -> str:
     """Name of the largest term of the geometry bracket: what to improve first."""
-    return max(("term_F", "term_V1", "term_V2", "term_L"), key=lambda name: terms[name])
+    return max(TERMS, key=lambda name: terms[name])
 
 
 def balance(matching: Mapping[str, float], distance: float, stability: float, strain: float) -> dict[str, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from ase import Atoms
@@ -18,6 +19,8 @@ from suite.model.regression import Block, Reducer, triangle_of
 from suite.model.training import Configurations
 from suite.world.cell import Cell
 from suite.world.crystal import STEP, Response, path_derivatives
+
+AnyCell = TypeVar("AnyCell", bound=Cell)
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,15 @@ def elastic_blocks(rows: dict[str, np.ndarray], reference: Response) -> dict[str
     blocks = {}
     for name, target in targets.items():
         augmented = np.column_stack([rows[name], target.ravel()])
-        _, size, directions = np.linalg.svd(augmented, full_matrices=False)
-        kept = size > 1e-13 * max(size[0], np.finfo(float).tiny)  # rounding; differences are good to 1e-9
-        blocks[name] = Block(triangle_of(size[kept, None] * directions[kept]), len(target.ravel()), float(target.sum()))
+        blocks[name] = Block(triangle_of(compressed(augmented)), len(target.ravel()), float(target.sum()))
     return blocks
+
+
+def compressed(rows: np.ndarray) -> np.ndarray:
+    """As few rows as the rank of `rows` (k, n), with the same norm of every combination of columns."""
+    _, size, directions = np.linalg.svd(rows, full_matrices=False)
+    kept = size > 1e-13 * max(float(size[0]), np.finfo(float).tiny)  # rounding; differences are good to 1e-9
+    return size[kept, None] * directions[kept]
 
 
 def _chunk(parameters: BasisSpec, cell: Cell, configurations: Configurations, perfect: np.ndarray) -> dict[str, Block]:
@@ -76,6 +84,16 @@ def _chunk(parameters: BasisSpec, cell: Cell, configurations: Configurations, pe
     return {name: reducer.finish() for name, reducer in reducers.items()}
 
 
+def cut(sets: Sequence[tuple[AnyCell, Configurations]], size: int) -> list[tuple[AnyCell, Configurations]]:
+    """Sets of configurations in pieces of at most `size`: a job each."""
+    pieces = []
+    for cell, left in sets:
+        while len(left):
+            head, left = left.split(size)
+            pieces.append((cell, head))
+    return pieces
+
+
 def configuration_blocks(
     parameters: BasisSpec,
     sets: Sequence[tuple[Cell, Configurations]],
@@ -89,11 +107,7 @@ def configuration_blocks(
     """
     count = sum(len(configurations) for _, configurations in sets)
     size = max(1, min(8, -(-count // (4 * workers))))
-    pieces = []
-    for cell, left in sets:
-        while len(left):
-            head, left = left.split(size)
-            pieces.append((cell, head))
+    pieces = cut(sets, size)
     collected: dict[str, Reducer] = {}
 
     def collect(blocks: dict[str, Block], done: int) -> None:

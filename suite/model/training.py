@@ -68,4 +68,4 @@ def label(
             raise FloatingPointError(
                 f"the reference gives no finite label for configuration {index} (amplitude {amplitudes[index]} Å)"
             )
-    return Configurations(displacements, amplitudes, np.array(energies), np.array(forces))
+    return Configurations(displacements, amplitudes, np.array(energies), np.array(forces).reshape(displacements.shape))

@@ -83,8 +83,8 @@ def run_groups(world: World, rows: Rows, model: Model, verdict: Verdict) -> dict
     }
     cells = zip(world.training, world.training_equilibria, strict=True)
     forces = [
-        (test.forces.reshape(len(test), -1), fields)
-        for test, fields in zip(rows.test, verdict.matching.forces, strict=True)
+        (test.forces.reshape(len(test), 3 * len(cell)), fields)
+        for cell, test, fields in zip(world.training, rows.test, verdict.matching.forces, strict=True)
     ]
     counts = np.concatenate([np.full(len(reference), reference.shape[1]) for reference, _ in forces])
     return {

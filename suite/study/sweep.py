@@ -1,6 +1,6 @@
 """Ladders of runs: every point a run of its own, found again by its content; slopes against theory.
 
-    result = sweep(load_spec, "L", settings, workspace)
+    result = run_sweep(resolve, "L", load_sweeps("w-screw")["L"], workspace)
 
 A point's key hashes its whole resolved spec. A finished run with that key is reused wherever it was made, so that a
 sweep that was interrupted goes on, and a point more costs one point.
@@ -25,7 +25,11 @@ from suite.study.rates import Rate, measure
 from suite.world.relaxation import FailedRelaxation
 
 ERRORS = ("geometry_error", "energy_error")
-AXES = {"L": "L", "N": "N"}  # names of axes that are parameters of a run rather than numbers
+# axes that are sizes of the spec rather than numbers of a run
+AXES: dict[str, Callable[[Spec], float]] = {
+    "L": lambda spec: spec.training.size,
+    "N": lambda spec: spec.simulation.size,
+}
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,14 @@ def run_sweep(
     tracker = Tracker(workspace)
     finished = {r.tags["point"]: r for r in reversed(tracker.history(base.case.name)) if _answers(r)}
     key = provenance.content_key("sweep", name, sweep.model_dump(), base.model_dump())
-    parent = _parent(tracker, base, name, key)
+    parent = tracker.start_or_resume(
+        base.case.name,
+        f"sweep {name}",
+        {"case": base.case.name, "sweep": name},
+        {"kind": "sweep", "sweep_key": key},
+        known_by="sweep_key",
+    )
+    parent.text("spec.toml", base.to_toml())
     points = []
     with parent:
         for index, (values, seed, setting, spec) in enumerate(wanted):
@@ -130,18 +141,7 @@ def run_sweep(
 
 
 def _answers(record: RunRecord) -> bool:
-    return "point" in record.tags and (record.status == "FINISHED" or record.tags.get("outcome") == "unusable")
-
-
-def _parent(tracker: Tracker, spec: Spec, name: str, key: str) -> Any:
-    for record in tracker.history(spec.case.name):
-        if record.tags.get("sweep_key") == key:
-            return tracker.resume(record.id)
-    run = tracker.start(
-        spec.case.name, f"sweep {name}", {"case": spec.case.name, "sweep": name}, {"kind": "sweep", "sweep_key": key}
-    )
-    run.text("spec.toml", spec.to_toml())
-    return run
+    return "point" in record.tags and record.status == "FINISHED"
 
 
 def _run(spec: Spec, workspace: Path, tracker: Tracker, parent: str, name: str, workers: int | None) -> RunRecord:
@@ -158,7 +158,7 @@ def _point(
     record: RunRecord, sweep: Sweep, spec: Spec, values: dict[str, Any], seed: int, setting: str, computed: bool
 ) -> Point:
     numbers = record.metrics if record.status == "FINISHED" else {}
-    axis = {"L": spec.training.size, "N": spec.simulation.size}.get(sweep.against, numbers.get(sweep.against))
+    axis = AXES[sweep.against](spec) if sweep.against in AXES else numbers.get(sweep.against)
     tags = record.tags
     limiting = tags.get("limiting_term", "")
     return Point(

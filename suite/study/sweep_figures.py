@@ -55,7 +55,7 @@ def _panel(axis: Axes, record: Mapping[str, Any], error: str) -> None:
     for setting in settings:
         colour, marker, line = STYLES.get(setting, STYLES[""])
         chosen = [p for p in points if p["setting"] == setting]
-        x, y, low, high = _over_seeds(chosen, error, record["against"])
+        x, y, low, high = _over_seeds(chosen, error)
         rate = rates.get((error, setting))
         label = setting or "all observables"
         if rate is not None:
@@ -81,7 +81,7 @@ def _panel(axis: Axes, record: Mapping[str, Any], error: str) -> None:
     axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 1.0))
 
 
-def _over_seeds(points: Sequence[Mapping[str, Any]], error: str, against: str) -> tuple[np.ndarray, ...]:
+def _over_seeds(points: Sequence[Mapping[str, Any]], error: str) -> tuple[np.ndarray, ...]:
     """Geometric mean and range over seeds of the same ladder values."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for point in points:

@@ -14,9 +14,10 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from store.locking import locked
 from store.runs import FinishedRun, Tracker
 from suite import pipeline
 from suite.judge.oracle import Oracle
-from suite.judge.theory import limiting_term
+from suite.judge.theory import TERMS, limiting_term
 from suite.model.regression import Block, Unsolvable
 from suite.pipeline import Model, Progress, Rows, World, silent
 from suite.spec import Spec, dump_toml
@@ -86,7 +87,7 @@ class Bench:
         key = basis_key(candidate)
         solution = rivals.fit_blocks(candidate, self.blocks[key])
         numbers = self.oracles[key].evaluate(solution.coefficients)
-        numbers["limiting"] = float(("term_F", "term_V1", "term_V2", "term_L").index(limiting_term(numbers)))
+        numbers["limiting"] = float(list(TERMS).index(limiting_term(numbers)))
         return numbers
 
 
@@ -219,8 +220,6 @@ def _open(spec: Spec, folder: Path, key: str, seed: int) -> Study:
         "random": optuna.samplers.RandomSampler,
     }
     named: dict[str, Any] = {"multivariate": True, "n_startup_trials": 20} if tune.sampler == "tpe" else {}
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = samplers[tune.sampler](seed=seed, **named)
@@ -337,9 +336,8 @@ def tune(
     for each in bases_of(spec):
         worlds[basis_key(each)] = world = cached_world(each, workspace, stages, progress)
         every_rows[basis_key(each)] = rows = cached_rows(each, world, workspace, stages, progress)
-        begun = time.perf_counter()
-        oracles[basis_key(each)] = cached_oracle(each, world, rows, workspace, progress, workers)
-        stages.seconds["oracle"] = stages.seconds.get("oracle", 0.0) + time.perf_counter() - begun
+        with stages.stage("oracle"):
+            oracles[basis_key(each)] = cached_oracle(each, world, rows, workspace, progress, workers)
         blocks[basis_key(each)] = pipeline.blocks_of(each, rows)
     bench = Bench(spec, blocks, oracles)
     key = study_key(spec)
@@ -347,20 +345,24 @@ def tune(
     folder.mkdir(parents=True, exist_ok=True)
     tracker = Tracker(workspace)
     with only_one(folder):
-        begun = time.perf_counter()
         study = _open(spec, folder, key, spec.tune.seed)
         _bury_the_dead(study)
         if not study.trials:
             for name, values in first_trials(spec):
                 study.enqueue_trial(values, user_attrs={"name": name})
-        run = _parent(tracker, spec, key, folder)
+        run = tracker.start_or_resume(
+            spec.case.name,
+            f"study {spec.case.name} {key[:8]}",
+            parameters(spec),
+            {"study": key, "kind": "study", "folder": folder.name},
+            known_by="study",
+        )
+        run.text("spec.toml", spec.to_toml())
         with run:
-            _run_trials(bench, folder, key, trials, workers, study, progress)
-            stages.seconds["trials"] = time.perf_counter() - begun
-            begun = time.perf_counter()
-            progress("MLflow", 0.0, f"{_mirror(tracker, spec, run.id, study)} new trials")
-            stages.seconds["mlflow"] = time.perf_counter() - begun
-            begun = time.perf_counter()
+            with stages.stage("trials"):
+                _run_trials(bench, folder, key, trials, workers, study, progress)
+            with stages.stage("mlflow"):
+                progress("MLflow", 0.0, f"{_mirror(tracker, spec, run.id, study)} new trials")
             records = [_record(trial) for trial in study.get_trials(deepcopy=False)]
             front = sorted(trial.number for trial in study.best_trials)  # those that keep the limits
             if not front:
@@ -368,11 +370,10 @@ def tune(
                     f"none of {len(records)} trials keeps tune.limits ({spec.tune.limits}): loosen them, widen the "
                     "ranges, or give more --trials"
                 )
-            entries = _candidates(bench, records, front, verify, trials, progress)
-            stages.seconds["rivals"] = time.perf_counter() - begun
-            begun = time.perf_counter()
-            entries = _verified(bench, worlds, every_rows, entries, folder, progress)
-            stages.seconds["verify"] = time.perf_counter() - begun
+            with stages.stage("rivals"):
+                entries = _candidates(bench, records, front, verify, trials, progress)
+            with stages.stage("verify"):
+                entries = _verified(bench, worlds, every_rows, entries, folder, progress)
             result = TuneResult(
                 key,
                 folder,
@@ -417,17 +418,6 @@ def only_one(folder: Path) -> Iterator[None]:
                 f"another process works on the study in {folder}; give one command more --workers instead"
             ) from error
         yield
-
-
-def _parent(tracker: Tracker, spec: Spec, key: str, folder: Path) -> Any:
-    """The study's run in MLflow, begun or gone on with."""
-    for record in tracker.history(spec.case.name):
-        if record.tags.get("study") == key and record.parent is None:
-            return tracker.resume(record.id)
-    tags = {"study": key, "kind": "study", "folder": folder.name}
-    run = tracker.start(spec.case.name, f"study {spec.case.name} {key[:8]}", parameters(spec), tags)
-    run.text("spec.toml", spec.to_toml())
-    return run
 
 
 def _run_trials(
@@ -549,7 +539,7 @@ def _verified(
             partial.write_text(json.dumps(known, indent=1))
             os.replace(partial, path)
         found = known[key]
-        done.append(Entry(entry.name, entry.weights, entry.spec, entry.predicted, found["relaxed"], found["status"]))
+        done.append(replace(entry, relaxed=found["relaxed"], status=found["status"]))
     return done
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from suite.judge.theory import TERMS
 from suite.study.figures import BLUE, DPI, GREY, ORANGE
 from suite.study.page import Page
 from suite.study.tune import NUMBERS, PAPER, Entry, TuneResult, weights_toml
@@ -23,7 +24,6 @@ LABELS = {
     "energy": "predicted energy error [eV]",
 }
 DOTS: dict[str, Any] = {"markersize": 7, "markeredgecolor": "black", "linestyle": "none"}
-TERMS = {"term_F": "ε_F", "term_V1": "√log(L_D) ε_V1", "term_V2": "ε_V2 / L", "term_L": "1 / L²"}
 
 
 def write_report(result: TuneResult) -> list[Path]:
@@ -204,9 +204,7 @@ def oracle(result: TuneResult) -> Figure | None:
         for label, colour, marker, entries in _kinds(good):
             x = [entry.predicted[f"{name}_error_linear"] for entry in entries]
             y = [entry.relaxed[f"{name}_error"] for entry in entries]
-            axis.loglog(
-                x, y, marker, color=colour, markersize=7, markeredgecolor="black", linestyle="none", label=label
-            )
+            axis.loglog(x, y, marker, color=colour, label=label, **DOTS)
         limits = np.array([*axis.get_xlim(), *axis.get_ylim()])
         limits = np.array([limits.min(), limits.max()])
         axis.plot(limits, limits, color=GREY, linewidth=0.8, zorder=0)

@@ -169,20 +169,17 @@ class StraightCell(Cell):
     def metric(self, calculator: Calculator) -> Metric:
         return crystal_metric(self, calculator).solve
 
-    def _laplacian_generator(self) -> np.ndarray:
+    def laplacian_power(self, power: float) -> Circulant:
+        """K^power as a circulant operator: with -½ the norm of a force becomes its dual norm, with ½ that of a
+        displacement its strain norm."""
         columns = self.laplacian[:, : self.unit_sites].toarray()
-        return columns.T.reshape(self.unit_sites, 1, *self.repeats, self.unit_sites, 1)
+        generator = columns.T.reshape(self.unit_sites, 1, *self.repeats, self.unit_sites, 1)
+        return Circulant(generator, power)
 
     @cached_property
     def laplacian_circulant(self) -> Circulant:
-        """K as a circulant operator, so that dual norms cost one Fourier transform."""
-        return Circulant(self._laplacian_generator())
-
-    def whiten(self, columns: np.ndarray, power: float) -> np.ndarray:
-        """K^power applied to each column of (n, m): with -½ the norm of a force becomes its dual norm, with ½ that of a
-        displacement its strain norm."""
-        operator = Circulant(self._laplacian_generator(), power)
-        return operator.solve_columns(columns[:, None, :])[:, 0]
+        """K⁺, so that dual norms cost one Fourier transform."""
+        return self.laplacian_power(-1.0)
 
     def solve_laplacian(self, field: np.ndarray) -> np.ndarray:
         """K⁺ applied to each Cartesian component of a field (n, 3)."""

@@ -196,29 +196,19 @@ def stability_constant(cell: Cell, matrix: csr_array, factor: Factor) -> float:
     stencil = kron(cell.laplacian, eye_array(3), format="csr")[3:, 3:]
     n = stencil.shape[0]
     inverse = sparse_factor(stencil)
-    if factor.negative_eigenvalues:
-        lowest = eigsh(
-            matrix[3:, 3:],
-            k=1,
-            M=stencil,
-            Minv=LinearOperator((n, n), matvec=inverse.solve, dtype=float),
-            which="SA",
-            v0=np.random.default_rng(0).standard_normal(n),
-            tol=1e-4,
-            return_eigenvectors=False,
-        )
-        return float(lowest[0])
-    inverted = eigsh(
-        LinearOperator((n, n), matvec=lambda v: stencil @ factor.held.solve(stencil @ v), dtype=float),
+    saddle = factor.negative_eigenvalues > 0
+    by_inverse = LinearOperator((n, n), matvec=lambda v: stencil @ factor.held.solve(stencil @ v), dtype=float)
+    found = eigsh(
+        matrix[3:, 3:] if saddle else by_inverse,
         k=1,
         M=stencil,
         Minv=LinearOperator((n, n), matvec=inverse.solve, dtype=float),
-        which="LA",
+        which="SA" if saddle else "LA",
         v0=np.random.default_rng(0).standard_normal(n),
-        tol=1e-5,
+        tol=1e-4 if saddle else 1e-5,
         return_eigenvectors=False,
     )
-    return 1 / float(inverted[0])
+    return float(found[0]) if saddle else 1 / float(found[0])
 
 
 class HessianProducts:
@@ -299,10 +289,8 @@ def softest_mode(products: HessianProducts, tolerance: float = 0.1, most: int = 
         apply = each(function)
         return LinearOperator((n, n), matvec=apply, matmat=apply, dtype=float)
 
-    start = np.column_stack(
-        [products.metric(f).ravel() for f in np.random.default_rng(0).standard_normal((2, len(cell), 3))]
-    )
-    modes, wanted = start, 2e-2
+    starts = np.random.default_rng(0).standard_normal((2, len(cell), 3))
+    modes, wanted = np.column_stack([products.metric(field).ravel() for field in starts]), 2e-2
     for _ in range(4):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # convergence is judged below

@@ -81,6 +81,14 @@ def test_labels_of_the_rows_are_those_of_the_reference(world: World, rows: Rows,
     assert train.energies[1:].min() > train.energies[0] > 0
 
 
+def test_labels_of_nothing_have_the_shape_of_nothing(world: World, zhou: Calculator) -> None:
+    """One of a loop's two cells may have no test configuration."""
+    cell = world.training[0]
+    found = label(cell, np.zeros((0, len(cell), 3)), np.zeros(0), zhou, world.energy_per_atom)
+    assert found.forces.shape == (0, len(cell), 3)
+    assert found.energies.shape == (0,)
+
+
 class Sick(Calculator):
     """Finite forces until the third configuration."""
 
