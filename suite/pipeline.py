@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from suite.spec import Spec
 from suite.world.cell import Cell, Metric, StraightCell, build_cell, repeats_for
 from suite.world.crystal import (
     LATTICES,
+    MODEL_STEP,
     Crystal,
     Response,
     cubic_tensor,
@@ -45,7 +46,7 @@ from suite.world.crystal import (
     strain_path,
 )
 from suite.world.dislocation import LOOPS, Dislocation, ImpossibleCell, Loop, catalogue_entry
-from suite.world.elasticity import Stroh, rotate, strain_factor, stroh
+from suite.world.elasticity import Stroh, felt_form, rotate, strain_factor, stroh
 from suite.world.hessian import Factor, HessianProducts, hessian, softest_mode, stability_constant
 from suite.world.lammps_job import read_job, write_job
 from suite.world.loop import build_loop
@@ -65,21 +66,17 @@ def silent(what: str, fraction: float, note: str) -> None:
 
 
 @dataclass(frozen=True)
-class World:
-    """Everything that no loss weight can change.
+class Simulation:
+    """The reference's crystal and the large cell: what neither the training set nor a loss weight can change.
 
-    `training` holds one cell, or two for a loop (a screw and an edge dipole), `training_equilibria` their equilibria;
-    `energy_per_atom` of the perfect crystal, eV; `simulation_energy`, `training_energies` of the relaxed cells relative
-    to it, eV; `hessian` (3n, 3n) at the simulation equilibrium, eV/Å^2, None where its factor would fill the memory
-    (three-dimensional cells); `stability` c0, eV/Å^2.
+    `energy_per_atom` of the perfect crystal, eV; `hessian` (3n, 3n) at the equilibrium of the simulation cell, eV/Å^2,
+    None where its factor would fill the memory (three-dimensional cells); `stability` c0, eV/Å^2.
     """
 
     crystal: Crystal
     energy_per_atom: float
     response: Response
     dislocation: Dislocation | Loop
-    training: tuple[StraightCell, ...]
-    training_equilibria: tuple[Relaxation, ...]
     simulation: Cell
     equilibrium: Relaxation
     hessian: csr_array | None
@@ -94,12 +91,8 @@ class World:
 
     @property
     def simulation_energy(self) -> float:
+        """Energy of the relaxed simulation cell relative to the perfect crystal, eV."""
         return self.equilibrium.energy - len(self.simulation) * self.energy_per_atom
-
-    @property
-    def training_energies(self) -> tuple[float, ...]:
-        pairs = zip(self.training, self.training_equilibria, strict=True)
-        return tuple(relaxed.energy - len(cell) * self.energy_per_atom for cell, relaxed in pairs)
 
     @property
     def core_distance(self) -> float:
@@ -107,14 +100,54 @@ class World:
         return self.simulation.core_distance / self.crystal.a0
 
     @property
+    def straight(self) -> Dislocation:
+        """The dislocation whose far field counts: a prismatic loop is an edge all around."""
+        return catalogue_entry("bcc", "edge") if isinstance(self.dislocation, Loop) else self.dislocation
+
+    @property
+    def _far_field(self) -> tuple[Stroh, np.ndarray]:
+        return elasticity_of(self.straight, self.response), self.straight.burgers_frame * self.crystal.a0
+
+    @cached_property
+    def felt(self) -> np.ndarray:
+        """What the dislocation feels of an error of ∂²W: the form of `elasticity.felt_form`, (k, 81)."""
+        return felt_form(*self._far_field, self.straight.frame)
+
+
+@dataclass(frozen=True)
+class World(Simulation):
+    """Everything that no loss weight can change: a `Simulation`, and one training cell, or two for a loop (a screw and
+    an edge dipole), with their equilibria.
+    """
+
+    training: tuple[StraightCell, ...]
+    training_equilibria: tuple[Relaxation, ...]
+
+    @classmethod
+    def of(cls, simulated: Simulation, training: tuple[StraightCell, ...], equilibria: tuple[Relaxation, ...]) -> World:
+        """The world of a simulation and its training cells; a factor that has been made is kept."""
+        world = cls(
+            **{f.name: getattr(simulated, f.name) for f in fields(Simulation)},
+            training=training,
+            training_equilibria=equilibria,
+        )
+        if "factor" in simulated.__dict__:
+            world.__dict__["factor"] = simulated.factor  # seeds the cached property: at paper size a factor costs 17 s
+        return world
+
+    @property
+    def training_energies(self) -> tuple[float, ...]:
+        """Energies of the relaxed training cells relative to the perfect crystal, eV."""
+        pairs = zip(self.training, self.training_equilibria, strict=True)
+        return tuple(relaxed.energy - len(cell) * self.energy_per_atom for cell, relaxed in pairs)
+
+    @property
     def leverage(self) -> float:
         """S of `theory.elastic_leverage`, Å^4; a prismatic loop counts as an edge as long as its circumference."""
         cell, volume = self.simulation, self.crystal.volume / len(self.crystal.basis)
-        kind, length = self.dislocation, float(cell.vectors_perfect[2, 2])
-        if isinstance(kind, Loop):
-            kind, length = catalogue_entry("bcc", "edge"), np.pi * cell.core_distance
-        burgers = kind.burgers_frame * self.crystal.a0
-        kappa = strain_factor(elasticity_of(kind, self.response), burgers)
+        loop = isinstance(self.dislocation, Loop)
+        length = np.pi * cell.core_distance if loop else float(cell.vectors_perfect[2, 2])
+        kappa = strain_factor(*self._far_field)
         return theory.elastic_leverage(kappa, length, volume, self.training[0].bond_square)
 
 
@@ -190,33 +223,61 @@ def basis_of(spec: Spec) -> BasisSpec:
 def stage_tables(spec: Spec) -> dict[str, dict[str, Any]]:
     """The part of the spec that each stage reads: what its content key hashes."""
     world = spec.table("material", "dislocation", "simulation")
-    world["training"] = {"size": spec.training.size}
-    return {"world": world, "rows": {**world, **spec.table("training", "model")}}
+    relaxation = {key: value for key, value in world["simulation"].items() if key != "size"}
+    training = {**world, "simulation": relaxation, "training": {"size": spec.training.size}}
+    return {"simulation": world, "training": training, "rows": {**training, **spec.table("training", "model")}}
 
 
 @single_threaded
-def build_world(spec: Spec, progress: Progress = silent, job: Path | None = None) -> World:
+def build_world(
+    spec: Spec, progress: Progress = silent, job: Path | None = None, simulated: Simulation | None = None
+) -> World:
     """Reference crystal and elasticity, then training and simulation cell with their equilibria.
 
-    The simulation cell starts from the result of a LAMMPS `job` where there is one (see `export_job`).
+    The simulation cell starts from the result of a LAMMPS `job` where there is one (see `export_job`); what has been
+    `simulated` for another training cell is taken over.
     Raises `FailedRelaxation` when an equilibrium is no dislocation dipole or quadrupole any more (annihilated, moved,
     a saddle), before anything is fitted to it.
     """
     calculator = build_reference(spec.material.reference, spec.material.arguments)
-    progress("crystal", 0.0, "lattice constant and elastic response")
-    crystal = equilibrium_crystal(LATTICES[spec.material.lattice], spec.material.species, calculator)
-    path = strain_path(crystal, calculator)
-    reference_response = response(crystal, calculator, path)
-    perfect = path[0].copy()
-    perfect.calc = calculator
-    energy_per_atom = float(perfect.get_potential_energy()) / len(perfect)
-    training, simulation = make_cells(spec, crystal, reference_response)
+    if simulated is None:
+        progress("crystal", 0.0, "lattice constant and elastic response")
+        crystal, energy, elastic = _crystal(spec, calculator)
+    else:
+        crystal, energy, elastic = simulated.crystal, simulated.energy_per_atom, simulated.response
+    training = training_cells(spec, crystal, elastic)
     shapes = training_shapes(spec)
     names = ["training cell"] if len(shapes) == 1 else [f"{name} training cell" for name, _, _ in shapes]
     relaxed = tuple(
         _equilibrium(spec, cell, calculator, cell.metric(calculator), name, "training.size", progress)
         for name, cell in zip(names, training, strict=True)
     )
+    if simulated is None:
+        simulated = _simulate(spec, calculator, crystal, energy, elastic, progress, job)
+    return World.of(simulated, training, relaxed)
+
+
+def _crystal(spec: Spec, calculator: Calculator) -> tuple[Crystal, float, Response]:
+    """The reference's perfect crystal, its energy per atom (eV) and its elastic response."""
+    crystal = equilibrium_crystal(LATTICES[spec.material.lattice], spec.material.species, calculator)
+    path = strain_path(crystal, calculator, spec.material.strain_step)
+    perfect = path.undeformed.copy()
+    perfect.calc = calculator
+    energy = float(perfect.get_potential_energy()) / len(perfect)
+    return crystal, energy, response(crystal, calculator, path)
+
+
+def _simulate(
+    spec: Spec,
+    calculator: Calculator,
+    crystal: Crystal,
+    energy_per_atom: float,
+    elastic: Response,
+    progress: Progress,
+    job: Path | None,
+) -> Simulation:
+    """Relax the simulation cell, measure its Hessian, and refuse a saddle."""
+    simulation = simulation_cell(spec, crystal, elastic)
     start = None if job is None else read_job(job, simulation)
     metric = simulation.metric(calculator)
     equilibrium = _equilibrium(
@@ -239,21 +300,12 @@ def build_world(spec: Spec, progress: Progress = silent, job: Path | None = None
         stability = softest_mode(products)[0]
     if stability <= 0:
         raise FailedRelaxation("simulation cell", replace(equilibrium, status=Status.SADDLE))
-    world = World(
-        crystal,
-        energy_per_atom,
-        reference_response,
-        dislocation_of(spec),
-        training,
-        relaxed,
-        simulation,
-        equilibrium,
-        matrix,
-        stability,
+    simulated = Simulation(
+        crystal, energy_per_atom, elastic, dislocation_of(spec), simulation, equilibrium, matrix, stability
     )
     if factor is not None:
-        world.__dict__["factor"] = factor  # seeds the cached property: at paper size a second factor costs 17 s
-    return world
+        simulated.__dict__["factor"] = factor
+    return simulated
 
 
 def inverse_hessian(spec: Spec, world: World) -> Callable[[np.ndarray, float], np.ndarray]:
@@ -270,7 +322,7 @@ def inverse_hessian(spec: Spec, world: World) -> Callable[[np.ndarray, float], n
 def scan_cores(spec: Spec, width: float, grid: int, progress: Progress = silent) -> list[ScannedSite]:
     """Relax the spec's arrangement in a small cell, `width` a0 wide, from every candidate core site; lowest first."""
     calculator = build_reference(spec.material.reference, spec.material.arguments)
-    crystal = equilibrium_crystal(LATTICES[spec.material.lattice], spec.material.species, calculator)
+    crystal, _, elastic = _crystal(spec, calculator)
     kind = dislocation_of(spec)
     if isinstance(kind, Loop):
         raise ImpossibleCell("a loop has no core site to scan for; its diameter is dislocation.diameter")
@@ -278,7 +330,7 @@ def scan_cores(spec: Spec, width: float, grid: int, progress: Progress = silent)
         crystal,
         spec.material.lattice,
         kind,
-        elasticity_of(kind, response(crystal, calculator)),
+        elasticity_of(kind, elastic),
         calculator,
         width,
         spec.dislocation.arrangement,
@@ -303,22 +355,27 @@ def training_shapes(spec: Spec) -> list[tuple[str, Dislocation, tuple[int, int, 
     return shapes
 
 
-def make_cells(spec: Spec, crystal: Crystal, response: Response) -> tuple[tuple[StraightCell, ...], Cell]:
-    """Training cells and simulation cell (N wide), displaced by the elastic field, not relaxed."""
-    dislocation, kind = spec.dislocation, dislocation_of(spec)
-    named = isinstance(kind, Dislocation)  # the core site that a spec names is that of its own straight dislocation
-    training = []
+def training_cells(spec: Spec, crystal: Crystal, response: Response) -> tuple[StraightCell, ...]:
+    """Training cells (2L wide), displaced by the elastic field, not relaxed."""
+    dislocation = spec.dislocation
+    named = dislocation.kind != "loop"  # the core site that a spec names is that of its own straight dislocation
+    cells = []
     for _, straight, repeats in training_shapes(spec):
         sites = straight.sites[dislocation.core] if named else next(iter(straight.sites.values()))
         elasticity = elasticity_of(straight, response)
-        training.append(build_cell(crystal, straight, elasticity, "dipole", repeats, dislocation.sites or sites))
+        cells.append(build_cell(crystal, straight, elasticity, "dipole", repeats, dislocation.sites or sites))
+    return tuple(cells)
+
+
+def simulation_cell(spec: Spec, crystal: Crystal, response: Response) -> Cell:
+    """The simulation cell (N wide), displaced by the elastic field, not relaxed."""
+    dislocation, kind = spec.dislocation, dislocation_of(spec)
     if isinstance(kind, Dislocation):
         repeats, sites = repeats_for(spec.simulation.size, kind), dislocation.sites or kind.sites[dislocation.core]
-        elasticity = elasticity_of(kind, response)
-        return tuple(training), build_cell(crystal, kind, elasticity, dislocation.arrangement, repeats, sites)
+        return build_cell(crystal, kind, elasticity_of(kind, response), dislocation.arrangement, repeats, sites)
     assert dislocation.diameter is not None  # `Spec` refuses a loop without one
     width = max(1, round(spec.simulation.size))
-    return tuple(training), build_loop(crystal, kind, elastic_tensor(response), width, dislocation.diameter)
+    return build_loop(crystal, kind, elastic_tensor(response), width, dislocation.diameter)
 
 
 def export_job(spec: Spec, folder: Path, progress: Progress = silent) -> list[Path]:
@@ -328,8 +385,8 @@ def export_job(spec: Spec, folder: Path, progress: Progress = silent) -> list[Pa
     """
     calculator = build_reference(spec.material.reference, spec.material.arguments)
     progress("crystal", 0.0, "lattice constant and elastic response")
-    crystal = equilibrium_crystal(LATTICES[spec.material.lattice], spec.material.species, calculator)
-    _, simulation = make_cells(spec, crystal, response(crystal, calculator))
+    crystal, _, elastic = _crystal(spec, calculator)
+    simulation = simulation_cell(spec, crystal, elastic)
     progress("job", 0.0, f"{len(simulation)} atoms")
     start = _perturbed(spec, simulation)
     return write_job(folder, simulation, calculator, start, 10 * spec.simulation.force_tolerance)
@@ -394,10 +451,10 @@ def build_rows(spec: Spec, world: World, progress: Progress = silent, workers: i
     parameters = basis_of(spec)
     basis = parameters.build()
     # the reference's relaxed path: right to first order in the model error (envelope theorem)
-    path = strain_path(world.crystal, calculator)
+    path = strain_path(world.crystal, calculator, MODEL_STEP)
     progress("elastic rows", 0.0, f"{len(basis)} functions")
     elastic = elastic_rows(basis, path, world.crystal.volume)
-    perfect = perfect_row(basis, path[0])
+    perfect = perfect_row(basis, path.undeformed)
     blocks = configuration_blocks(
         parameters,
         list(zip(world.training, training, strict=True)),
@@ -458,7 +515,7 @@ def build_oracle(
         spec.training.size, world.core_distance, len(world.simulation.cores), world.stability, world.leverage
     )
     amplitudes = np.concatenate([test.amplitudes for test in rows.test])
-    elastic = elastic_forms(rows.elastic, world.response)
+    elastic = elastic_forms(rows.elastic, world.response, world.felt)
     return Oracle(scales, amplitudes, energies, dual, forces, components, elastic, *response_forms)
 
 
@@ -476,9 +533,9 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
     progress("matching", 0.0, "test set and elastic response")
     tests = list(zip(world.training, rows.test, strict=True))
     matching = match_configurations(tests, calculator, world.energy_per_atom)
-    path = strain_path(world.crystal, calculator)
+    path = strain_path(world.crystal, calculator, MODEL_STEP)
     model_response = response(world.crystal, calculator, path)
-    numbers = {**matching.numbers, **match_elasticity(world.response, model_response)}
+    numbers = {**matching.numbers, **match_elasticity(world.response, model_response, world.felt)}
     if spec.matching.hessian:
         progress("eps_H", 0.0, "Lanczos on two Hessians")
         reference = build_reference(spec.material.reference, spec.material.arguments)

@@ -46,12 +46,17 @@ class Case(Record):
 
 
 class Material(Record):
-    """Lattice, chemical symbols, and the reference potential (see `suite.world.reference`)."""
+    """Lattice, chemical symbols, and the reference potential (see `suite.world.reference`).
+
+    `strain_step` is the step of the finite differences for its elastic response: as large as the smoothness of the
+    potential allows.
+    """
 
     lattice: Literal["bcc", "fcc", "diamond", "B2"]
     species: Annotated[tuple[str, ...], Field(min_length=1)]
     reference: str
     arguments: dict[str, Any] = {}
+    strain_step: Annotated[float, Field(ge=1e-5, le=0.02)] = 1e-3
 
 
 class DislocationSpec(Record):

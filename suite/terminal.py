@@ -95,6 +95,7 @@ _HEADLINES = (
     ("eps_H", "ε_H, Hessian error", "eV/Å²"),
     ("eps_V1", "ε_V1, linear elasticity", "eV/Å³"),
     ("eps_V1_null_free", "  free of null Lagrangians", "eV/Å³"),
+    ("eps_V1_felt", "  felt by this dislocation", "eV/Å³"),
     ("eps_V2", "ε_V2, nonlinear elasticity", "eV/Å³"),
     ("eps_V2_null_free", "  free of null Lagrangians", "eV/Å³"),
     ("pressure", "pressure of the model at a0", "GPa"),

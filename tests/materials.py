@@ -28,7 +28,7 @@ def crystal_of(name: str) -> Crystal:
 @cache
 def response_of(name: str, step: float = STEP) -> Response:
     crystal, calculator = crystal_of(name), calculator_of(name)
-    return response(crystal, calculator, strain_path(crystal, calculator, step), step)
+    return response(crystal, calculator, strain_path(crystal, calculator, step))
 
 
 def isotropic(anisotropy: float = 0.0) -> np.ndarray:

@@ -36,19 +36,19 @@ STAGES = {
     "training.configurations=3": {"rows"},
     "training.seed=3": {"rows"},
     "training.amplitudes=[0.2]": {"rows"},
-    "training.size=7": {"world", "rows"},
-    "material.reference=W_eam4": {"world", "rows"},
-    "dislocation.core=hard": {"world", "rows"},
-    "simulation.size=30": {"world", "rows"},
-    "simulation.seed=1": {"world", "rows"},
-    "simulation.force_tolerance=1e-3": {"world", "rows"},
+    "training.size=7": {"training", "rows"},
+    "material.reference=W_eam4": {"simulation", "training", "rows"},
+    "dislocation.core=hard": {"simulation", "training", "rows"},
+    "simulation.size=30": {"simulation"},
+    "simulation.seed=1": {"simulation", "training", "rows"},
+    "simulation.force_tolerance=1e-3": {"simulation", "training", "rows"},
 }
 
 
 @pytest.mark.parametrize(("override", "changed"), STAGES.items(), ids=STAGES)
 def test_a_key_changes_the_stages_that_read_it(override: str, changed: set[str]) -> None:
     before, after = tables(), tables(override)
-    assert set(before) == {"world", "rows"}
+    assert set(before) == {"simulation", "training", "rows"}
     assert {stage for stage in before if before[stage] != after[stage]} == changed
 
 

@@ -82,11 +82,12 @@ def error_numbers(
     return numbers
 
 
-def match_elasticity(reference: Response, model: Response) -> dict[str, float]:
+def match_elasticity(reference: Response, model: Response, felt: np.ndarray) -> dict[str, float]:
     """eps_V1 and eps_V2 (eV/Å^3, Frobenius norms over 81 and 729 entries) and what of them a dislocation can feel.
 
     `eps_V1_null_free` and `eps_V2_null_free` are distances to the span of the null Lagrangians, which exert no force in
-    a fixed periodic cell. Constants in GPa as `error_C11` ..., pressure as `pressure`.
+    a fixed periodic cell; `eps_V1_felt` is what the dislocation of the case feels, by the form `felt` (k, 81) of
+    `elasticity.felt_form`. Constants in GPa as `error_C11` ..., pressure as `pressure`.
     """
     difference = model - reference
     numbers = {
@@ -95,15 +96,16 @@ def match_elasticity(reference: Response, model: Response) -> dict[str, float]:
         "eps_V2": float(np.linalg.norm(difference.d3)),
         "eps_V1_null_free": float(np.linalg.norm(without_null_part(difference.d2))),
         "eps_V2_null_free": float(np.linalg.norm(without_null_part(difference.d3))),
+        "eps_V1_felt": float(np.linalg.norm(felt @ difference.d2.ravel())),
     }
     ours, theirs = constants(model), constants(reference)
     for name in ("C11", "C12", "C44"):
         numbers[f"error_{name}"] = ours[name] - theirs[name]
     numbers["pressure"] = ours["pressure"]
     # the same constants of what is left without null Lagrangians: p·det F alone would add p to C12 and -p/2 to C44
-    felt = constants(Response(difference.d1, without_null_part(difference.d2), difference.d3))
+    left = constants(Response(difference.d1, without_null_part(difference.d2), difference.d3))
     for name in ("C11", "C12", "C44"):
-        numbers[f"error_{name}_null_free"] = felt[name]
+        numbers[f"error_{name}_null_free"] = left[name]
     return numbers
 
 

@@ -80,8 +80,9 @@ class Oracle:
         return numbers
 
 
-def elastic_forms(rows: Mapping[str, np.ndarray], reference: Response) -> dict[str, np.ndarray]:
-    """Compressed rows of eps_stress, eps_V1, eps_V2 and their null-free parts: ‖rows [c; -1]‖ is the number."""
+def elastic_forms(rows: Mapping[str, np.ndarray], reference: Response, felt: np.ndarray) -> dict[str, np.ndarray]:
+    """Compressed rows of eps_stress, eps_V1, eps_V2, their null-free parts, and what is felt of eps_V1 by the form
+    `felt` (k, 81): ‖rows [c; -1]‖ is the number."""
     targets = {"stress": reference.d1, "virial1": reference.d2, "virial2": reference.d3}
     names = {"stress": "eps_stress", "virial1": "eps_V1", "virial2": "eps_V2"}
     forms = {}
@@ -91,6 +92,8 @@ def elastic_forms(rows: Mapping[str, np.ndarray], reference: Response) -> dict[s
         if name != "stress":
             free = np.column_stack([without_null_part(column) for column in augmented.T])
             forms[f"{names[name]}_null_free"] = compressed(free)
+        if name == "virial1":
+            forms["eps_V1_felt"] = compressed(felt @ augmented)
     return forms
 
 

@@ -18,7 +18,7 @@ from suite.model.basis import AceBasis
 from suite.model.regression import Block, Reducer, triangle_of
 from suite.model.training import Configurations
 from suite.world.cell import Cell
-from suite.world.crystal import STEP, Response, path_derivatives
+from suite.world.crystal import Response, StrainPath, path_derivatives
 
 AnyCell = TypeVar("AnyCell", bound=Cell)
 
@@ -42,10 +42,10 @@ def perfect_row(basis: AceBasis, primitive: Atoms) -> np.ndarray:
     return basis.site_values(primitive) / len(primitive)
 
 
-def elastic_rows(basis: AceBasis, path: Sequence[Atoms], volume: float, step: float = STEP) -> dict[str, np.ndarray]:
+def elastic_rows(basis: AceBasis, path: StrainPath, volume: float) -> dict[str, np.ndarray]:
     """Derivatives of W_cb for unit coefficients: `stress` (9, n), `virial1` (81, n), `virial2` (729, n), eV/Å^3."""
-    values = np.array([basis.site_values(atoms) for atoms in path]) / volume
-    return dict(zip(("stress", "virial1", "virial2"), path_derivatives(values, step), strict=True))
+    values = np.array([basis.site_values(atoms) for atoms in path.cells]) / volume
+    return dict(zip(("stress", "virial1", "virial2"), path_derivatives(values, path.step), strict=True))
 
 
 def elastic_blocks(rows: dict[str, np.ndarray], reference: Response) -> dict[str, Block]:

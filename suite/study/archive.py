@@ -16,7 +16,17 @@ from scipy.sparse import csr_array
 from suite.judge.oracle import Oracle, Scales
 from suite.model.regression import Block
 from suite.model.training import Configurations
-from suite.pipeline import Model, Rows, Verdict, World, basis_of, dislocation_of, make_cells
+from suite.pipeline import (
+    Model,
+    Rows,
+    Simulation,
+    Verdict,
+    World,
+    basis_of,
+    dislocation_of,
+    simulation_cell,
+    training_cells,
+)
 from suite.spec import Spec
 from suite.world.cell import Cell, StraightCell
 from suite.world.crystal import LATTICES, Crystal, Response
@@ -150,22 +160,21 @@ def _relaxation(group: xr.Dataset) -> Relaxation:
     )
 
 
-def world_groups(world: World) -> dict[str, xr.Dataset]:
-    """The parts of a world that took time."""
+def simulation_groups(simulated: Simulation) -> dict[str, xr.Dataset]:
+    """The parts of a simulation that took time."""
     groups = {
         "crystal": dataset(
-            a0=((), world.crystal.a0),
-            energy_per_atom=((), world.energy_per_atom),
-            d1=(("a", "b"), world.response.d1.reshape(3, 3)),
-            d2=(("c",), world.response.d2.ravel()),
-            d3=(("d",), world.response.d3.ravel()),
-            stability=((), world.stability),
+            a0=((), simulated.crystal.a0),
+            energy_per_atom=((), simulated.energy_per_atom),
+            d1=(("a", "b"), simulated.response.d1.reshape(3, 3)),
+            d2=(("c",), simulated.response.d2.ravel()),
+            d3=(("d",), simulated.response.d3.ravel()),
+            stability=((), simulated.stability),
         ),
-        **{_numbered("training", k): _relaxation_group(found) for k, found in enumerate(world.training_equilibria)},
-        "simulation": _relaxation_group(world.equilibrium),
+        "simulation": _relaxation_group(simulated.equilibrium),
     }
-    if world.hessian is not None:
-        matrix = world.hessian.tocsr()
+    if simulated.hessian is not None:
+        matrix = simulated.hessian.tocsr()
         groups["hessian"] = dataset(
             data=(("entry",), matrix.data),
             indices=(("entry",), matrix.indices.astype(np.int64)),
@@ -174,8 +183,8 @@ def world_groups(world: World) -> dict[str, xr.Dataset]:
     return groups
 
 
-def world_from(spec: Spec, groups: Any) -> World:
-    """The world of `spec` from its cached groups (a DataTree or mapping of datasets)."""
+def simulation_from(spec: Spec, groups: Any) -> Simulation:
+    """The simulation of `spec` from its cached groups (a DataTree or mapping of datasets)."""
     crystal_group = groups["crystal"]
     crystal = Crystal(LATTICES[spec.material.lattice], spec.material.species, float(crystal_group["a0"]))
     reference = Response(
@@ -183,26 +192,36 @@ def world_from(spec: Spec, groups: Any) -> World:
         crystal_group["d2"].values.reshape((3,) * 4),
         crystal_group["d3"].values.reshape((3,) * 6),
     )
-    training, simulation = make_cells(spec, crystal, reference)
+    cell = simulation_cell(spec, crystal, reference)
     matrix = None
-    if isinstance(simulation, StraightCell):
+    if isinstance(cell, StraightCell):
         entries = groups["hessian"]
-        size = 3 * len(simulation)
+        size = 3 * len(cell)
         matrix = csr_array(
             (entries["data"].values, entries["indices"].values, entries["indptr"].values), shape=(size, size)
         )
-    return World(
+    return Simulation(
         crystal,
         float(crystal_group["energy_per_atom"]),
         reference,
         dislocation_of(spec),
-        training,
-        tuple(_relaxation(groups[_numbered("training", k)]) for k in range(len(training))),
-        simulation,
+        cell,
         _relaxation(groups["simulation"]),
         matrix,
         float(crystal_group["stability"]),
     )
+
+
+def training_groups(world: World) -> dict[str, xr.Dataset]:
+    """The equilibria of the training cells."""
+    return {_numbered("training", k): _relaxation_group(found) for k, found in enumerate(world.training_equilibria)}
+
+
+def world_from(spec: Spec, simulated: Simulation, groups: Any) -> World:
+    """The world of `spec` from its simulation and the cached groups of its training cells."""
+    training = training_cells(spec, simulated.crystal, simulated.response)
+    equilibria = tuple(_relaxation(groups[_numbered("training", k)]) for k in range(len(training)))
+    return World.of(simulated, training, equilibria)
 
 
 def _configurations_group(found: Configurations) -> xr.Dataset:

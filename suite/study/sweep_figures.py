@@ -29,6 +29,7 @@ AXIS_LABELS = {
     "eps_F": "ε_F [eV/Å]",
     "eps_V1": "ε_V1 [eV/Å³]",
     "eps_V1_null_free": "ε_V1 free of null Lagrangians [eV/Å³]",
+    "eps_V1_felt": "ε_V1 felt by the dislocation [eV/Å³]",
     "eps_V2": "ε_V2 [eV/Å³]",
 }
 ERROR_LABELS = {

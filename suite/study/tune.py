@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
-ORACLE_VERSION = 1
+ORACLE_VERSION = 2
 BATCH = 25  # trials of one worker before the parent hears of them
 # objective of a spec -> number of a verdict; the relaxed counterpart of the last two is the name without "_linear"
 NUMBERS = {
@@ -125,12 +125,17 @@ def basis_key(spec: Spec) -> str:
     return " ".join(map(str, spec.model.channels))
 
 
+def oracle_key(spec: Spec) -> str:
+    """Content key of an oracle: rows and the equilibrium of the simulation cell."""
+    return provenance.content_key("oracle", ORACLE_VERSION, stage_key(spec, "simulation"), stage_key(spec, "rows"))
+
+
 def study_key(spec: Spec) -> str:
     """Content key of a study: what its trials depend on. Not their number, so that more can follow."""
     settings = spec.tune.model_dump(exclude={"trials", "verify"})
     own = spec.table("weights", "solver", "observables")
-    bases = [stage_key(each, "rows") for each in bases_of(spec)]
-    return provenance.content_key("study", ORACLE_VERSION, settings, own, bases)
+    judges = [oracle_key(each) for each in bases_of(spec)]
+    return provenance.content_key("study", settings, own, judges)
 
 
 def bases_of(spec: Spec) -> list[Spec]:
@@ -146,8 +151,7 @@ def cached_oracle(
     spec: Spec, world: World, rows: Rows, workspace: Path, progress: Progress, workers: int | None
 ) -> Oracle:
     """The oracle of a world and rows, from the cache when its key is there."""
-    key = provenance.content_key("oracle", ORACLE_VERSION, stage_key(spec, "rows"))
-    path = workspace / "cache" / f"oracle-{key}.zarr"
+    path = workspace / "cache" / f"oracle-{oracle_key(spec)}.zarr"
     if path.exists():
         try:
             return archive.oracle_from(fields.read(path))

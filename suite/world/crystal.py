@@ -24,6 +24,9 @@ GPA = 160.21766208  # eV/Å^3 -> GPa
 # Strain step. From 5e-4 to 2e-3 C moves by 1e-6 and C_ijk by 1e-5 for W_zhou04; the coarse table of NiAl_amb95 moves
 # C123 by 4 %, and larger steps would cross the knots of W_eam4 next to its neighbour shells.
 STEP = 1e-3
+# The same for fitted models, which are smooth, but whose energies are small differences of large terms (coefficients of
+# 1e6): at 1e-3 their rounding is 2 % of the third derivatives, at 4e-3 it is 4e-4, and truncation 3e-5.
+MODEL_STEP = 4e-3
 
 
 @dataclass(frozen=True)
@@ -174,18 +177,31 @@ def _polarisation() -> tuple[np.ndarray, ...]:
     return tuple(inverses)
 
 
-def strain_path(crystal: Crystal, calculator: Calculator | None = None, step: float = STEP) -> list[Atoms]:
+@dataclass(frozen=True)
+class StrainPath:
+    """Deformed primitive cells whose energies determine the derivatives of W_cb, the undeformed one first, then six at
+    multiples of `step` along each of 165 directions of F."""
+
+    cells: list[Atoms]
+    step: float
+
+    @property
+    def undeformed(self) -> Atoms:
+        return self.cells[0]
+
+
+def strain_path(crystal: Crystal, calculator: Calculator | None = None, step: float = STEP) -> StrainPath:
     """The 991 deformed primitive cells whose energies determine the derivatives of W_cb.
 
     With a `calculator`, the internal shifts of a multilattice are relaxed at every F, so that the path belongs to
     that potential; a model is then evaluated on the reference's path (right to first order in the model error).
     """
-    path = [crystal.deformed(np.eye(3))]
+    cells = [crystal.deformed(np.eye(3))]
     for direction in _directions().reshape(-1, 3, 3):
-        path += [crystal.deformed(np.eye(3) + k * step * direction) for k in (-3, -2, -1, 1, 2, 3)]
+        cells += [crystal.deformed(np.eye(3) + k * step * direction) for k in (-3, -2, -1, 1, 2, 3)]
     if calculator is not None and len(crystal.basis) > 1:
-        _relax_shifts(crystal, calculator, path)
-    return path
+        _relax_shifts(crystal, calculator, cells)
+    return StrainPath(cells, step)
 
 
 def _relax_shifts(crystal: Crystal, calculator: Calculator, path: list[Atoms], tolerance: float = 1e-9) -> None:
@@ -220,7 +236,7 @@ def _relax_shifts(crystal: Crystal, calculator: Calculator, path: list[Atoms], t
             )
 
 
-def path_derivatives(values: np.ndarray, step: float = STEP) -> tuple[np.ndarray, ...]:
+def path_derivatives(values: np.ndarray, step: float) -> tuple[np.ndarray, ...]:
     """First, second and third derivatives at F = I from values along `strain_path`.
 
     `values` has shape (991, ...); the results have shapes (9, ...), (81, ...), (729, ...). Seven-point central
@@ -239,14 +255,15 @@ def path_derivatives(values: np.ndarray, step: float = STEP) -> tuple[np.ndarray
     )
 
 
-def response(crystal: Crystal, calculator: Calculator, path: list[Atoms] | None = None, step: float = STEP) -> Response:
+def response(crystal: Crystal, calculator: Calculator, path: StrainPath | None = None) -> Response:
     """Derivatives of W_cb of `calculator` at F = I; along `path` if given, else along its own relaxed path."""
+    path = strain_path(crystal, calculator) if path is None else path
     energies = []
-    for atoms in path if path is not None else strain_path(crystal, calculator, step):
+    for atoms in path.cells:
         atoms.calc = calculator
         energies.append(atoms.get_potential_energy())
         atoms.calc = None
-    d1, d2, d3 = path_derivatives(np.array(energies) / crystal.volume, step)
+    d1, d2, d3 = path_derivatives(np.array(energies) / crystal.volume, path.step)
     return Response(d1.reshape((3,) * 2), d2.reshape((3,) * 4), d3.reshape((3,) * 6))
 
 

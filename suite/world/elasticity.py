@@ -162,3 +162,29 @@ def strain_factor(solution: Stroh, b: np.ndarray) -> float:
         gradient[0] += np.real(a[:, None] * derivative)
         gradient[1] += np.real(a[:, None] * p * derivative)
     return float((gradient**2).sum(axis=(0, 1)).mean() * 2 * np.pi)
+
+
+def felt_form(solution: Stroh, b: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    """The part of an elastic error that a dislocation feels, as a linear form, (k, 81).
+
+    For an error ΔC of ∂²W (81 entries, crystal axes), |form @ ΔC| is the dual norm of the force div(ΔC ∇u) that it
+    exerts in the field of the dislocation `b` (3,), over the norm of that field, eV/Å^3. It is zero for null
+    Lagrangians and for a multiple of C itself, and never larger than |ΔC|. `frame`: rows e1, e2, e3 in crystal axes.
+
+    ∇u decays as 1/r, so that the force is g(θ)/r² with Fourier components g_m; -Δφ = g/r² has φ_m = g_m/m², and both
+    ∫|∇φ|² and ∫|∇u|² grow as log r (Assumption 2.1 and the proof of Theorem 3.1).
+    """
+    samples = 256
+    angle = 2 * np.pi * np.arange(samples) / samples
+    x1, x2 = np.cos(angle), np.sin(angle)
+    curvature = np.zeros((3, 3, 3, samples))  # ∂_j ∂_l u_k on the unit circle, [k, j, l]
+    for p, a, el in zip(solution.p, solution.A.T, solution.L.T, strict=True):
+        direction = np.array([1.0, p, 0.0])
+        second = -(el @ b) / (1j * np.pi) / (x1 + p * x2) ** 2
+        curvature += np.real(np.einsum("k,j,l,s->kjls", a, direction, direction, second))
+    # in crystal axes: the force of a unit error (i, j, k, l) is along e_i, ∂_j ∂_l u_k large
+    curvature = np.einsum("ka,jb,lc,kjls->abcs", frame, frame, frame, curvature, optimize=True)
+    modes = np.fft.rfft(curvature, axis=-1)[..., 1:-1] / samples / np.arange(1, samples // 2)
+    columns = np.sqrt(4 * np.pi) * np.concatenate([modes.real, modes.imag], axis=-1)  # both signs of m, ∫dθ
+    forces = np.einsum("ip,kjls->psijkl", np.eye(3), columns).reshape(3 * columns.shape[-1], 81)
+    return forces / np.sqrt(strain_factor(solution, b))

@@ -297,10 +297,10 @@ def test_elastic_rows_are_derivatives_of_the_calculator(name: str) -> None:
         scale = np.abs(expected).max()
         np.testing.assert_allclose(rows[key] @ coefficients, expected.ravel(), atol=accuracy * scale)
     model = basis.calculator(coefficients, ENERGY_PER_ATOM)
-    perfect = path[0].copy()
+    perfect = path.undeformed.copy()
     perfect.calc = model
     per_atom = perfect.get_potential_energy() / len(perfect)
-    assert perfect_row(basis, path[0]) @ coefficients + ENERGY_PER_ATOM == pytest.approx(per_atom, abs=1e-9)
+    assert perfect_row(basis, path.undeformed) @ coefficients + ENERGY_PER_ATOM == pytest.approx(per_atom, abs=1e-9)
 
 
 # --- refusals -----------------------------------------------------------------------------------------------------

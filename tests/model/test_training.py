@@ -126,12 +126,12 @@ def test_a_reference_in_the_basis_is_fitted_exactly(world: World, tiny: Spec, no
     truth = generator(5).standard_normal(len(basis))
     reference = basis.calculator(truth, -2.0)
     path = strain_path(world.crystal)
-    perfect = path[0].copy()
+    perfect = path.undeformed.copy()
     perfect.calc = reference
     energy_per_atom = perfect.get_potential_energy() / len(perfect)
     displacements, amplitudes = rattle(cell.predictor, (0.1, 0.5), 6, generator(6))
     train, test = label(cell, displacements, amplitudes, reference, energy_per_atom).split(4)
-    row = perfect_row(basis, path[0])
+    row = perfect_row(basis, path.undeformed)
     blocks = configuration_blocks(parameters, [(cell, train)], row, workers=1)
     assert sorted(blocks) == ["energy@0.1", "energy@0.5", "force@0.1", "force@0.5"]
     assert [blocks[name].rows for name in sorted(blocks)] == [2, 2, 6 * len(cell), 6 * len(cell)]

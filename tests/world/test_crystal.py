@@ -15,6 +15,7 @@ from materials import calculator_of, crystal_of, response_of
 from suite.world.crystal import (
     GPA,
     LATTICES,
+    STEP,
     VOIGT,
     Crystal,
     NoCrystal,
@@ -93,7 +94,7 @@ def test_clamped_silicon_is_stiffer_in_shear() -> None:
 
 def test_shifts_are_relaxed_along_the_whole_path() -> None:
     crystal, calculator = crystal_of("Si_ppm17"), calculator_of("Si_ppm17")
-    path = strain_path(crystal)[::83]
+    path = strain_path(crystal).cells[::83]
 
     def largest_force() -> float:
         largest = 0.0
@@ -144,7 +145,7 @@ def test_path_derivatives_are_exact_for_cubic_polynomials() -> None:
     inverse = np.linalg.inv(crystal.vectors)
     step = 0.1
     f = np.array(
-        [(inverse @ atoms.cell.array).T.ravel() - np.eye(3).ravel() for atoms in strain_path(crystal, None, step)]
+        [(inverse @ atoms.cell.array).T.ravel() - np.eye(3).ravel() for atoms in strain_path(crystal, None, step).cells]
     )
     values = (
         7.0 + f @ linear + np.einsum("ij,ai,aj->a", square, f, f) / 2 + np.einsum("ijk,ai,aj,ak->a", cube, f, f, f) / 6
@@ -158,8 +159,8 @@ def test_path_derivatives_are_exact_for_cubic_polynomials() -> None:
 
 def energy_density_response(density: Callable[[np.ndarray], float]) -> Response:
     """Derivatives at I of a function of F, along the path of a unit cube."""
-    values = np.array([density(atoms.cell.array.T) for atoms in strain_path(CUBE)])
-    d1, d2, d3 = path_derivatives(values)
+    values = np.array([density(atoms.cell.array.T) for atoms in strain_path(CUBE).cells])
+    d1, d2, d3 = path_derivatives(values, STEP)
     return Response(d1.reshape((3,) * 2), d2.reshape((3,) * 4), d3.reshape((3,) * 6))
 
 

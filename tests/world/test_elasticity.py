@@ -2,14 +2,18 @@
 
 import numpy as np
 import pytest
+from laws import rotation
 from materials import LAMBDA, MU, isotropic, triclinic
 
+from suite.world.crystal import null_forms, without_null_part
 from suite.world.elasticity import (
     DegenerateElasticity,
     Stroh,
     energy_factor,
+    felt_form,
     isotropic_screw,
     periodic_displacement,
+    rotate,
     strain_factor,
     stroh,
 )
@@ -229,3 +233,33 @@ def test_energy_and_strain_factor_by_quadrature_of_the_field() -> None:
     density = np.einsum("ijkl,nij,nkl->n", plane, gradient, gradient) / 2
     assert energy_factor(solution, MIXED) == pytest.approx(density.mean() * 2 * np.pi, rel=1e-9)
     assert strain_factor(solution, MIXED) == pytest.approx((gradient**2).sum(axis=(1, 2)).mean() * 2 * np.pi, rel=1e-9)
+
+
+# --- what a dislocation feels of an elastic error -------------------------------------------------------------------
+
+
+def test_felt_part_of_one_component_for_an_isotropic_screw() -> None:
+    """σ13 = δμ ∂1 u3 alone is wrong: div σ = δμ b/(2π r²) sin 2θ, whose dual norm over that of ∇u is δμ/√8."""
+    form = felt_form(stroh(isotropic(1e-5)), np.array([0, 0, 2.5]), np.eye(3))
+    error = np.zeros((3, 3, 3, 3))
+    error[2, 0, 2, 0] = 0.7
+    assert np.linalg.norm(form @ error.ravel()) == pytest.approx(0.7 / np.sqrt(8), rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_dislocation_feels_null_lagrangians_or_a_multiple_of_the_constants(seed: int) -> None:
+    c, frame = triclinic(), rotation(seed)
+    form = felt_form(stroh(rotate(c, frame)), MIXED, frame)
+    assert np.linalg.norm(form) > 0.1
+    np.testing.assert_allclose(form @ c.ravel(), 0, atol=1e-11)
+    np.testing.assert_allclose(form @ null_forms()[0], 0, atol=1e-12)
+    for error in np.random.default_rng(seed).standard_normal((5, 81)):
+        assert 0 < np.linalg.norm(form @ error) < np.linalg.norm(without_null_part(error))
+
+
+def test_felt_part_does_not_depend_on_the_axes() -> None:
+    c, error, turned = triclinic(), np.random.default_rng(2).standard_normal((3, 3, 3, 3)), rotation(3)
+    one = felt_form(stroh(c), MIXED, np.eye(3)) @ error.ravel()
+    # the same dislocation in crystal axes that are turned by `turned`: its frame has the rows of turnedᵀ
+    other = felt_form(stroh(c), MIXED, turned.T) @ rotate(error, turned).ravel()
+    assert np.linalg.norm(other) == pytest.approx(np.linalg.norm(one), rel=1e-9)
