@@ -31,7 +31,7 @@ class Assembled:
         parts, targets, self.kinds = [], [], []
         (train,), (cell,) = rows.train, world.training
         for index in range(len(train)):
-            energy, force = rows.ace.energy_and_force_rows(cell.atoms(train.displacements[index]))
+            energy, force = rows.basis.energy_and_force_rows(cell.atoms(train.displacements[index]))
             parts += [(energy - len(cell) * rows.perfect)[None], force]
             targets += [train.energies[index : index + 1], train.forces[index].ravel()]
             self.kinds += [np.zeros(1, dtype=int), np.ones(len(force), dtype=int)]

@@ -29,6 +29,7 @@ from suite.judge.errors import Comparison, compare
 from suite.judge.matching import Matching, match_configurations, match_elasticity, match_hessian
 from suite.judge.oracle import Oracle, Scales, elastic_forms, reduce_response, reduce_test_sets
 from suite.model.basis import AceBasis
+from suite.model.given import GivenPotential, GivenSpec
 from suite.model.regression import Block, Solution, block_weights, solve, stack
 from suite.model.rows import BasisSpec, configuration_blocks, elastic_blocks, elastic_rows, perfect_row
 from suite.model.training import Configurations, label, rattle
@@ -36,10 +37,10 @@ from suite.spec import Spec
 from suite.world.cell import Cell, Metric, StraightCell, build_cell, repeats_for
 from suite.world.crystal import (
     LATTICES,
-    MODEL_STEP,
     Crystal,
     Response,
     cubic_tensor,
+    cubic_third_order,
     elastic_tensor,
     equilibrium_crystal,
     response,
@@ -154,9 +155,9 @@ class World(Simulation):
 @dataclass(frozen=True)
 class Rows:
     """The design, without weights: reduced `blocks`, elastic rows, the perfect crystal's row, and labelled sets, one
-    for each training cell."""
+    for each training cell. A potential that is given has no rows, and nothing to train on."""
 
-    basis: BasisSpec
+    recipe: BasisSpec | GivenSpec
     blocks: dict[str, Block]
     elastic: dict[str, np.ndarray]
     perfect: np.ndarray
@@ -166,14 +167,14 @@ class Rows:
     response: Response
 
     @cached_property
-    def ace(self) -> AceBasis:
-        return self.basis.build()
+    def basis(self) -> AceBasis | GivenPotential:
+        return self.recipe.build()
 
 
 @dataclass(frozen=True)
 class Model:
-    """A fitted potential: `solution.coefficients` (functions,), and the energy an atom needs so that the perfect
-    crystal has the reference's energy (eV)."""
+    """A potential: `solution.coefficients` (functions,) of a fitted one, and the energy an atom needs so that its
+    perfect crystal has the reference's energy (eV)."""
 
     solution: Solution
     energy_per_atom: float
@@ -184,8 +185,8 @@ class Model:
         return self.solution.coefficients
 
     def calculator(self, rows: Rows) -> Calculator:
-        """Fast ASE calculator of this potential."""
-        return rows.ace.calculator(self.coefficients, self.energy_per_atom)
+        """ASE calculator of this potential."""
+        return rows.basis.calculator(self.coefficients, self.energy_per_atom)
 
 
 @dataclass(frozen=True)
@@ -214,9 +215,12 @@ def elasticity_of(kind: Dislocation, response: Response) -> Stroh:
     return stroh(rotate(elastic_tensor(response), kind.frame))
 
 
-def basis_of(spec: Spec) -> BasisSpec:
-    """The basis that the spec describes."""
+def recipe_of(spec: Spec) -> BasisSpec | GivenSpec:
+    """The basis that the spec describes, or the potential that it names."""
     model = spec.model
+    if not model.fitted:
+        return GivenSpec(model.calculator, model.arguments)
+    assert model.cutoff is not None  # `Spec` refuses a basis without one
     return BasisSpec(spec.material.species, model.cutoff, model.channels, model.degrees, model.radial)
 
 
@@ -436,9 +440,11 @@ def build_rows(spec: Spec, world: World, progress: Progress = silent, workers: i
     for index, (cell, equilibrium, trained, tested) in enumerate(cells):
         ground = equilibrium.displacement
         displacements, amplitudes = rattle(ground, settings.amplitudes, trained + tested, generator, first=index)
+        if not spec.model.fitted:  # the test set is the same as that of a fit
+            displacements, amplitudes, trained = displacements[trained:], amplitudes[trained:], 0
         labelled = label(cell, displacements, amplitudes, calculator, world.energy_per_atom)
         train, test = labelled.split(trained)
-        if settings.equilibrium:
+        if settings.equilibrium and spec.model.fitted:
             relaxed = label(cell, ground[None], np.zeros(1), calculator, world.energy_per_atom)
             train = Configurations(
                 *(
@@ -448,10 +454,13 @@ def build_rows(spec: Spec, world: World, progress: Progress = silent, workers: i
             )
         training.append(train)
         testing.append(test)
-    parameters = basis_of(spec)
+    energy, sets = world.energy_per_atom, (tuple(training), tuple(testing))
+    parameters = recipe_of(spec)
+    if isinstance(parameters, GivenSpec):
+        return Rows(parameters, {}, {}, np.zeros(0), energy, *sets, world.response)
     basis = parameters.build()
     # the reference's relaxed path: right to first order in the model error (envelope theorem)
-    path = strain_path(world.crystal, calculator, MODEL_STEP)
+    path = strain_path(world.crystal, calculator, spec.model.step)
     progress("elastic rows", 0.0, f"{len(basis)} functions")
     elastic = elastic_rows(basis, path, world.crystal.volume)
     perfect = perfect_row(basis, path.undeformed)
@@ -463,16 +472,16 @@ def build_rows(spec: Spec, world: World, progress: Progress = silent, workers: i
         lambda done, total: progress("rows", done / total, f"{done} of {total} configurations"),
     )
     blocks.update(elastic_blocks(elastic, world.response))
-    energy = world.energy_per_atom
-    return Rows(parameters, blocks, elastic, perfect, energy, tuple(training), tuple(testing), world.response)
+    return Rows(parameters, blocks, elastic, perfect, energy, *sets, world.response)
 
 
 def blocks_of(spec: Spec, rows: Rows) -> dict[str, Block]:
     """The reduced blocks of the rows, with the elastic constants that the spec shifts."""
     if not spec.observables.shift:
         return rows.blocks
-    wanted = replace(rows.response, d2=rows.response.d2 + cubic_tensor(spec.observables.shift))
-    return rows.blocks | {"virial1": elastic_blocks(rows.elastic, wanted)["virial1"]}
+    shift, found = spec.observables.shift, rows.response
+    wanted = replace(found, d2=found.d2 + cubic_tensor(shift), d3=found.d3 + cubic_third_order(shift))
+    return rows.blocks | elastic_blocks(rows.elastic, wanted)
 
 
 def _shares(count: int, cells: int) -> list[int]:
@@ -482,7 +491,12 @@ def _shares(count: int, cells: int) -> list[int]:
 
 @single_threaded
 def fit(spec: Spec, rows: Rows) -> Model:
-    """Weigh, solve, and anchor the energy of the perfect crystal. Raises `regression.Unsolvable`."""
+    """Weigh, solve, and anchor the energy of the perfect crystal; a given potential is taken as it is.
+
+    Raises `regression.Unsolvable`.
+    """
+    if not spec.model.fitted:
+        return Model(Solution(np.zeros(0), {}), 0.0, {})
     blocks = blocks_of(spec, rows)
     solution = solve(stack(blocks, block_weights(spec, blocks), spec.weights.normalisation), spec.solver)
     coefficients = solution.coefficients
@@ -496,16 +510,19 @@ def build_oracle(
 ) -> Oracle:
     """Reduce the test set and the linear response at ȳ to small matrices, which judge a fit in milliseconds.
 
-    Raises `NoOracle` for loops: linear response would take conjugate gradients for every basis function.
+    Raises `NoOracle` for loops, where linear response would take conjugate gradients for every basis function, and for
+    given potentials.
     """
+    if not isinstance(rows.recipe, BasisSpec):
+        raise NoOracle("a study of weights needs a model to fit; model.backend = 'calculator' gives one that is fixed")
     if not isinstance(world.simulation, StraightCell):
         raise NoOracle("a study of weights needs the factorised Hessian of a straight dislocation; a loop has none")
     progress("oracle", 0.0, "linear response of every function")
     response_forms = reduce_response(
-        rows.basis, world.simulation, world.equilibrium, world.simulation_energy, world.factor, rows.perfect
+        rows.recipe, world.simulation, world.equilibrium, world.simulation_energy, world.factor, rows.perfect
     )
     energies, dual, forces, components = reduce_test_sets(
-        rows.basis,
+        rows.recipe,
         list(zip(world.training, rows.test, strict=True)),
         rows.perfect,
         workers or os.cpu_count() or 1,
@@ -532,8 +549,11 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
     calculator = model.calculator(rows)
     progress("matching", 0.0, "test set and elastic response")
     tests = list(zip(world.training, rows.test, strict=True))
-    matching = match_configurations(tests, calculator, world.energy_per_atom)
-    path = strain_path(world.crystal, calculator, MODEL_STEP)
+    perfect = world.crystal.deformed(np.eye(3))
+    perfect.calc = calculator
+    energy_per_atom = float(perfect.get_potential_energy()) / len(perfect)
+    matching = match_configurations(tests, calculator, energy_per_atom)
+    path = strain_path(world.crystal, calculator, spec.model.step)
     model_response = response(world.crystal, calculator, path)
     numbers = {**matching.numbers, **match_elasticity(world.response, model_response, world.felt)}
     if spec.matching.hessian:
@@ -547,7 +567,7 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
         world.simulation_energy,
         inverse_hessian(spec, world),
         calculator,
-        world.energy_per_atom,
+        energy_per_atom,
         spec.simulation.force_tolerance,
         spec.simulation.max_steps,
         lambda calls, force: progress("model relaxation", calls / spec.simulation.max_steps, f"force {force:.1e} eV/Å"),

@@ -118,7 +118,9 @@ def run_table(spec: Spec, result: CaseResult) -> None:
     world = result.world
     table(
         f"{spec.case.title}: {status.name.lower()}, {len(world.simulation)} atoms, "
-        f"trained on {sum(map(len, world.training))}, {len(result.rows.perfect)} functions, {spec.observables.label}",
+        f"{'trained' if spec.model.fitted else 'tested'} on {sum(map(len, world.training))}, "
+        + (f"{len(result.rows.perfect)} functions, " if spec.model.fitted else "")
+        + spec.judged,
         ["number", "value", "unit"],
         [*_numbers(result.verdict.numbers), ["limiting term of the bound", TERMS[result.verdict.limiting_term], ""]],
     )

@@ -93,11 +93,14 @@ def expected_rate(error: str, against: str, setting: str) -> float | None:
     """Exponent that Table 1 and (3.13)-(3.14) promise for `geometry_error` or `energy_error`.
 
     Against L: 0, -1, -2 for the geometry as the elastic terms vanish one after the other, 0, -2, -2 for the energy (the
-    last from 1/L² itself). Against a fit error: 1 and 2. None for any other axis.
+    last from 1/L² itself). Against a fit error: 1 and 2. Against log(L_D), where eps_V1 rules: ½ and 1. None for any
+    other axis.
     """
     place = list(SETTINGS).index(setting) if setting in SETTINGS else len(SETTINGS) - 1
     if against == "L":
         return {"geometry_error": (0.0, -1.0, -2.0), "energy_error": (0.0, -2.0, -2.0)}[error][place]
     if against.startswith(("rmse", "eps")):
         return {"geometry_error": 1.0, "energy_error": 2.0}[error]
+    if against == "log_L_D":
+        return {"geometry_error": 0.5, "energy_error": 1.0}[error]
     return None

@@ -17,7 +17,7 @@ from suite.model.basis import AceBasis
 from suite.model.regression import Reducer, solve, stack
 from suite.model.rows import elastic_blocks, elastic_rows, perfect_row
 from suite.spec import Solver
-from suite.world.crystal import LATTICES, MODEL_STEP, equilibrium_crystal, response, strain_path
+from suite.world.crystal import LATTICES, equilibrium_crystal, response, strain_path
 from suite.world.reference import build_reference
 
 
@@ -65,7 +65,7 @@ def _fitted(
     calculator = build_reference(reference)
     crystal = equilibrium_crystal(LATTICES[lattice], species, calculator)
     basis = AceBasis(species, cutoff, channels, degrees)
-    path = strain_path(crystal, calculator, MODEL_STEP)
+    path = strain_path(crystal, calculator, 4e-3)  # as for every ACE model
     perfect = perfect_row(basis, path.undeformed)
     cell = crystal.deformed(np.eye(3))
     cell.calc = calculator

@@ -22,8 +22,8 @@ from suite.pipeline import (
     Simulation,
     Verdict,
     World,
-    basis_of,
     dislocation_of,
+    recipe_of,
     simulation_cell,
     training_cells,
 )
@@ -111,7 +111,7 @@ def run_groups(world: World, rows: Rows, model: Model, verdict: Verdict) -> dict
         **{_numbered("training", k): dataset(**_cell_group(*pair)) for k, pair in enumerate(cells)},
         "model": dataset(
             coefficients=(("function",), model.coefficients),
-            order=(("function",), rows.ace.orders.astype(np.int64)),
+            order=(("function",), rows.basis.orders.astype(np.int64)),
         ),
         "matching": dataset(
             energy_reference=(("config",), np.concatenate([test.energies for test in rows.test])),
@@ -273,9 +273,9 @@ def rows_from(spec: Spec, groups: Any, names: list[str], response: Response) -> 
     }
     group = groups["rows"]
     return Rows(
-        basis_of(spec),
+        recipe_of(spec),
         blocks,
-        {name: group[name].values for name in ("stress", "virial1", "virial2")},
+        {name: group[name].values for name in ("stress", "virial1", "virial2") if name in group},
         group["perfect"].values,
         float(group["energy_per_atom"]),
         _every_configuration(groups, "train"),

@@ -155,14 +155,24 @@ def parameters(spec: Spec) -> dict[str, Any]:
         "L": spec.training.size,
         "configurations": spec.training.configurations,
         "amplitudes": " ".join(f"{a:g}" for a in spec.training.amplitudes),
+        "seed": spec.training.seed,
+        **_model_parameters(spec),
+    }
+
+
+def _model_parameters(spec: Spec) -> dict[str, Any]:
+    model = spec.model
+    if not model.fitted:
+        return {"model": model.calculator, **{f"model_{key}": str(value) for key, value in model.arguments.items()}}
+    return {
+        "model": "ACE",
         "observables": spec.observables.label,
         **{f"weight_{name}": spec.weight(name) for name in OBSERVABLES},
         "normalisation": spec.weights.normalisation,
         "solver": spec.solver.kind,
-        "cutoff": spec.model.cutoff,
-        "channels": " ".join(map(str, spec.model.channels)),
-        "degrees": " ".join(map(str, spec.model.degrees)),
-        "seed": spec.training.seed,
+        "cutoff": model.cutoff,
+        "channels": " ".join(map(str, model.channels)),
+        "degrees": " ".join(map(str, model.degrees)),
     }
 
 
@@ -201,7 +211,8 @@ def run_case(
         rows = cached_rows(spec, world, workspace, stages, progress, workers)
         run.parameters({"L_D": round(world.core_distance, 4), "functions": len(rows.perfect)})
         with stages.stage("fit"):
-            progress("fit", 0.0, f"{len(rows.perfect)} functions, {spec.solver.kind}")
+            if spec.model.fitted:
+                progress("fit", 0.0, f"{len(rows.perfect)} functions, {spec.solver.kind}")
             model = pipeline.fit(spec, rows)
         with stages.stage("assess"):
             verdict = pipeline.assess(spec, world, rows, model, progress)
@@ -213,8 +224,8 @@ def run_case(
             )
             with TemporaryDirectory() as scratch:
                 potential, pictures = Path(scratch, "potential"), Path(scratch, "figures")
-                rows.ace.save(model.coefficients, model.energy_per_atom, potential)
-                run.artifact(potential)
+                if rows.basis.save(model.coefficients, model.energy_per_atom, potential):
+                    run.artifact(potential)
                 drawn = []
                 if draw:  # a ladder of runs has figures of its own; `show` draws those of a run at any time
                     figures.draw_all(fields.read(place), pictures)
@@ -231,8 +242,8 @@ def run_case(
 
 
 def run_name(spec: Spec) -> str:
-    """Readable name of a run: case, N, L, observables."""
-    return f"{spec.case.name} N={spec.simulation.size:g} L={spec.training.size:g} {spec.observables.label}"
+    """Readable name of a run: case, N, L, what was fitted or judged."""
+    return f"{spec.case.name} N={spec.simulation.size:g} L={spec.training.size:g} {spec.judged}"
 
 
 def reference_numbers(world: World) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from suite.pipeline import basis_of, dislocation_of, training_shapes
+from suite.pipeline import dislocation_of, recipe_of, training_shapes
 from suite.spec import Spec
 from suite.world.cell import repeats_for
 from suite.world.crystal import LATTICES, equilibrium_crystal
@@ -37,7 +37,7 @@ def plan(spec: Spec) -> dict[str, Any]:
     else:
         simulation_shape = repeats_for(spec.simulation.size, kind)
         simulation = atoms(kind, simulation_shape)
-    functions = len(basis_of(spec).build())
+    functions = len(recipe_of(spec).build())
     workers = os.cpu_count() or 1
     configurations = spec.training.configurations + spec.training.equilibrium
     rows = configurations * (3 * training + 1)

@@ -8,6 +8,7 @@ sweep that was interrupted goes on, and a point more costs one point.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -19,16 +20,17 @@ from store.runs import RunRecord, Tracker
 from suite.judge.theory import SETTINGS, expected_rate
 from suite.model.regression import Unsolvable
 from suite.pipeline import Progress, Simulation, silent
-from suite.spec import Spec, Sweep
+from suite.spec import BadSpec, Spec, Sweep
 from suite.study.case import STAGE_PACKAGES, STAGE_VERSIONS, run_case
 from suite.study.rates import Rate, measure
 from suite.world.relaxation import FailedRelaxation
 
 ERRORS = ("geometry_error", "energy_error")
-# axes that are sizes of the spec rather than numbers of a run
-AXES: dict[str, Callable[[Spec], float]] = {
-    "L": lambda spec: spec.training.size,
-    "N": lambda spec: spec.simulation.size,
+# axes that are sizes rather than errors of a run, in a0: their asymptotic end is the large one
+AXES: dict[str, Callable[[Spec, Mapping[str, float]], float]] = {
+    "L": lambda spec, numbers: spec.training.size,
+    "N": lambda spec, numbers: spec.simulation.size,
+    "log_L_D": lambda spec, numbers: math.log(numbers["core_distance"]),
 }
 
 
@@ -107,6 +109,8 @@ def run_sweep(
         for values, seed, setting in points_of(sweep)
     ]
     base = wanted[0][-1]
+    if sweep.ablation and not base.model.fitted:
+        raise BadSpec([f"sweep {name}: nothing is fitted, so that observables change nothing: write ablation = false"])
     tracker = Tracker(workspace)
     finished = {r.tags["point"]: r for r in reversed(tracker.history(base.case.name)) if _answers(r)}
     key = provenance.content_key("sweep", name, sweep.model_dump(), base.model_dump())
@@ -169,7 +173,10 @@ def _point(
     record: RunRecord, sweep: Sweep, spec: Spec, values: dict[str, Any], seed: int, setting: str, computed: bool
 ) -> Point:
     numbers = record.metrics if record.status == "FINISHED" else {}
-    axis = AXES[sweep.against](spec) if sweep.against in AXES else numbers.get(sweep.against)
+    if sweep.against in AXES:
+        axis = AXES[sweep.against](spec, numbers) if numbers else None
+    else:
+        axis = numbers.get(sweep.against)
     tags = record.tags
     limiting = tags.get("limiting_term", "")
     return Point(

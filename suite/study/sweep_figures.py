@@ -22,6 +22,7 @@ STYLES = {
 AXIS_LABELS = {
     "L": "L, half width of the training cell [a₀]",
     "N": "N, width of the simulation cell [a₀]",
+    "log_L_D": "log L_D, of the distance of the dislocations in a₀",
     "rmse_F": "force RMSE on the test set [eV/Å]",
     "rmse_F_0.1": "force RMSE on test configurations of 0.1 Å [eV/Å]",
     "rmse_F_0.05": "force RMSE on test configurations of 0.05 Å [eV/Å]",

@@ -24,9 +24,6 @@ GPA = 160.21766208  # eV/Å^3 -> GPa
 # Strain step. From 5e-4 to 2e-3 C moves by 1e-6 and C_ijk by 1e-5 for W_zhou04; the coarse table of NiAl_amb95 moves
 # C123 by 4 %, and larger steps would cross the knots of W_eam4 next to its neighbour shells.
 STEP = 1e-3
-# The same for fitted models, which are smooth, but whose energies are small differences of large terms (coefficients of
-# 1e6): at 1e-3 their rounding is 2 % of the third derivatives, at 4e-3 it is 4e-4, and truncation 3e-5.
-MODEL_STEP = 4e-3
 
 
 @dataclass(frozen=True)
@@ -285,6 +282,30 @@ def cubic_tensor(constants: Mapping[Any, float]) -> np.ndarray:
     tensor = c12 * np.einsum("ij,kl->ijkl", delta, delta) + c44 * pairs
     for axis in range(3):
         tensor[axis, axis, axis, axis] += c11 - c12 - 2 * c44
+    return tensor
+
+
+# Voigt indices of the third-order constants of cubic crystals (Brugger 1964)
+THIRD_ORDER = {
+    "C111": ((1, 1, 1), (2, 2, 2), (3, 3, 3)),
+    "C112": ((1, 1, 2), (1, 1, 3), (2, 2, 1), (2, 2, 3), (3, 3, 1), (3, 3, 2)),
+    "C123": ((1, 2, 3),),
+    "C144": ((1, 4, 4), (2, 5, 5), (3, 6, 6)),
+    "C155": ((1, 5, 5), (1, 6, 6), (2, 4, 4), (2, 6, 6), (3, 4, 4), (3, 5, 5)),
+    "C456": ((4, 5, 6),),
+}
+
+
+def cubic_third_order(constants: Mapping[Any, float]) -> np.ndarray:
+    """What so many GPa more in third-order constants (`THIRD_ORDER`; 0 where one is absent) add to ∂³W, (3,)*6, eV/Å^3.
+
+    At fixed second-order constants it is the same with respect to the Green strain and to F.
+    """
+    tensor = np.zeros((3,) * 6)
+    for name, places in THIRD_ORDER.items():
+        for place in (order for triple in places for order in set(permutations(triple))):
+            for pairs in product(*({VOIGT[v - 1], VOIGT[v - 1][::-1]} for v in place)):
+                tensor[tuple(index for pair in pairs for index in pair)] = constants.get(name, 0.0) / GPA
     return tensor
 
 

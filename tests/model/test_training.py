@@ -169,7 +169,7 @@ def test_rows_do_not_depend_on_processes_nor_sets(world: World, rows: Rows, work
     (cell,), (train,) = world.training, rows.train
     sets = [(cell, part) for part in ([train] if cut is None else train.split(cut))]
     seen: list[tuple[int, int]] = []
-    blocks = configuration_blocks(rows.basis, sets, rows.perfect, workers, lambda *report: seen.append(report))
+    blocks = configuration_blocks(rows.recipe, sets, rows.perfect, workers, lambda *report: seen.append(report))
     assert seen[-1] == (len(train), len(train))
     assert set(blocks) < set(rows.blocks)
     for name, block in blocks.items():

@@ -1,0 +1,47 @@
+"""Potentials that are judged and not fitted: any ASE calculator in the place of a basis, without functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.calculators.calculator import Calculator
+
+from suite.world.reference import build_reference
+
+
+@dataclass(frozen=True)
+class GivenSpec:
+    """Name of a potential, as of a reference (catalogue, `kim:MODEL`, `module:callable`), and its arguments."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+    def build(self) -> GivenPotential:
+        return GivenPotential(self)
+
+
+class GivenPotential:
+    """What a fitted basis is to the pipeline, for a potential that has nothing to fit: no functions, one calculator."""
+
+    orders = np.zeros(0, dtype=np.int64)
+
+    def __init__(self, spec: GivenSpec) -> None:
+        self.spec = spec
+
+    def __len__(self) -> int:
+        return 0
+
+    def calculator(self, coefficients: np.ndarray, energy_per_atom: float = 0.0) -> Calculator:
+        """The potential itself; there are no `coefficients`, and its energies are as they are.
+
+        Raises `reference.UnusableReference` when it cannot be built.
+        """
+        return build_reference(self.spec.name, self.spec.arguments)
+
+    def save(self, coefficients: np.ndarray, energy_per_atom: float, folder: Path) -> list[Path]:
+        """Nothing to write: whoever gave the potential has it."""
+        return []

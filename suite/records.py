@@ -1,0 +1,380 @@
+"""The tables of a spec as frozen records, and the physics that they refuse. Nothing is computed here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from suite.toml import did_you_mean, dump_toml
+
+OBSERVABLES = ("energy", "force", "stress", "virial1", "virial2")
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Constant = Literal["C11", "C12", "C44", "C111", "C112", "C123", "C144", "C155", "C456"]
+StrainStep = Annotated[float, Field(ge=1e-5, le=0.02)]
+
+
+def _ordered(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[0] >= limits[1]:
+        raise ValueError("a range is [lowest, highest]")
+    return limits
+
+
+class Record(BaseModel):
+    """A table of a spec: frozen, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Case(Record):
+    """What the case is called, and where in the paper it stands."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    title: str
+    paper: str = ""
+
+
+class Material(Record):
+    """Lattice, chemical symbols, and the reference potential (see `suite.world.reference`).
+
+    `strain_step` is the step of the finite differences for its elastic response: as large as the smoothness of the
+    potential allows.
+    """
+
+    lattice: Literal["bcc", "fcc", "diamond", "B2"]
+    species: Annotated[tuple[str, ...], Field(min_length=1)]
+    reference: str
+    arguments: dict[str, Any] = {}
+    strain_step: StrainStep = 1e-3
+
+
+class DislocationSpec(Record):
+    """Kind and arrangement of the dislocations, and the core site: a name, or explicit sites for +b and -b.
+
+    A loop has a `diameter` in a0, which is its L_D, instead of an arrangement and a core site; its variant is "vacancy"
+    or "interstitial".
+    """
+
+    kind: Literal["screw", "edge", "mixed", "loop"]
+    variant: str = ""
+    arrangement: Literal["quadrupole", "walls", "dipole"] = "quadrupole"
+    core: str = "easy"
+    sites: tuple[tuple[float, float], tuple[float, float]] | None = None
+    diameter: Positive | None = None
+
+
+class Simulation(Record):
+    """The large cell: width N in units of a0, and how its equilibria are found."""
+
+    size: Positive
+    force_tolerance: Positive = 1e-4  # eV/Å; pyace's radial splines are too rough for less
+    max_steps: Count = 300
+    perturbation: NotNegative = 0.01  # Å; breaks symmetry, so that no relaxation ends on a saddle
+    seed: int = 0
+
+
+class Training(Record):
+    """The small cell: half width L in units of a0, rattled configurations and their amplitudes in Å."""
+
+    size: Positive
+    configurations: Count = 100
+    test: Count = 50  # matching conditions are measured on it: it cannot be empty
+    amplitudes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.1, 0.5)
+    equilibrium: bool = True
+    seed: int = 0
+
+
+class Model(Record):
+    """The potential to judge: an ACE model to be fitted, or with `backend = "calculator"` one that is given.
+
+    An ACE basis has `channels[k]` radial functions and degree `degrees[k]` for products of k + 1 neighbours. A given
+    `calculator` is named as a reference is, with its `arguments`; nothing is fitted then. `strain_step` is the step of
+    the finite differences for the elastic response (default: 4e-3 for ACE, 1e-3 for a calculator).
+    """
+
+    backend: Literal["pyace", "calculator"] = "pyace"
+    cutoff: Positive | None = None
+    radial: Literal["SBessel"] = "SBessel"
+    channels: tuple[Count, ...] = ()
+    degrees: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    calculator: str = ""
+    arguments: dict[str, Any] = {}
+    strain_step: StrainStep | None = None
+
+    @property
+    def fitted(self) -> bool:
+        return self.backend == "pyace"
+
+    @property
+    def step(self) -> float:
+        """Strain step for the derivatives of W_cb."""
+        # Fits are smooth, but their energies are small differences of large terms, with coefficients of up to 1e6: at
+        # 1e-3 their rounding is 2 % of the third derivatives, at 4e-3 it is 4e-4, and truncation 3e-5.
+        return self.strain_step or (4e-3 if self.fitted else 1e-3)
+
+
+class Observables(Record):
+    """What the loss sees. "No elasticity": energy and force; "CLE": and virial1; "CLE+nonlinear": and virial2.
+
+    `shift` adds so many GPa to the constants that virial1 and virial2 ask for: with a heavy weight, a controlled eps_V1
+    or eps_V2.
+    """
+
+    energy: bool = True
+    force: bool = True
+    stress: bool = False
+    virial1: bool = True
+    virial2: bool = True
+    shift: dict[Constant, Annotated[float, Field(allow_inf_nan=False)]] = {}
+
+    @property
+    def label(self) -> str:
+        return "+".join(name for name in OBSERVABLES if getattr(self, name))
+
+
+class Weights(Record):
+    """Factors of the *squared* residuals, and whether a block counts as a sum (paper, 4.16) or as a mean square."""
+
+    energy: NotNegative = 50.0
+    force: NotNegative = 10.0
+    stress: NotNegative = 10.0
+    virial1: NotNegative = 10.0
+    virial2: NotNegative = 1.0
+    normalisation: Literal["paper", "mean"] = "paper"
+    amplitudes: dict[str, NotNegative] = {}  # further factors, such as "0.5" = 0.1, for configurations of an amplitude
+
+
+class Solver(Record):
+    """How the least-squares problem is solved; `scale` divides every column by its norm first."""
+
+    kind: Literal["ard", "bayesian_ridge", "ridge", "rrqr"] = "rrqr"
+    alpha: NotNegative = 1e-10  # ridge: relative to the largest squared singular value
+    tolerance: Positive = 1e-10  # rrqr: relative size of a negligible diagonal of R
+    max_iterations: Count = 300
+    threshold: Positive = 1e4  # ard: precision beyond which a function is pruned, relative to noise
+    scale: bool = True
+
+
+class Matching(Record):
+    """Optional, costly matching conditions."""
+
+    hessian: bool = False
+
+
+Objective = Literal["balance", "calibrated", "bound_geometry", "bound_energy", "geometry", "energy"]
+Range = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
+
+
+class Tune(Record):
+    """What `dislobench tune` may change and what it minimises; see `suite.study.tune`.
+
+    Ranges are log-uniform, of the weight of an observable over that of the forces, which is fixed. `amplitudes` is the
+    range of the further factor of every amplitude but the smallest, `alpha` and `threshold` are those of the solver;
+    `channels` are bases to choose among. Objectives: `balance` and `calibrated` are spreads of the two balances,
+    `geometry` and `energy` the errors by linear response. `limits` are upper bounds of objectives (constraints).
+    """
+
+    objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = ("balance", "geometry")
+    limits: dict[Objective, Positive] = {}
+    energy: Range | None = (1e-3, 1e4)
+    stress: Range | None = (1e-3, 1e5)
+    virial1: Range | None = (1e-3, 1e5)
+    virial2: Range | None = (1e-5, 1e3)
+    amplitudes: Range | None = None
+    alpha: Range | None = None
+    threshold: Range | None = None
+    channels: tuple[tuple[Count, ...], ...] = ()
+    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    seed: int = 0
+    trials: Count = 200
+    verify: Annotated[int, Field(ge=1)] = 8
+
+
+class Sweep(Record):
+    """A ladder of runs; see `suite.study.sweep`. Several of them are `[sweep.NAME]`.
+
+    `ladders` gives values to keys of the spec, such as `"training.size" = [6, 8, 10]`; all combinations, or with
+    `zip` the first values together, the second ones, ... `seeds` are those of the training set; `ablation` runs
+    each point with no elasticity, CLE, and CLE+nonlinear. `against` is the axis of figures and slopes: "L", "N",
+    "log_L_D", or a number of the runs such as "rmse_F". `expect` overrides the slopes of the theory, `set` keys of the
+    spec for all points.
+    """
+
+    ladders: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]]
+    zip: bool = False
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    ablation: bool = True
+    against: str = "L"
+    expect: dict[Literal["geometry_error", "energy_error"], float] = {}
+    set: dict[str, Any] = {}
+
+
+class Spec(Record):
+    """One case, resolved: what `suite.pipeline` needs and nothing else."""
+
+    case: Case
+    material: Material
+    dislocation: DislocationSpec
+    simulation: Simulation
+    training: Training
+    model: Model
+    observables: Observables = Observables()
+    weights: Weights = Weights()
+    solver: Solver = Solver()
+    matching: Matching = Matching()
+    tune: Tune = Tune()
+
+    @model_validator(mode="after")
+    def _physics(self) -> Spec:
+        problems = _impossible(self)
+        if problems:
+            raise ValueError(json.dumps(problems))
+        return self
+
+    @property
+    def judged(self) -> str:
+        """What is judged, in a word: the observables of a fit, or a given potential."""
+        return self.observables.label if self.model.fitted else self.model.calculator
+
+    def weight(self, observable: str) -> float:
+        """Weight of an observable, zero when it is switched off."""
+        return getattr(self.weights, observable) if getattr(self.observables, observable) else 0.0
+
+    def table(self, *names: str) -> dict[str, Any]:
+        """Plain values of the named tables: what a stage's content key hashes."""
+        return {name: getattr(self, name).model_dump() for name in names}  # mode "json" would lose infinities
+
+    def to_toml(self) -> str:
+        """The resolved spec as TOML; loading it again gives an equal record."""
+        return dump_toml(self.model_dump(exclude_none=True))
+
+
+def _impossible(spec: Spec) -> list[tuple[str, str]]:
+    """Physics that cannot be: (key, sentence). Only what follows from the spec alone, without computing."""
+    from suite.world.dislocation import CATALOGUE, LOOPS, known_entries
+    from suite.world.reference import unknown_reference
+
+    problems: list[tuple[str, str]] = []
+
+    def refuse(key: str, sentence: str) -> None:
+        problems.append((key, sentence))
+
+    material, dislocation, model = spec.material, spec.dislocation, spec.model
+    if reason := unknown_reference(material.reference):
+        refuse("material.reference", reason)
+    wanted = {"bcc": 1, "fcc": 1, "diamond": 1, "B2": 2}[material.lattice]
+    if len(material.species) != wanted:
+        refuse("material.species", f"{material.lattice} has {wanted} species, not {len(material.species)}")
+    if unknown := [s for s in material.species if s not in _symbols()]:
+        refuse("material.species", f"{unknown[0]!r} is not a chemical symbol")
+
+    loop = dislocation.kind == "loop"
+    entry = CATALOGUE.get((material.lattice, dislocation.kind, dislocation.variant))
+    if loop and (material.lattice, dislocation.variant) in LOOPS:
+        if dislocation.diameter is None:
+            refuse("dislocation.diameter", "is missing: a loop needs its diameter in a0")
+        elif not 2 <= dislocation.diameter <= round(spec.simulation.size) / 2:
+            refuse(
+                "dislocation.diameter",
+                f"a loop of diameter {dislocation.diameter:g} a0 does not fit: it must be at least 2 a0 and at most "
+                f"half the simulation cell, N/2 = {round(spec.simulation.size) / 2:g} a0",
+            )
+        if dislocation.sites is not None:
+            refuse("dislocation.sites", "a loop has no core sites")
+    elif entry is None:
+        wanted_kind = f"{dislocation.kind} {dislocation.variant}".strip()
+        refuse("dislocation.kind", f"no {wanted_kind} dislocation in {material.lattice}; known: {known_entries()}")
+    elif dislocation.sites is None and dislocation.core not in entry.sites:
+        hint = did_you_mean(dislocation.core, entry.sites)
+        refuse("dislocation.core", f"{dislocation.core!r} is not one of {', '.join(entry.sites)}{hint}")
+    elif reason := entry.core_on_atom(material.lattice, dislocation.sites or entry.sites[dislocation.core]):
+        refuse("dislocation.sites" if dislocation.sites else "dislocation.core", reason)
+
+    if not loop and dislocation.diameter is not None:
+        refuse("dislocation.diameter", "only loops have a diameter")
+
+    size = spec.training.size
+    if loop and dislocation.diameter is not None and size > dislocation.diameter:
+        refuse(
+            "training.size",
+            f"L = {size:g} a0 exceeds the diameter of the loop, L_D = {dislocation.diameter:g} a0: the theory needs "
+            "L <= L_D",
+        )
+    elif not loop and size > spec.simulation.size / 2:
+        refuse(
+            "training.size",
+            f"L = {size:g} a0 exceeds the distance of the dislocations in the simulation cell, "
+            f"L_D = N/2 = {spec.simulation.size / 2:g} a0: the theory needs L <= L_D",
+        )
+    if model.fitted:
+        _refuse_bases(spec, refuse)
+    elif reason := unknown_reference(model.calculator):
+        refuse("model.calculator", reason if model.calculator else "is missing: which potential is to be judged?")
+
+    known = [f"{a:g}" for a in (0.0, *spec.training.amplitudes)]
+    for name in spec.weights.amplitudes:
+        if name not in known:
+            refuse("weights.amplitudes", f"{name!r} is not an amplitude of the training set: {', '.join(known)}")
+    for name in ("alpha", "threshold"):
+        solver_kind = {"alpha": "ridge", "threshold": "ard"}[name]
+        if getattr(spec.tune, name) is not None and spec.solver.kind != solver_kind:
+            refuse(f"tune.{name}", f"solver.kind is {spec.solver.kind!r}, and only {solver_kind!r} has {name}")
+    if not any(spec.weight(name) > 0 for name in OBSERVABLES):
+        refuse("weights", "no observable has a positive weight: there is nothing to fit")
+    elif not any(spec.weight(name) > 0 for name in ("energy", "force")):
+        refuse("observables", "neither energies nor forces are fitted: elastic constants alone determine no model")
+    return problems
+
+
+def _refuse_bases(spec: Spec, refuse: Callable[[str, str], None]) -> None:
+    """What no ACE basis can be, and training cells that are too small for it."""
+    model, size = spec.model, spec.training.size
+    missing = [name for name in ("cutoff", "channels", "degrees") if not getattr(model, name)]
+    for name in missing:
+        refuse(f"model.{name}", "is missing: an ACE basis needs it")
+    if model.cutoff is not None:
+        # the edge dipole that goes with a loop has a cell half as high as it is wide
+        width = (1 if spec.dislocation.kind == "loop" else 2) * size * _approximate_constant(spec.material)
+        if width < 2 * model.cutoff:
+            refuse(
+                "training.size",
+                f"the training cell is {width:.1f} Å wide, less than twice the cutoff ({2 * model.cutoff:g} Å): "
+                "atoms would see their own images",
+            )
+        if model.cutoff < 0.75 * _approximate_bond(spec.material):
+            refuse("model.cutoff", f"{model.cutoff:g} Å is shorter than a bond: no atom would have a neighbour")
+    if missing:
+        return
+    if len(model.channels) != len(model.degrees):
+        refuse("model.degrees", f"{len(model.degrees)} degrees for {len(model.channels)} orders of model.channels")
+    if model.degrees[0] != 0:
+        refuse("model.degrees", "pair functions have no angles: the first degree must be 0")
+    if list(model.channels) != sorted(model.channels, reverse=True):
+        refuse("model.channels", "radial channels must not increase with the order")
+    for channels in spec.tune.channels:
+        if len(channels) != len(model.degrees) or list(channels) != sorted(channels, reverse=True):
+            refuse("tune.channels", f"{list(channels)} does not fit model.degrees {list(model.degrees)}")
+
+
+def _symbols() -> set[str]:
+    from ase.data import chemical_symbols
+
+    return set(chemical_symbols[1:])
+
+
+def _approximate_bond(material: Material) -> float:
+    """Sum of covalent radii, Å: the length of a bond within a sixth."""
+    from ase.data import atomic_numbers, covalent_radii
+
+    known = [covalent_radii[atomic_numbers[s]] for s in material.species if s in atomic_numbers]
+    return float(known[0] + known[-1]) if known else 2.6
+
+
+def _approximate_constant(material: Material) -> float:
+    """Cubic constant, Å, within a sixth: enough to refuse a cell that is far too small."""
+    shell = {"bcc": 0.866, "fcc": 0.7071, "diamond": 0.433, "B2": 0.866}[material.lattice]
+    return _approximate_bond(material) / shell * 0.9
