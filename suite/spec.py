@@ -238,8 +238,13 @@ def _explain_rest(error: ValidationError, merged: Mapping[str, Any], file: SpecF
         Spec.model_validate(pruned)
     except ValidationError as rest:
         if all(item["type"] == "value_error" and not item["loc"] for item in rest.errors()):
-            said = set(_explain(error, file, origin))
-            return [line for line in _explain(rest, file, origin) if line not in said]
+            said = {*_explain(error, file, origin)}
+            absent = {f": {'.'.join(map(str, path[:2]))}: is missing" for path in wrong}  # it is there, but wrong
+            return [
+                line
+                for line in _explain(rest, file, origin)
+                if line not in said and not any(words in line for words in absent)
+            ]
     return []
 
 

@@ -159,11 +159,11 @@ def test_killed_run_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureF
     program = f"import sys; from suite.cli import main; sys.exit(main({arguments!r}))"
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
-    while not list(tmp_path.glob("cache/world-*.zarr")) and process.poll() is None and time.monotonic() < deadline:
+    while not list(tmp_path.glob("cache/training-*.zarr")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    (world,) = (tmp_path / "cache").glob("world-*.zarr")
+    (world,) = (tmp_path / "cache").glob("simulation-*.zarr")
     stamp = os.stat(world / "manifest.json").st_mtime_ns
     assert main(arguments) == 0
     assert re.search(r"world\s.*from the cache", capsys.readouterr().out)
@@ -171,7 +171,7 @@ def test_killed_run_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_damaged_cache_is_made_again(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (world,) = (workspace / "cache").glob("world-*.zarr")
+    (world,) = (workspace / "cache").glob("simulation-*.zarr")
     chunk = next(path for path in sorted(world.rglob("*")) if path.is_file() and path.stat().st_size > 2000)
     chunk.write_bytes(chunk.read_bytes()[:50])
     assert main(["run", "w-screw", "--preset", "tiny", "--workspace", str(workspace)]) == 0

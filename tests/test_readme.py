@@ -22,9 +22,9 @@ def test_python_example_runs_without_a_guard(tmp_path: Path) -> None:
 
 
 def test_every_command_of_the_readme_exists() -> None:
-    from suite.cli import _parser
+    from suite.arguments import build_parser
 
-    (choices,) = [a.choices for a in _parser()._actions if a.dest == "command"]
+    (choices,) = [a.choices for a in build_parser()._actions if a.dest == "command"]
     shown = set(re.findall(r"^    dislobench (\w+)", TEXT, flags=re.M))
     assert shown
     assert shown == set(choices or ())

@@ -124,6 +124,28 @@ def test_missing_keys_and_tables_are_named(path: Path) -> None:
     assert problems(path, without) == [f"{path}: model: is missing"]
 
 
+@pytest.mark.parametrize("key", ["cutoff", "channels", "degrees"])
+def test_a_basis_needs_all_of_its_keys(path: Path, key: str) -> None:
+    text, _ = replaced("model", key, "")
+    line = locate(TEXT)[("model",)]
+    assert problems(path, text) == [f"{path}:{line}: model.{key}: is missing: an ACE basis needs it"]
+
+
+def test_given_potentials_are_named_and_need_no_basis(path: Path) -> None:
+    given = {**TABLES, "model": {"backend": "calculator"}}
+    found = problems(path, dump_toml(given))
+    assert len(found) == 1
+    assert "model.calculator: is missing: which potential is to be judged?" in found[0]
+    found = problems(path, dump_toml({**given, "model": {"backend": "calculator", "calculator": "W_eam"}}))
+    assert len(found) == 1
+    assert "did you mean 'W_eam4'?" in found[0]
+    path.write_text(dump_toml({**given, "model": {"backend": "calculator", "calculator": "W_eam4"}}))
+    spec = load(path)
+    assert not spec.model.fitted
+    assert spec.judged == "W_eam4"
+    assert load("w-screw").judged == "energy+force+virial1+virial2"
+
+
 def test_all_errors_come_at_once(path: Path) -> None:
     text = TEXT
     for old, new in (

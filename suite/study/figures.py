@@ -5,7 +5,7 @@ Colours survive greyscale and colour blindness (viridis, and the Okabe-Ito blue,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,21 @@ BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#666666"
 DPI = 150
 
 
-def draw_all(tree: xr.DataTree, folder: Path) -> list[Path]:
-    """Draw every figure of a run's store `tree` into `folder` as PNG; returns the paths."""
+def draw_all(
+    tree: xr.DataTree, folder: Path, names: Sequence[str] | None = None, prefix: str = "", dpi: int = DPI
+) -> list[Path]:
+    """Draw the figures of a run (its store `tree`), or those of `names`, as FOLDER/PREFIXname.png; returns the paths.
+
+    Those that its dislocations do not have are left out.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     unfit = "differential_displacement" if "loop_line" in tree["simulation"] else "loop"
     for name, draw in FIGURES.items():
-        if name == unfit:
+        if name == unfit or (names is not None and name not in names):
             continue
-        path = folder / f"{name}.png"
-        draw(tree).savefig(path, dpi=DPI)
+        path = folder / f"{prefix}{name}.png"
+        draw(tree).savefig(path, dpi=dpi)
         paths.append(path)
     return paths
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 CLOSE = 0.1  # the theory's exponents are those of the leading term: a slope this near to one is it
-RESOLVED = 0.5  # half width of a confidence interval that still tells 0, 1 and 2 apart
+RESOLVED = 0.5  # half width of a confidence interval that tells 0, 1 and 2 apart: a wider one confirms none of them
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ def measure(x: Sequence[float], y: Sequence[float], expected: float | None, towa
     low, high = slope - half, slope + half
     if expected is None:
         verdict = "measured"
-    elif half > RESOLVED:
-        verdict = "not resolved"
+    elif not low - CLOSE <= expected <= high + CLOSE:
+        verdict = "disagrees"  # however wide the interval is
     else:
-        verdict = "agrees" if low - CLOSE <= expected <= high + CLOSE else "disagrees"
+        verdict = "agrees" if half <= RESOLVED else "not resolved"
     span = np.exp([window[:, 0].min(), window[:, 0].max()])
     return Rate(slope, low, high, intercept, (float(span[0]), float(span[1])), len(window), expected, verdict)
 

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from store import fields
 from store.runs import RunRecord, Tracker
+from suite.study import figures
 from suite.study.page import Page
 from suite.study.sweep_figures import draw_sweep
 from suite.world.reference import CATALOGUE
@@ -58,6 +60,7 @@ def write_report(workspace: Path, folder: Path, case: str | None = None) -> list
         f"studies in {workspace.name}/."
     )
     written = _sweeps(tracker, [r for r in records if r.tags.get("kind") == "sweep"], page, folder)
+    _portraits(workspace, good, page, folder)
     _studies(tracker, [r for r in records if r.tags.get("kind") == "study"], page)
     _runs(good, page)
     _failures(runs, page)
@@ -112,6 +115,28 @@ def _sweeps(tracker: Tracker, records: Sequence[RunRecord], page: Page, folder: 
     if table:
         _csv(folder / "rates.csv", table)
     return [folder / "rates.csv"] if table else []
+
+
+PORTRAITS = {
+    "cells": "Simulation and training cell, displacement along the Burgers vector",
+    "differential_displacement": "Cores of reference and model",
+    "loop": "The loop of reference and model",
+    "errors": "Where the model is wrong",
+}
+
+
+def _portraits(workspace: Path, records: Sequence[RunRecord], page: Page, folder: Path) -> None:
+    """Cells and cores of the newest run of every case whose fields are there."""
+    newest: dict[str, RunRecord] = {}
+    for record in records:
+        if (workspace / "fields" / f"{record.id}.zarr").exists():
+            newest[record.experiment] = record
+    for case, record in newest.items():
+        page.heading(f"Cells and cores of {case}")
+        page.text(f"{record.name} ({record.id[:8]})")
+        tree = fields.read(workspace / "fields" / f"{record.id}.zarr")
+        for path in figures.draw_all(tree, folder / "figures", list(PORTRAITS), f"{case}-", dpi=90):
+            page.figure(path, PORTRAITS[path.stem.removeprefix(f"{case}-")])
 
 
 def _studies(tracker: Tracker, records: Sequence[RunRecord], page: Page) -> None:

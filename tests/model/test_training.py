@@ -125,7 +125,7 @@ def test_a_reference_in_the_basis_is_fitted_exactly(world: World, tiny: Spec, no
     basis, cell = parameters.build(), world.training[0]
     truth = generator(5).standard_normal(len(basis))
     reference = basis.calculator(truth, -2.0)
-    path = strain_path(world.crystal)
+    path = strain_path(world.crystal, None, 4e-3)
     perfect = path.undeformed.copy()
     perfect.calc = reference
     energy_per_atom = perfect.get_potential_energy() / len(perfect)
@@ -140,7 +140,7 @@ def test_a_reference_in_the_basis_is_fitted_exactly(world: World, tiny: Spec, no
     solution = solve(stack(blocks, weights, normalisation), Solver(kind="rrqr"))
     for name, block in blocks.items():
         scale = np.abs(block.triangle[:, -1]).max()
-        assert block.rmse(solution.coefficients) < (1e-3 if name in ("virial2",) else 1e-6) * scale
+        assert block.rmse(solution.coefficients) < (1e-4 if name == "virial2" else 1e-6) * scale
     anchored = energy_per_atom - float(row @ solution.coefficients)
     model = basis.calculator(solution.coefficients, anchored)
     predicted = label(cell, test.displacements, test.amplitudes, model, energy_per_atom)

@@ -46,6 +46,14 @@ def test_noise_is_not_resolved() -> None:
     assert rate.verdict == "not resolved"
 
 
+def test_an_interval_that_leaves_the_expected_slope_out_disagrees_however_wide_it_is() -> None:
+    generator = np.random.default_rng(3)
+    rate = measure(X, X**-6 * np.exp(0.3 * generator.standard_normal(5)), 0.0, "large")
+    assert rate is not None
+    assert rate.high - rate.low > 1
+    assert rate.verdict == "disagrees"
+
+
 @pytest.mark.parametrize("towards", ["large", "small"])
 def test_window_leaves_out_what_is_not_asymptotic(towards: str) -> None:
     """A power with a plateau at the other end."""

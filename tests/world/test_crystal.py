@@ -22,6 +22,7 @@ from suite.world.crystal import (
     Response,
     _relax_shifts,
     constants,
+    cubic_third_order,
     elastic_tensor,
     equilibrium_crystal,
     green_third_order,
@@ -295,3 +296,15 @@ class Runaway(Calculator):
 def test_unstable_internal_shift_is_refused() -> None:
     with pytest.raises(NoCrystal, match="the internal shift of Si does not relax"):
         strain_path(Crystal(LATTICES["diamond"], ("Si",), 5.43), Runaway())
+
+
+def test_third_order_constants_are_shifted_by_what_is_asked_for() -> None:
+    """Each constant by its own amount, in a crystal that has others; with the symmetries of a third derivative."""
+    wanted = {"C111": 5.0, "C112": -4.0, "C123": 3.0, "C144": 2.0, "C155": -1.0, "C456": 7.0}
+    tensor = cubic_third_order(wanted)
+    for axes in ((1, 0, 2, 3, 4, 5), (0, 1, 2, 3, 5, 4), (2, 3, 0, 1, 4, 5), (4, 5, 2, 3, 0, 1)):
+        np.testing.assert_array_equal(tensor, tensor.transpose(axes))
+    before = response_of("W_zhou04")
+    shifted = constants(Response(before.d1, before.d2, before.d3 + tensor))
+    for name, value in constants(before).items():
+        assert shifted[name] - value == pytest.approx(wanted.get(name, 0.0), abs=1e-9)

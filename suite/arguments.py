@@ -1,0 +1,173 @@
+"""The command line's commands and options."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def _positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _width(text: str) -> float:
+    value = float(text)
+    if not 4 <= value < 1e4:
+        raise argparse.ArgumentTypeError(f"{text} is not a width in lattice constants (4 or more)")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 < value < 65536:
+        raise argparse.ArgumentTypeError(f"{text} is not a port (1 to 65535)")
+    return value
+
+
+def _folder(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty name is no folder")
+    return Path(text)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; `command` of what it returns names the command."""
+    parser = argparse.ArgumentParser(
+        prog="dislobench",
+        description="Benchmark machine-learned interatomic potentials on dislocations.",
+        epilog="example: dislobench run w-screw --preset quick",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    def command(name: str, help_: str, example: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=help_,
+            description=help_,
+            epilog=f"example: {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.add_argument("--json", action="store_true", help="print one JSON object for machines")
+        return sub
+
+    def with_spec(sub: argparse.ArgumentParser, several: bool = False) -> None:
+        if several:
+            sub.add_argument("specs", nargs="+", metavar="SPEC", help="names of shipped specs, or TOML files")
+        else:
+            sub.add_argument("spec", help="name of a shipped spec, or a TOML file")
+        sub.add_argument(
+            "--preset", help="a preset of the spec, such as quick or paper (default: the spec as it stands)"
+        )
+        sub.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            dest="overrides",
+            help="override a key of the spec, for instance training.size=8 (repeatable)",
+        )
+
+    def with_workspace(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--workspace", type=_folder, default=Path("runs"), help="folder of all results (default: ./runs)"
+        )
+
+    sub = command(
+        "run", "Run a case, or several: fit, simulate, judge, store.", "dislobench run w-screw --preset quick"
+    )
+    with_spec(sub, several=True)
+    with_workspace(sub)
+    sub.add_argument("--name", help="name of the run in MLflow")
+    sub.add_argument("--workers", type=_positive_int, help="processes for the design matrix (default: all cores)")
+    sub.add_argument(
+        "--start", type=_folder, metavar="FOLDER", help="start from a relaxation that `export` prepared and LAMMPS did"
+    )
+    sub = command(
+        "export",
+        "Write the simulation cell's relaxation as a LAMMPS job for mpirun.",
+        "dislobench export w-loop --preset paper --folder job",
+    )
+    with_spec(sub)
+    sub.add_argument("--folder", type=_folder, default=Path("job"), help="where to write it (default: ./job)")
+    sub = command(
+        "scan",
+        "Relax the simulation's arrangement in a small cell from every core site.",
+        "dislobench scan si-edge --size 20",
+    )
+    with_spec(sub)
+    sub.add_argument("--size", type=_width, default=24.0, help="width of the small cell in a0 (default: 24)")
+    sub.add_argument("--grid", type=_positive_int, default=4, help="candidates along e1 in one unit cell (default: 4)")
+    sub = command(
+        "tune",
+        "Study the loss weights: trials in milliseconds, verified by full relaxation; continues where it was.",
+        "dislobench tune w-screw --trials 200 --workers 2",
+    )
+    with_spec(sub)
+    with_workspace(sub)
+    sub.add_argument("--trials", type=_positive_int, help="trials the study shall have (default: tune.trials)")
+    sub.add_argument("--workers", type=_positive_int, default=1, help="processes that run trials (default: 1)")
+    sub.add_argument("--verify", type=_positive_int, help="trials to relax in full (default: tune.verify)")
+    sub = command(
+        "sweep",
+        "Run the ladders of a spec and measure the rates; finished points are reused.",
+        "dislobench sweep w-screw --only L",
+    )
+    with_spec(sub)
+    with_workspace(sub)
+    sub.add_argument("--only", action="append", metavar="NAME", help="only this sweep of the spec (repeatable)")
+    sub.add_argument("--workers", type=_positive_int, help="processes for the design matrix (default: all cores)")
+    sub = command(
+        "verify",
+        "Recompute our published numbers, or take those of a run, and compare.",
+        "dislobench verify w-screw-quick",
+    )
+    sub.add_argument("expectation", nargs="?", help="name in specs/expected, or a TOML file (default: list them)")
+    sub.add_argument("--run", metavar="RUN", dest="run_reference", help="compare this run instead of computing one")
+    with_workspace(sub)
+    sub = command(
+        "report",
+        "Write the report of a workspace, from its store alone: HTML, Markdown, CSV.",
+        "dislobench report --case w-screw",
+    )
+    with_workspace(sub)
+    sub.add_argument("--case", help="only this case")
+    sub.add_argument("--folder", type=_folder, help="where to write it (default: WORKSPACE/report)")
+    command("list", "List the shipped specs and the reference potentials.", "dislobench list")
+    with_spec(command("check", "Check a spec without computing anything.", "dislobench check my.toml --preset paper"))
+    with_spec(command("plan", "Tell what a run will take, without running.", "dislobench plan w-screw --preset paper"))
+    sub = command("show", "Print a run and redraw its figures from the store.", "dislobench show 3f2a")
+    sub.add_argument(
+        "run_reference",
+        metavar="RUN",
+        help="id, unique beginning of an id (4 characters or more), or name (the newest)",
+    )
+    sub.add_argument("--figures", type=Path, help="folder for the figures (default: WORKSPACE/figures/RUN)")
+    with_workspace(sub)
+    sub = command("runs", "List the runs of a workspace.", "dislobench runs --case w-screw")
+    sub.add_argument("--case", help="only this case")
+    with_workspace(sub)
+    sub = command("compare", "Compare two runs, number by number.", "dislobench compare 3f2a 77b1")
+    sub.add_argument(
+        "runs", nargs=2, metavar="RUN", help="id, unique beginning of an id (4 characters or more), or name"
+    )
+    with_workspace(sub)
+    sub = command("ui", "Start the MLflow UI on the workspace.", "dislobench ui --port 5000")
+    sub.add_argument("--port", type=_port, default=5000, help="port of the server (default: 5000)")
+    sub.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)")
+    with_workspace(sub)
+    command("doctor", "Check that every engine works on this machine.", "dislobench doctor")
+    return parser
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"dislobench {version('dislobench')}"
+    except PackageNotFoundError:
+        return "dislobench (not installed)"
