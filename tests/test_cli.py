@@ -170,6 +170,19 @@ def test_killed_run_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureF
     assert os.stat(world / "manifest.json").st_mtime_ns == stamp
 
 
+def test_an_exported_potential_is_judged_as_the_fit_was(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The potential that a run keeps, given to another run through pyace's own calculator: the same numbers."""
+    first = next(run for run in _runs(capsys, workspace) if run["name"] == "first")
+    potential = next(workspace.glob(f"artifacts/w-screw/{first['id']}/**/potential.yaml"))
+    settings = {"backend": "calculator", "calculator": "pyace:PyACECalculator", "strain_step": "4e-3"}
+    settings["arguments.basis_set"] = str(potential)
+    words = [word for key, value in settings.items() for word in ("--set", f"model.{key}={value}")]
+    found = _json(capsys, "run", "w-screw", "--preset", "tiny", "--workspace", str(workspace), *words)
+    assert isinstance(found, dict)
+    for name in ("geometry_error", "energy_error", "eps_E", "eps_F", "rmse_F", "eps_V1", "eps_V2", "pressure"):
+        assert found["numbers"][name] == pytest.approx(first["metrics"][name], rel=1e-3), name
+
+
 def test_damaged_cache_is_made_again(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (world,) = (workspace / "cache").glob("simulation-*.zarr")
     chunk = next(path for path in sorted(world.rglob("*")) if path.is_file() and path.stat().st_size > 2000)

@@ -36,7 +36,7 @@ def test_page_is_what_the_code_says(generate: ModuleType, page: str) -> None:
 def test_own_material_of_the_docs_is_iron(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways that the page shows give the same crystal, that of the potential's authors (a0 = 2.8553 Å)."""
     text = (DOCS / "own-material.md").read_text(encoding="utf-8")
-    whole, table = re.findall(r"```toml\n(.*?)```", text, flags=re.S)
+    whole, table, *_ = re.findall(r"```toml\n(.*?)```", text, flags=re.S)
     (module,) = re.findall(r"```python\n(.*?)```", text, flags=re.S)
     shutil.copy(lammps_potential_file("Fe_mm.eam.fs"), tmp_path)
     (tmp_path / "my_potential.py").write_text(module)

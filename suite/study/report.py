@@ -12,6 +12,7 @@ from typing import Any
 
 from store import fields
 from store.runs import RunRecord, Tracker
+from suite.judge.theory import TERMS
 from suite.study import figures
 from suite.study.page import Page
 from suite.study.sweep_figures import draw_sweep
@@ -94,14 +95,14 @@ def _sweeps(tracker: Tracker, records: Sequence[RunRecord], page: Page, folder: 
             table.append({"case": record.experiment, "sweep": content["name"], **rate})
             rows.append(
                 [
-                    f"{rate['error'].partition('_')[0]}, {rate['setting'] or 'all observables'}",
+                    ", ".join(filter(None, [rate["error"].partition("_")[0], rate["setting"]])),
                     _short(rate["slope"]),
                     f"{rate['low']:.2f} .. {rate['high']:.2f}",
                     "" if rate["expected"] is None else f"{rate['expected']:g}",
                     rate["verdict"],
                     f"{rate['window'][0]:.3g} .. {rate['window'][1]:.3g}",
                     rate["points"],
-                    rate["limiting"],
+                    TERMS.get(rate["limiting"], ""),
                 ]
             )
         heads = ["curve", "slope", "95 % interval", "expected", "verdict", "window", "points", "limiting term"]
@@ -160,7 +161,7 @@ def _runs(records: Sequence[RunRecord], page: Page) -> None:
                 r.name,
                 r.id[:8],
                 *(_short(r.metrics.get(k)) for k in HEADS),
-                r.tags.get("limiting_term", ""),
+                TERMS.get(r.tags.get("limiting_term", ""), ""),
                 r.tags.get("outcome", ""),
             ]
             for r in records

@@ -226,13 +226,13 @@ def ordering(points: Sequence[Point]) -> dict[str, float]:
     good = [p.numbers for p in points if "geometry_error" in p.numbers]
     if len(good) < 4:
         return {}
-    errors = [numbers["geometry_error"] for numbers in good]
-    found = {
-        name: float(spearmanr([n[name] for n in good], errors).statistic)
-        for name in names
-        if all(name in n for n in good)  # runs of an older version lack some
-    }
-    return {name: value for name, value in found.items() if value == value}  # a constant has no rank
+    columns = {name: [numbers[name] for numbers in good if name in numbers] for name in ("geometry_error", *names)}
+    errors = columns.pop("geometry_error")
+    # a constant has no rank; runs of an older version lack some numbers
+    ranked = {name: each for name, each in columns.items() if len(each) == len(good) and len(set(each)) > 1}
+    if len(set(errors)) == 1:
+        return {}
+    return {name: float(spearmanr(each, errors).statistic) for name, each in ranked.items()}
 
 
 def rates_of(points: Sequence[Point], sweep: Sweep) -> dict[tuple[str, str], Rate]:

@@ -59,11 +59,11 @@ def _panel(axis: Axes, record: Mapping[str, Any], error: str) -> None:
         chosen = [p for p in points if p["setting"] == setting]
         x, y, low, high = _over_seeds(chosen, error)
         rate = rates.get((error, setting))
-        label = setting or "all observables"
+        label = setting
         if rate is not None:
             half = (rate["high"] - rate["low"]) / 2
             width = f" ± {half:.2f}" if np.isfinite(half) else ""
-            label += f": slope {rate['slope']:.2f}{width}"
+            label = f"{label + ': ' if label else ''}slope {rate['slope']:.2f}{width}"
             span = np.array(rate["window"])
             axis.plot(span, np.exp(rate["intercept"]) * span ** rate["slope"], line, color=colour, linewidth=1.4)
         axis.errorbar(
@@ -80,7 +80,8 @@ def _panel(axis: Axes, record: Mapping[str, Any], error: str) -> None:
         axis.xaxis.set_major_formatter(ScalarFormatter())
         axis.xaxis.set_minor_formatter(NullFormatter())
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 1.0))
+    if axis.get_legend_handles_labels()[1]:  # without settings and rates there is nothing to tell apart
+        axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 1.0))
 
 
 def _over_seeds(points: Sequence[Mapping[str, Any]], error: str) -> tuple[np.ndarray, ...]:
