@@ -580,7 +580,7 @@ def recommend(entries: Sequence[Entry], spec: Spec) -> Entry:
 
 def rank_correlation(entries: Sequence[Entry]) -> dict[str, float]:
     """Spearman's correlation over the verified entries that converged: of prediction with relaxation, and of the
-    relaxed errors with the imbalances and the bound."""
+    relaxed errors with the imbalances, the bound and the elastic errors."""
     from scipy.stats import spearmanr
 
     good = [entry for entry in entries if "geometry_error" in entry.relaxed]
@@ -590,6 +590,8 @@ def rank_correlation(entries: Sequence[Entry]) -> dict[str, float]:
         "balance_geometry": ("balance_spread", "geometry_error"),
         "calibrated_geometry": ("calibrated_spread", "geometry_error"),
         "bound_geometry": ("bound_geometry", "geometry_error"),
+        "elastic_geometry": ("eps_V1_null_free", "geometry_error"),
+        "felt_geometry": ("eps_V1_felt", "geometry_error"),
         "balance_energy": ("balance_spread", "energy_error"),
         "calibrated_energy": ("calibrated_spread", "energy_error"),
         "bound_energy": ("bound_energy", "energy_error"),

@@ -133,6 +133,8 @@ CORRELATIONS = {
     "balance_geometry": "literal imbalance and relaxed geometry error",
     "calibrated_geometry": "calibrated imbalance and relaxed geometry error",
     "bound_geometry": "bound and relaxed geometry error",
+    "elastic_geometry": "null-free ε_V1 and relaxed geometry error",
+    "felt_geometry": "felt ε_V1 and relaxed geometry error",
     "balance_energy": "literal imbalance and relaxed energy error",
     "calibrated_energy": "calibrated imbalance and relaxed energy error",
     "bound_energy": "bound and relaxed energy error",
