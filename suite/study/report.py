@@ -15,7 +15,7 @@ from store.runs import RunRecord, Tracker
 from suite.judge.theory import TERMS
 from suite.study import figures
 from suite.study.page import Page
-from suite.study.sweep_figures import draw_sweep
+from suite.study.sweep_figures import draw_ordering, draw_sweep
 from suite.world.reference import CATALOGUE
 
 HEADS = {
@@ -108,6 +108,10 @@ def _sweeps(tracker: Tracker, records: Sequence[RunRecord], page: Page, folder: 
         heads = ["curve", "slope", "95 % interval", "expected", "verdict", "window", "points", "limiting term"]
         page.table(heads, rows)
         if content["ordering"]:
+            place = folder / "figures" / f"ordering-{record.experiment}-{content['name']}.png"
+            page.figure(
+                draw_ordering(content, place), "Which matching number orders the geometry errors of all points."
+            )
             page.text(
                 "Rank correlation (Spearman) of the relaxed geometry error over all points of the sweep with: "
                 + ", ".join(f"{name} {value:.2f}" for name, value in content["ordering"].items())

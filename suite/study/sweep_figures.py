@@ -50,6 +50,50 @@ def draw_sweep(record: Mapping[str, Any], path: Path) -> Path:
     return path
 
 
+ORDERING = ("eps_F", "eps_V1_null_free", "eps_V1_felt")
+
+
+def draw_ordering(record: Mapping[str, Any], path: Path) -> Path:
+    """The geometry error of every point of a sweep against matching numbers, with their rank correlation, as PNG."""
+    figure = Figure(figsize=(11, 3.9), layout="constrained")
+    axes = figure.subplots(1, len(ORDERING), sharey=True)
+    points = [p for p in record["points"] if "geometry_error" in p["numbers"]]
+    settings = list(dict.fromkeys(p["setting"] for p in points))
+    for axis, name in zip(axes, ORDERING, strict=True):
+        for setting in settings:
+            colour, marker, _ = STYLES.get(setting, STYLES[""])
+            chosen = [p["numbers"] for p in points if p["setting"] == setting and name in p["numbers"]]
+            x = [max(numbers[name], 1e-12) for numbers in chosen]
+            y = [max(numbers["geometry_error"], 1e-12) for numbers in chosen]
+            axis.plot(x, y, marker, color=colour, markersize=4, alpha=0.7, linestyle="none", label=setting)
+        axis.set(xscale="log", yscale="log", xlabel=AXIS_LABELS[name])
+        _label_x(axis)
+        if name in record["ordering"]:
+            axis.set_title(f"rank correlation {record['ordering'][name]:.2f}", fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel(ERROR_LABELS["geometry_error"])
+    if len(settings) > 1:
+        axes[0].legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=DPI)
+    return path
+
+
+def _label_x(axis: Axes) -> None:
+    ticks = _ticks(*axis.get_xlim())
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """At most five round numbers between `low` and `high`: labels of more run into each other."""
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    for steps in ((1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9), (1, 2, 5), (1, 3), (1,)):
+        found = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
+        if len(found) <= 5:
+            return found
+    return found[:: -(-len(found) // 5)]
+
+
 def _panel(axis: Axes, record: Mapping[str, Any], error: str) -> None:
     points = [p for p in record["points"] if p["x"] is not None and error in p["numbers"]]
     settings = list(dict.fromkeys(p["setting"] for p in points))
@@ -79,6 +123,8 @@ def _panel(axis: Axes, record: Mapping[str, Any], error: str) -> None:
         axis.set_xticks(values)
         axis.xaxis.set_major_formatter(ScalarFormatter())
         axis.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        _label_x(axis)
     axis.spines[["top", "right"]].set_visible(False)
     if axis.get_legend_handles_labels()[1]:  # without settings and rates there is nothing to tell apart
         axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 1.0))

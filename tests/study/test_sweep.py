@@ -100,7 +100,13 @@ def test_report_tells_what_the_store_holds(result: SweepResult, workspace: Path,
     html = (tmp_path / "report.html").read_text()
     assert "data:image/png;base64," in html
     assert "Zhou, Johnson, Wadley" in html
-    for figure in ("sweep-w-screw-L", "w-screw-cells", "w-screw-differential_displacement", "w-screw-errors"):
+    for figure in (
+        "sweep-w-screw-L",
+        "ordering-w-screw-L",
+        "w-screw-cells",
+        "w-screw-differential_displacement",
+        "w-screw-errors",
+    ):
         assert (tmp_path / "figures" / f"{figure}.png").exists()
     with (tmp_path / "runs.csv").open() as file:
         runs = list(csv.DictReader(file))
