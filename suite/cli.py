@@ -224,7 +224,8 @@ def _scan(options: argparse.Namespace) -> int:
 def _tune(options: argparse.Namespace) -> int:
     spec = _load(options)
     _make_workspace(options.workspace)
-    from suite.study.tune import tune, weights_toml
+    from suite.study.tune import tune
+    from suite.study.weighings import weights_toml
     from suite.terminal import progress_reporter, tune_table
 
     with progress_reporter(quiet=options.json) as progress:

@@ -15,9 +15,9 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +31,10 @@ from suite.judge.oracle import Oracle
 from suite.judge.theory import TERMS, limiting_term
 from suite.model.regression import Block, Unsolvable
 from suite.pipeline import Model, Progress, Rows, World, silent
-from suite.spec import Spec, dump_toml
+from suite.spec import Spec
 from suite.study import archive, rivals
 from suite.study.case import Stages, cached_rows, cached_world, parameters, stage_key
-from suite.world.relaxation import Status
+from suite.study.weighings import NUMBERS, Entry, rank_correlation, recommend, regret
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -42,15 +42,6 @@ if TYPE_CHECKING:
 
 ORACLE_VERSION = 2
 BATCH = 25  # trials of one worker before the parent hears of them
-# objective of a spec -> number of a verdict; the relaxed counterpart of the last two is the name without "_linear"
-NUMBERS = {
-    "balance": "balance_spread",
-    "calibrated": "calibrated_spread",
-    "bound_geometry": "bound_geometry",
-    "bound_energy": "bound_energy",
-    "geometry": "geometry_error_linear",
-    "energy": "energy_error_linear",
-}
 PAPER, UNIFORM = "paper", "uniform"
 
 
@@ -89,18 +80,6 @@ class Bench:
         numbers = self.oracles[key].evaluate(solution.coefficients)
         numbers["limiting"] = float(list(TERMS).index(limiting_term(numbers)))
         return numbers
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A weighing in the table of a study: `predicted` numbers; once verified the `relaxed` ones and a status."""
-
-    name: str
-    weights: dict[str, Any]
-    spec: Spec
-    predicted: dict[str, float]
-    relaxed: dict[str, float] = field(default_factory=dict)
-    status: str = ""
 
 
 @dataclass(frozen=True)
@@ -547,65 +526,6 @@ def _verified(
     return done
 
 
-SPREADS = ("balance", "calibrated")
-
-
-def regret(entry: Entry, spec: Spec) -> float:
-    """Sum over the objectives, in natural logarithms: of errors and bounds, relaxed where they are, and of spreads,
-    which are logarithms already. Only differences mean something."""
-    relaxed = {"geometry": "geometry_error", "energy": "energy_error"}
-    total = 0.0
-    for name in spec.tune.objectives:
-        value = entry.relaxed.get(relaxed.get(name, ""), entry.predicted[NUMBERS[name]])
-        total += value if name in SPREADS else math.log(max(value, 1e-12))
-    return total
-
-
-def recommend(entries: Sequence[Entry], spec: Spec) -> Entry:
-    """The verified entry to use, trial or rival: the one of least `regret` among those whose relaxation converged and
-    that keep the limits. Raises `regression.Unsolvable` when there is none."""
-    usable = [
-        entry
-        for entry in entries
-        if entry.status == Status.CONVERGED.name.lower()
-        and all(entry.predicted[NUMBERS[name]] <= limit for name, limit in spec.tune.limits.items())
-    ]
-    if not usable:
-        raise Unsolvable(
-            "no verified weighing gives a model that relaxes within the limits: improve the fit (basis, amplitudes, "
-            "configurations), loosen tune.limits, or verify more of them with --verify"
-        )
-    return min(usable, key=lambda entry: regret(entry, spec))
-
-
-def rank_correlation(entries: Sequence[Entry]) -> dict[str, float]:
-    """Spearman's correlation over the verified entries that converged: of prediction with relaxation, and of the
-    relaxed errors with the imbalances, the bound and the elastic errors."""
-    from scipy.stats import spearmanr
-
-    good = [entry for entry in entries if "geometry_error" in entry.relaxed]
-    pairs = {
-        "geometry": ("geometry_error_linear", "geometry_error"),
-        "energy": ("energy_error_linear", "energy_error"),
-        "balance_geometry": ("balance_spread", "geometry_error"),
-        "calibrated_geometry": ("calibrated_spread", "geometry_error"),
-        "bound_geometry": ("bound_geometry", "geometry_error"),
-        "elastic_geometry": ("eps_V1_null_free", "geometry_error"),
-        "felt_geometry": ("eps_V1_felt", "geometry_error"),
-        "balance_energy": ("balance_spread", "energy_error"),
-        "calibrated_energy": ("calibrated_spread", "energy_error"),
-        "bound_energy": ("bound_energy", "energy_error"),
-    }
-    if len(good) < 3:
-        return {}
-    found = {}
-    for name, (before, after) in pairs.items():
-        value = spearmanr([e.predicted[before] for e in good], [e.relaxed[after] for e in good]).statistic
-        if math.isfinite(value):
-            found[name] = float(value)
-    return found
-
-
 def _importance(study: Study, spec: Spec) -> dict[str, dict[str, float]]:
     """Share of each parameter in the variance of each objective (fANOVA of Optuna); empty with one parameter or too few
     trials."""
@@ -622,11 +542,3 @@ def _importance(study: Study, spec: Spec) -> dict[str, dict[str, float]]:
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=spec.tune.seed)
         found[name] = dict(optuna.importance.get_param_importances(study, evaluator=evaluator, target=value))
     return found
-
-
-def weights_toml(entry: Entry) -> str:
-    """The `[weights]` table of an entry, to paste into a spec; other tables that the trial changed follow."""
-    tables: dict[str, Any] = {"weights": {**entry.weights, "normalisation": entry.spec.weights.normalisation}}
-    if entry.spec.weights.amplitudes:
-        tables["weights"]["amplitudes"] = dict(entry.spec.weights.amplitudes)
-    return dump_toml(tables).lstrip()

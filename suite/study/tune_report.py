@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from suite.judge.theory import TERMS
 from suite.study.figures import BLUE, DPI, GREY, ORANGE
 from suite.study.page import Page
-from suite.study.tune import NUMBERS, PAPER, Entry, TuneResult, weights_toml
+from suite.study.tune import PAPER, TuneResult
+from suite.study.weighings import NUMBERS, Entry, weights_toml
 
 LABELS = {
     "balance": "spread of the literal balance [ln]",

@@ -23,15 +23,13 @@ from suite.study.tune import (
     PAPER,
     UNIFORM,
     Bench,
-    Entry,
     StudyInUse,
     TuneResult,
     only_one,
-    recommend,
     study_key,
     tune,
-    weights_toml,
 )
+from suite.study.weighings import Entry, recommend, weights_toml
 
 
 @pytest.fixture(scope="module")

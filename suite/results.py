@@ -1,0 +1,168 @@
+"""What each stage of the pipeline hands to the next: simulation and world, rows, model, verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+import numpy as np
+from ase.calculators.calculator import Calculator
+from scipy.sparse import csr_array
+
+from suite.judge import theory
+from suite.judge.errors import Comparison
+from suite.judge.matching import Matching
+from suite.model.basis import AceBasis
+from suite.model.given import GivenPotential, GivenSpec
+from suite.model.regression import Block, Solution
+from suite.model.rows import BasisSpec
+from suite.model.training import Configurations
+from suite.world.cell import Cell, StraightCell
+from suite.world.crystal import Crystal, Response, elastic_tensor
+from suite.world.dislocation import Dislocation, Loop, catalogue_entry
+from suite.world.elasticity import Stroh, felt_form, rotate, strain_factor, stroh
+from suite.world.hessian import Factor
+from suite.world.relaxation import Relaxation, Status
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """The reference's crystal and the large cell: what neither the training set nor a loss weight can change.
+
+    `energy_per_atom` of the perfect crystal, eV; `hessian` (3n, 3n) at the equilibrium of the simulation cell, eV/Å^2,
+    None where its factor would fill the memory (three-dimensional cells); `stability` c0, eV/Å^2.
+    """
+
+    crystal: Crystal
+    energy_per_atom: float
+    response: Response
+    dislocation: Dislocation | Loop
+    simulation: Cell
+    equilibrium: Relaxation
+    hessian: csr_array | None
+    stability: float
+
+    @cached_property
+    def factor(self) -> Factor:
+        """Factor of the Hessian, made when it is first needed."""
+        if self.hessian is None:
+            raise TypeError("the Hessian of a three-dimensional cell has no factor; see pipeline.inverse_hessian")
+        return Factor(self.hessian)
+
+    @property
+    def simulation_energy(self) -> float:
+        """Energy of the relaxed simulation cell relative to the perfect crystal, eV."""
+        return self.equilibrium.energy - len(self.simulation) * self.energy_per_atom
+
+    @property
+    def core_distance(self) -> float:
+        """L_D in a0."""
+        return self.simulation.core_distance / self.crystal.a0
+
+    @property
+    def straight(self) -> Dislocation:
+        """The dislocation whose far field counts: a prismatic loop is an edge all around."""
+        return catalogue_entry("bcc", "edge") if isinstance(self.dislocation, Loop) else self.dislocation
+
+    @property
+    def _far_field(self) -> tuple[Stroh, np.ndarray]:
+        return elasticity_of(self.straight, self.response), self.straight.burgers_frame * self.crystal.a0
+
+    @cached_property
+    def felt(self) -> np.ndarray:
+        """What the dislocation feels of an error of ∂²W: the form of `elasticity.felt_form`, (k, 81)."""
+        return felt_form(*self._far_field, self.straight.frame)
+
+
+@dataclass(frozen=True)
+class World(Simulation):
+    """Everything that no loss weight can change: a `Simulation`, and one training cell, or two for a loop (a screw and
+    an edge dipole), with their equilibria.
+    """
+
+    training: tuple[StraightCell, ...]
+    training_equilibria: tuple[Relaxation, ...]
+
+    @classmethod
+    def of(cls, simulated: Simulation, training: tuple[StraightCell, ...], equilibria: tuple[Relaxation, ...]) -> World:
+        """The world of a simulation and its training cells; a factor that has been made is kept."""
+        world = cls(
+            **{f.name: getattr(simulated, f.name) for f in fields(Simulation)},
+            training=training,
+            training_equilibria=equilibria,
+        )
+        if "factor" in simulated.__dict__:
+            world.__dict__["factor"] = simulated.factor  # seeds the cached property: at paper size a factor costs 17 s
+        return world
+
+    @property
+    def training_energies(self) -> tuple[float, ...]:
+        """Energies of the relaxed training cells relative to the perfect crystal, eV."""
+        pairs = zip(self.training, self.training_equilibria, strict=True)
+        return tuple(relaxed.energy - len(cell) * self.energy_per_atom for cell, relaxed in pairs)
+
+    @property
+    def leverage(self) -> float:
+        """S of `theory.elastic_leverage`, Å^4; a prismatic loop counts as an edge as long as its circumference."""
+        cell, volume = self.simulation, self.crystal.volume / len(self.crystal.basis)
+        loop = isinstance(self.dislocation, Loop)
+        length = np.pi * cell.core_distance if loop else float(cell.vectors_perfect[2, 2])
+        kappa = strain_factor(*self._far_field)
+        return theory.elastic_leverage(kappa, length, volume, self.training[0].bond_square)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The design, without weights: reduced `blocks`, elastic rows, the perfect crystal's row, and labelled sets, one
+    for each training cell. A potential that is given has no rows, and nothing to train on."""
+
+    recipe: BasisSpec | GivenSpec
+    blocks: dict[str, Block]
+    elastic: dict[str, np.ndarray]
+    perfect: np.ndarray
+    energy_per_atom: float
+    train: tuple[Configurations, ...]
+    test: tuple[Configurations, ...]
+    response: Response
+
+    @cached_property
+    def basis(self) -> AceBasis | GivenPotential:
+        return self.recipe.build()
+
+
+@dataclass(frozen=True)
+class Model:
+    """A potential: `solution.coefficients` (functions,) of a fitted one, and the energy an atom needs so that its
+    perfect crystal has the reference's energy (eV)."""
+
+    solution: Solution
+    energy_per_atom: float
+    training_rmse: dict[str, float]
+
+    @property
+    def coefficients(self) -> np.ndarray:
+        return self.solution.coefficients
+
+    def calculator(self, rows: Rows) -> Calculator:
+        """ASE calculator of this potential."""
+        return rows.basis.calculator(self.coefficients, self.energy_per_atom)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is concluded: `numbers` by name (eps_E, geometry_error, balance_spread, ...), and the fields behind them."""
+
+    numbers: dict[str, float]
+    matching: Matching
+    response: Response
+    comparison: Comparison
+    limiting_term: str
+
+    @property
+    def status(self) -> Status:
+        return self.comparison.relaxation.status
+
+
+def elasticity_of(kind: Dislocation, response: Response) -> Stroh:
+    """Stroh's solution for the elastic tensor of `response` in the frame of a straight dislocation."""
+    return stroh(rotate(elastic_tensor(response), kind.frame))
