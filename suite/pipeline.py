@@ -6,9 +6,9 @@
     model = fit(spec, rows)             # weights and solver: milliseconds
     verdict = assess(spec, world, rows, model)
 
-World and rows do not depend on weights; `stage_tables` says which tables of the spec each stage reads. What a stage hands
-to the next is in `suite.results`. Every function here depends on its arguments only: nothing is written, and randomness
-comes from the seeds in the spec.
+World and rows do not depend on weights; `stage_tables` says which tables of the spec each stage reads. What a stage
+hands on are the records of `suite.results`. Every function here depends on its arguments only: nothing is written, and
+randomness comes from the seeds in the spec.
 """
 
 from __future__ import annotations
