@@ -165,7 +165,7 @@ class Matching(Record):
     hessian: bool = False
 
 
-Objective = Literal["balance", "calibrated", "bound_geometry", "bound_energy", "geometry", "energy"]
+Objective = Literal["balance", "calibrated", "bound_geometry", "bound_energy", "felt", "geometry", "energy"]
 Range = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
 
 
@@ -175,7 +175,8 @@ class Tune(Record):
     Ranges are log-uniform, of the weight of an observable over that of the forces, which is fixed. `amplitudes` is the
     range of the further factor of every amplitude but the smallest, `alpha` and `threshold` are those of the solver;
     `channels` are bases to choose among. Objectives: `balance` and `calibrated` are spreads of the two balances,
-    `geometry` and `energy` the errors by linear response. `limits` are upper bounds of objectives (constraints).
+    `felt` is what the dislocation feels of eps_V1, `geometry` and `energy` are the errors by linear response. `limits`
+    are upper bounds of objectives (constraints).
     """
 
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = ("balance", "geometry")

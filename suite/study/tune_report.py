@@ -21,6 +21,7 @@ LABELS = {
     "calibrated": "spread of the calibrated balance [ln]",
     "bound_geometry": "bound of the geometry error, C = 1",
     "bound_energy": "bound of the energy error, C = 1",
+    "felt": "felt ε_V1 [eV/Å³]",
     "geometry": "predicted geometry error [Å]",
     "energy": "predicted energy error [eV]",
 }

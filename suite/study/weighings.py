@@ -17,6 +17,7 @@ NUMBERS = {
     "calibrated": "calibrated_spread",
     "bound_geometry": "bound_geometry",
     "bound_energy": "bound_energy",
+    "felt": "eps_V1_felt",
     "geometry": "geometry_error_linear",
     "energy": "energy_error_linear",
 }

@@ -162,7 +162,7 @@ def test_key_of_a_study_hears_what_changes_its_trials(tiny: Spec) -> None:
 @pytest.mark.parametrize(
     ("settings", "wanted"),
     [
-        (["tune.sampler=nsga2", "tune.limits={bound_geometry=5.0}"], 2),
+        (["tune.sampler=nsga2", "tune.limits={bound_geometry=5.0}", 'tune.objectives=["felt","energy"]'], 2),
         (['tune.objectives=["geometry"]', "tune.channels=[[8,4],[15,8]]", "tune.amplitudes=[0.01,1]"], 1),
         (["solver.kind=ridge", "tune.alpha=[1e-14,1e-6]", "tune.sampler=random"], 2),
     ],
