@@ -153,7 +153,6 @@ def parameters(spec: Spec) -> dict[str, Any]:
         **_dislocation_parameters(spec),
         "N": spec.simulation.size,
         "L": spec.training.size,
-        "configurations": spec.training.configurations,
         "amplitudes": " ".join(f"{a:g}" for a in spec.training.amplitudes),
         "seed": spec.training.seed,
         **_model_parameters(spec),
@@ -166,6 +165,7 @@ def _model_parameters(spec: Spec) -> dict[str, Any]:
         return {"model": model.calculator, **{f"model_{key}": str(value) for key, value in model.arguments.items()}}
     return {
         "model": "ACE",
+        "configurations": spec.training.configurations,
         "observables": spec.observables.label,
         **{f"weight_{name}": spec.weight(name) for name in OBSERVABLES},
         "normalisation": spec.weights.normalisation,
@@ -209,7 +209,9 @@ def run_case(
             run.tags({"outcome": failure.relaxation.status.name.lower(), "remedy": failure.relaxation.status.remedy})
             raise
         rows = cached_rows(spec, world, workspace, stages, progress, workers)
-        run.parameters({"L_D": round(world.core_distance, 4), "functions": len(rows.perfect)})
+        run.parameters({"L_D": round(world.core_distance, 4)})
+        if spec.model.fitted:
+            run.parameters({"functions": len(rows.perfect)})
         with stages.stage("fit"):
             if spec.model.fitted:
                 progress("fit", 0.0, f"{len(rows.perfect)} functions, {spec.solver.kind}")
