@@ -39,7 +39,7 @@ def plan(spec: Spec) -> dict[str, Any]:
         simulation = atoms(kind, simulation_shape)
     functions = len(recipe_of(spec).build())
     workers = os.cpu_count() or 1
-    configurations = spec.training.configurations + spec.training.equilibrium
+    configurations = spec.training.configurations + spec.training.equilibrium if spec.model.fitted else 0
     rows = configurations * (3 * training + 1)
     # a loop has no Hessian matrix: it relaxes, and its softest mode is found, by some 250 force calls
     calls = LOOP_CALLS if isinstance(kind, Loop) else HESSIAN_CALLS + RELAXATION_CALLS

@@ -415,5 +415,5 @@ def build_reference(name: str, arguments: Mapping[str, Any] | None = None) -> Ca
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)(**arguments)
-    except (ImportError, AttributeError, TypeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UnusableReference(f"cannot build the calculator {name!r}: {error}") from error

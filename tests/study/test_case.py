@@ -15,6 +15,7 @@ from suite.pipeline import NoOracle, World, build_oracle, build_rows
 from suite.spec import BadSpec, Spec, Sweep, load
 from suite.study.case import Stages, cached_rows, cached_world, run_case
 from suite.study.sweep import run_sweep
+from suite.world.reference import UnusableReference
 
 GIVEN = ("model.backend=calculator", "training.test=4")
 
@@ -109,6 +110,20 @@ def test_a_given_potential_is_judged_and_stored(workspace: Path) -> None:
     assert "weight_energy" not in record.parameters
     assert {path.stem for path in result.figures} > {"cells", "errors", "parity"}
     assert not (Tracker(workspace).artifacts_dir(result.run_id) / "potential").exists()
+
+
+def test_a_potential_that_cannot_be_built_is_refused_before_anything_is_relaxed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relaxed = counted(monkeypatch)
+    words = ["model.calculator=suite.model.perturbed:perturbed", "model.arguments.order=1"]
+    words += ["model.arguments.reference=W_zhou04", "model.arguments.species=W", "model.arguments.beyond=4.0"]
+    spec = load("w-screw", "tiny", [*GIVEN, *words, "model.arguments.amplitude=1.0"])
+    with pytest.raises(UnusableReference, match="order 1 must be 2 or more"):
+        run_case(spec, tmp_path)
+    assert relaxed == []
+    (record,) = Tracker(tmp_path).history()
+    assert record.status == "FAILED"
 
 
 def test_a_given_potential_is_tested_on_what_a_fit_is_tested_on(tiny: Spec, world: World) -> None:
