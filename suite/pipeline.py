@@ -41,6 +41,7 @@ from suite.world.crystal import (
     cubic_tensor,
     cubic_third_order,
     elastic_tensor,
+    energy_per_atom,
     equilibrium_crystal,
     response,
     strain_path,
@@ -120,17 +121,14 @@ def _crystal(spec: Spec, calculator: Calculator) -> tuple[Crystal, float, Respon
     """The reference's perfect crystal, its energy per atom (eV) and its elastic response."""
     crystal = equilibrium_crystal(LATTICES[spec.material.lattice], spec.material.species, calculator)
     path = strain_path(crystal, calculator, spec.material.strain_step)
-    perfect = path.undeformed.copy()
-    perfect.calc = calculator
-    energy = float(perfect.get_potential_energy()) / len(perfect)
-    return crystal, energy, response(crystal, calculator, path)
+    return crystal, energy_per_atom(crystal, calculator), response(crystal, calculator, path)
 
 
 def _simulate(
     spec: Spec,
     calculator: Calculator,
     crystal: Crystal,
-    energy_per_atom: float,
+    energy: float,
     elastic: Response,
     progress: Progress,
     job: Path | None,
@@ -159,9 +157,7 @@ def _simulate(
         stability = softest_mode(products)[0]
     if stability <= 0:
         raise FailedRelaxation("simulation cell", replace(equilibrium, status=Status.SADDLE))
-    simulated = Simulation(
-        crystal, energy_per_atom, elastic, dislocation_of(spec), simulation, equilibrium, matrix, stability
-    )
+    simulated = Simulation(crystal, energy, elastic, dislocation_of(spec), simulation, equilibrium, matrix, stability)
     if factor is not None:
         simulated.__dict__["factor"] = factor
     return simulated
@@ -404,25 +400,23 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
     calculator = model.calculator(rows)
     progress("matching", 0.0, "test set and elastic response")
     tests = list(zip(world.training, rows.test, strict=True))
-    perfect = world.crystal.deformed(np.eye(3))
-    perfect.calc = calculator
-    energy_per_atom = float(perfect.get_potential_energy()) / len(perfect)
-    matching = match_configurations(tests, calculator, energy_per_atom)
+    ground = energy_per_atom(world.crystal, calculator)
+    matching = match_configurations(tests, calculator, ground)
     path = strain_path(world.crystal, calculator, spec.model.step)
     model_response = response(world.crystal, calculator, path)
     numbers = {**matching.numbers, **match_elasticity(world.response, model_response, world.felt)}
     if spec.matching.hessian:
         progress("eps_H", 0.0, "Lanczos on two Hessians")
         reference = build_reference(spec.material.reference, spec.material.arguments)
-        ground = [relaxed.displacement for relaxed in world.training_equilibria]
-        numbers |= match_hessian(list(zip(world.training, ground, strict=True)), reference, calculator)
+        relaxed = [equilibrium.displacement for equilibrium in world.training_equilibria]
+        numbers |= match_hessian(list(zip(world.training, relaxed, strict=True)), reference, calculator)
     comparison = compare(
         world.simulation,
         world.equilibrium,
         world.simulation_energy,
         inverse_hessian(spec, world),
         calculator,
-        energy_per_atom,
+        ground,
         spec.simulation.force_tolerance,
         spec.simulation.max_steps,
         lambda calls, force: progress("model relaxation", calls / spec.simulation.max_steps, f"force {force:.1e} eV/Å"),

@@ -11,6 +11,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from suite.toml import did_you_mean, dump_toml
 
 OBSERVABLES = ("energy", "force", "stress", "virial1", "virial2")
+# Strain step for ACE models. Fits are smooth, but their energies are small differences of large terms, with
+# coefficients of up to 1e6: at 1e-3 their rounding is 2 % of the third derivatives, at 4e-3 4e-4, and truncation 3e-5.
+ACE_STEP = 4e-3
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -112,9 +115,7 @@ class Model(Record):
     @property
     def step(self) -> float:
         """Strain step for the derivatives of W_cb."""
-        # Fits are smooth, but their energies are small differences of large terms, with coefficients of up to 1e6: at
-        # 1e-3 their rounding is 2 % of the third derivatives, at 4e-3 it is 4e-4, and truncation 3e-5.
-        return self.strain_step or (4e-3 if self.fitted else 1e-3)
+        return self.strain_step or (ACE_STEP if self.fitted else 1e-3)
 
 
 class Observables(Record):

@@ -109,7 +109,9 @@ def load(name: str | Path, preset: str | None = None, overrides: Sequence[str] =
     try:
         return Spec.model_validate(merged)
     except ValidationError as error:
-        raise BadSpec(_explain(error, file, origin) + _explain_rest(error, merged, file, origin)) from error
+        found = _problems(error) + _hidden(error, merged)
+        lines = [f"{_place(tuple(key.split('.')), file, origin)}: {key}: {text}" for key, text in found]
+        raise BadSpec(lines) from error
 
 
 Origin = dict[tuple[str, ...], str]
@@ -215,36 +217,32 @@ def locate(text: str) -> dict[tuple[str, ...], int]:
     return lines
 
 
-def _explain(error: ValidationError, file: SpecFile, origin: Origin) -> list[str]:
-    problems: list[tuple[str, str]] = []
+Problem = tuple[str, str]  # key, sentence
+
+
+def _problems(error: ValidationError) -> list[Problem]:
+    problems: list[Problem] = []
     for item in error.errors():
         path = tuple(str(part) for part in item["loc"])
         if item["type"] == "value_error" and not path:
-            physics = json.loads(str(item["ctx"]["error"]))
-            problems += [(key, text) for key, text in physics]
-            continue
-        problems.append((".".join(path), _sentence(item, path)))
-    return [f"{_place(tuple(key.split('.')), file, origin)}: {key}: {text}" for key, text in problems]
+            problems += [(key, text) for key, text in json.loads(str(item["ctx"]["error"]))]
+        else:
+            problems.append((".".join(path), _sentence(item, path)))
+    return problems
 
 
-def _explain_rest(error: ValidationError, merged: Mapping[str, Any], file: SpecFile, origin: Origin) -> list[str]:
+def _hidden(error: ValidationError, merged: Mapping[str, Any]) -> list[Problem]:
     """Physics that is impossible beside the keys that `error` names: a typo must not hide it."""
-    wrong = [tuple(item["loc"]) for item in error.errors() if len(item["loc"]) > 1]
     pruned = {k: dict(v) if isinstance(v, Mapping) else v for k, v in merged.items() if k in Spec.model_fields}
-    for table, key, *_ in wrong:
+    for table, key, *_ in (item["loc"] for item in error.errors() if len(item["loc"]) > 1):
         if isinstance(pruned.get(str(table)), dict):
             pruned[str(table)].pop(key, None)
     try:
         Spec.model_validate(pruned)
     except ValidationError as rest:
         if all(item["type"] == "value_error" and not item["loc"] for item in rest.errors()):
-            said = {*_explain(error, file, origin)}
-            absent = {f": {'.'.join(map(str, path[:2]))}: is missing" for path in wrong}  # it is there, but wrong
-            return [
-                line
-                for line in _explain(rest, file, origin)
-                if line not in said and not any(words in line for words in absent)
-            ]
+            named = {".".join(key.split(".")[:2]) for key, _ in _problems(error)}
+            return [(key, text) for key, text in _problems(rest) if key not in named]
     return []
 
 

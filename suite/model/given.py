@@ -21,7 +21,8 @@ class GivenSpec:
     arguments: Mapping[str, Any]
 
     def build(self) -> GivenPotential:
-        return GivenPotential(self)
+        """The potential; raises `reference.UnusableReference` when it cannot be built."""
+        return GivenPotential(build_reference(self.name, self.arguments))
 
 
 class GivenPotential:
@@ -29,18 +30,15 @@ class GivenPotential:
 
     orders = np.zeros(0, dtype=np.int64)
 
-    def __init__(self, spec: GivenSpec) -> None:
-        self.spec = spec
+    def __init__(self, potential: Calculator) -> None:
+        self.potential = potential
 
     def __len__(self) -> int:
         return 0
 
     def calculator(self, coefficients: np.ndarray, energy_per_atom: float = 0.0) -> Calculator:
-        """The potential itself; there are no `coefficients`, and its energies are as they are.
-
-        Raises `reference.UnusableReference` when it cannot be built.
-        """
-        return build_reference(self.spec.name, self.spec.arguments)
+        """The potential itself; there are no `coefficients`, and its energies are as they are."""
+        return self.potential
 
     def save(self, coefficients: np.ndarray, energy_per_atom: float, folder: Path) -> list[Path]:
         """Nothing to write: whoever gave the potential has it."""

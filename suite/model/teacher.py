@@ -16,8 +16,8 @@ from ase.calculators.calculator import Calculator
 from suite.model.basis import AceBasis
 from suite.model.regression import Reducer, solve, stack
 from suite.model.rows import elastic_blocks, elastic_rows, perfect_row
-from suite.spec import Solver
-from suite.world.crystal import LATTICES, equilibrium_crystal, response, strain_path
+from suite.records import ACE_STEP, Solver
+from suite.world.crystal import LATTICES, energy_per_atom, equilibrium_crystal, response, strain_path
 from suite.world.reference import build_reference
 
 
@@ -65,11 +65,9 @@ def _fitted(
     calculator = build_reference(reference)
     crystal = equilibrium_crystal(LATTICES[lattice], species, calculator)
     basis = AceBasis(species, cutoff, channels, degrees)
-    path = strain_path(crystal, calculator, 4e-3)  # as for every ACE model
+    path = strain_path(crystal, calculator, ACE_STEP)
     perfect = perfect_row(basis, path.undeformed)
-    cell = crystal.deformed(np.eye(3))
-    cell.calc = calculator
-    ground = cell.get_potential_energy() / len(cell)
+    ground = energy_per_atom(crystal, calculator)
     from ase.build import make_supercell
 
     # the primitive vectors of the cubic lattices add up to cubic ones; at least twice the cutoff wide

@@ -23,7 +23,6 @@ from suite.pipeline import Model, Progress, Rows, Simulation, Verdict, World, si
 from suite.spec import OBSERVABLES, Spec
 from suite.study import archive, figures
 from suite.world.crystal import constants
-from suite.world.reference import build_reference
 from suite.world.relaxation import FailedRelaxation
 
 # Raise a number when the stage's results change for the same spec; "verdict" is not cached, but points of sweeps are.
@@ -205,7 +204,7 @@ def run_case(
         run.tags(described | {"preset_free_spec": provenance.content_key(spec.model_dump())})
         run.text("spec.toml", spec.to_toml())
         if not spec.model.fitted:  # refuse one that cannot be built now, not after the world
-            build_reference(spec.model.calculator, spec.model.arguments)
+            pipeline.recipe_of(spec).build()
         try:
             world = cached_world(spec, workspace, stages, progress, job, kept)
         except FailedRelaxation as failure:

@@ -27,10 +27,10 @@ from suite.world.relaxation import FailedRelaxation
 
 ERRORS = ("geometry_error", "energy_error")
 # axes that are sizes rather than errors of a run, in a0: their asymptotic end is the large one
-AXES: dict[str, Callable[[Spec, Mapping[str, float]], float]] = {
+AXES: dict[str, Callable[[Spec, Mapping[str, float]], float | None]] = {
     "L": lambda spec, numbers: spec.training.size,
     "N": lambda spec, numbers: spec.simulation.size,
-    "log_L_D": lambda spec, numbers: math.log(numbers["core_distance"]),
+    "log_L_D": lambda spec, numbers: math.log(numbers["core_distance"]) if numbers else None,
 }
 
 
@@ -173,10 +173,7 @@ def _point(
     record: RunRecord, sweep: Sweep, spec: Spec, values: dict[str, Any], seed: int, setting: str, computed: bool
 ) -> Point:
     numbers = record.metrics if record.status == "FINISHED" else {}
-    if sweep.against in AXES:
-        axis = AXES[sweep.against](spec, numbers) if numbers else None
-    else:
-        axis = numbers.get(sweep.against)
+    axis = AXES[sweep.against](spec, numbers) if sweep.against in AXES else numbers.get(sweep.against)
     tags = record.tags
     limiting = tags.get("limiting_term", "")
     return Point(
@@ -226,13 +223,11 @@ def ordering(points: Sequence[Point]) -> dict[str, float]:
     good = [p.numbers for p in points if "geometry_error" in p.numbers]
     if len(good) < 4:
         return {}
-    columns = {name: [numbers[name] for numbers in good if name in numbers] for name in ("geometry_error", *names)}
-    errors = columns.pop("geometry_error")
+    errors = [numbers["geometry_error"] for numbers in good]
+    columns = {name: [numbers[name] for numbers in good] for name in names if all(name in n for n in good)}
     # a constant has no rank; runs of an older version lack some numbers
-    ranked = {name: each for name, each in columns.items() if len(each) == len(good) and len(set(each)) > 1}
-    if len(set(errors)) == 1:
-        return {}
-    return {name: float(spearmanr(each, errors).statistic) for name, each in ranked.items()}
+    ranked = {name: column for name, column in columns.items() if len({*column}) > 1 and len({*errors}) > 1}
+    return {name: float(spearmanr(column, errors).statistic) for name, column in ranked.items()}
 
 
 def rates_of(points: Sequence[Point], sweep: Sweep) -> dict[tuple[str, str], Rate]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import NullFormatter
 
 from suite.study.figures import BLUE, DPI, GREY, ORANGE
 
@@ -67,7 +67,7 @@ def draw_ordering(record: Mapping[str, Any], path: Path) -> Path:
             y = [max(numbers["geometry_error"], 1e-12) for numbers in chosen]
             axis.plot(x, y, marker, color=colour, markersize=4, alpha=0.7, linestyle="none", label=setting)
         axis.set(xscale="log", yscale="log", xlabel=AXIS_LABELS[name])
-        _label_x(axis)
+        _label_x(axis, _ticks(*axis.get_xlim()))
         if name in record["ordering"]:
             axis.set_title(f"rank correlation {record['ordering'][name]:.2f}", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
@@ -78,8 +78,7 @@ def draw_ordering(record: Mapping[str, Any], path: Path) -> Path:
     return path
 
 
-def _label_x(axis: Axes) -> None:
-    ticks = _ticks(*axis.get_xlim())
+def _label_x(axis: Axes, ticks: Sequence[float]) -> None:
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.xaxis.set_minor_formatter(NullFormatter())
 
@@ -118,13 +117,8 @@ def _panel(axis: Axes, record: Mapping[str, Any], error: str) -> None:
         _guides(axis, points, error, sorted(expected))
     axis.set(xscale="log", yscale="log", ylabel=ERROR_LABELS[error])
     axis.set_xlabel(AXIS_LABELS.get(record["against"], record["against"]))
-    if record["against"] in ("L", "N"):
-        values = sorted({p["x"] for p in points})
-        axis.set_xticks(values)
-        axis.xaxis.set_major_formatter(ScalarFormatter())
-        axis.xaxis.set_minor_formatter(NullFormatter())
-    else:
-        _label_x(axis)
+    sizes = record["against"] in ("L", "N")
+    _label_x(axis, sorted({p["x"] for p in points}) if sizes else _ticks(*axis.get_xlim()))
     axis.spines[["top", "right"]].set_visible(False)
     if axis.get_legend_handles_labels()[1]:  # without settings and rates there is nothing to tell apart
         axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 1.0))

@@ -127,6 +127,13 @@ def equilibrium_crystal(lattice: Lattice, species: tuple[str, ...], calculator: 
     return Crystal(lattice, species, float(a0))
 
 
+def energy_per_atom(crystal: Crystal, calculator: Calculator) -> float:
+    """Energy per atom, eV, of `calculator` in the perfect crystal."""
+    atoms = crystal.deformed(np.eye(3))
+    atoms.calc = calculator
+    return float(atoms.get_potential_energy()) / len(atoms)
+
+
 def _nearest_distance(crystal: Crystal) -> float:
     shifts = np.array(list(product((-1, 0, 1), repeat=3))) @ crystal.vectors
     between = (crystal.basis[None, :, None] - crystal.basis[:, None, None] + shifts[None, None, :]).reshape(-1, 3)
