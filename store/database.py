@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from store.faults import BadStore
 from store.locking import locked
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ SCHEME = "mlflow-artifacts:/"
 """Start of every artifact address; what follows is relative to `<workspace>/artifacts`."""
 
 
-class WorkspaceError(RuntimeError):
+class WorkspaceError(BadStore, RuntimeError):
     """The workspace cannot hold or open its database: the path, what is wrong, and the cure."""
 
 

@@ -22,6 +22,7 @@ import xarray as xr
 import zarr
 
 from store import schema
+from store.faults import BadStore
 from store.locking import locked
 
 FORMAT = 1
@@ -37,7 +38,7 @@ _RESERVED = {
 }
 
 
-class StoreError(RuntimeError):
+class StoreError(BadStore, RuntimeError):
     """A store cannot be written or read: the path, what is wrong, and the cure."""
 
     def __init__(self, path: Path, wrong: str, cure: str) -> None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from store.database import SCHEME, WorkspaceError, address, connect, quiet
 from store.entries import FinishedRun, check_tags, flatten, split_metrics
+from store.faults import BadStore
 from store.locking import locked
 from store.recording import Run, insert_runs
 
@@ -37,12 +38,13 @@ STATUSES = ("FINISHED", "FAILED", "KILLED")
 _PAGE = 1000
 
 
-class RunNotFound(LookupError):
+class RunNotFound(BadStore, LookupError):
     """No run, or more than one, answers to a reference; `close` lists names and ids near it."""
 
     def __init__(self, message: str, close: Sequence[str] = ()) -> None:
         self.close = tuple(close)
-        super().__init__(message + (f" (did you mean {', '.join(close)}?)" if close else ""))
+        hint = f" (did you mean {', '.join(close)}?)" if close else ""
+        super().__init__(f"{message}{hint}; `dislobench runs` lists what is there")
 
 
 @dataclass(frozen=True)

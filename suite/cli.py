@@ -13,20 +13,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from store.faults import BadInput, BadStore, FailedOutcome, Fault
 from suite.arguments import build_parser
 
 if TYPE_CHECKING:
     from suite.spec import Spec
 
-BAD_SPEC, FAILED_OUTCOME, BAD_STORE, INTERRUPTED = 2, 3, 4, 130
+BAD_SPEC, FAILED_OUTCOME, BAD_STORE = BadInput.exit_code, FailedOutcome.exit_code, BadStore.exit_code
+INTERRUPTED = 130
 
 
-class CommandError(Exception):
+class CommandError(Fault):
     """A message for the user and an exit code."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
-        self.code = code
+        self.exit_code = code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,46 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         return COMMANDS[options.command](options)
-    except CommandError as error:
-        _report(options, str(error), error.code)
-        return error.code
+    except Fault as fault:
+        _report(options, str(fault), fault.exit_code)
+        return fault.exit_code
     except KeyboardInterrupt:
         _report(options, "interrupted; finished stages are cached, so the same command goes on from there", INTERRUPTED)
         return INTERRUPTED
-    except Exception as error:
-        code = _known(error)
-        if code is None:
-            raise
-        hint = "; `dislobench runs` lists what is there" if type(error).__name__ == "RunNotFound" else ""
-        _report(options, str(error) + hint, code)
-        return code
-
-
-def _known(error: Exception) -> int | None:
-    """Exit code of an error that the project raises on purpose; modules that were not imported raised nothing."""
-    kinds = {
-        "suite.spec": {"BadSpec": BAD_SPEC},
-        "suite.world.reference": {"UnusableReference": BAD_SPEC},
-        "suite.world.cell": {"ImpossibleCell": BAD_SPEC},
-        "suite.world.crystal": {"NoCrystal": FAILED_OUTCOME},
-        "suite.pipeline": {"NoOracle": BAD_SPEC},
-        "suite.study.tune": {"StudyInUse": BAD_SPEC},
-        "suite.world.elasticity": {"DegenerateElasticity": FAILED_OUTCOME},
-        "suite.world.relaxation": {"FailedRelaxation": FAILED_OUTCOME},
-        "suite.world.hessian": {"Unfactorisable": FAILED_OUTCOME},
-        "suite.model.basis": {"ImpossibleBasis": BAD_SPEC},
-        "suite.model.regression": {"Unsolvable": FAILED_OUTCOME},
-        "store.fields": {"StoreError": BAD_STORE},
-        "store.runs": {"RunNotFound": BAD_STORE},
-        "store.database": {"WorkspaceError": BAD_STORE},
-    }
-    for module, names in kinds.items():
-        if module not in sys.modules:
-            continue
-        for name, code in names.items():
-            if isinstance(error, getattr(sys.modules[module], name)):
-                return code
-    return None
 
 
 def _report(options: argparse.Namespace, message: str, code: int) -> None:
@@ -557,10 +525,6 @@ def _short(value: Any) -> str:
     return str(value)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
-
-
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
     "export": _export,
@@ -578,3 +542,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "ui": _ui,
     "doctor": _doctor,
 }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

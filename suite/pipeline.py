@@ -23,6 +23,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator
 from threadpoolctl import threadpool_limits
 
+from store.faults import BadInput
 from suite.judge import theory
 from suite.judge.errors import compare
 from suite.judge.matching import match_configurations, match_elasticity, match_hessian
@@ -387,7 +388,7 @@ def build_oracle(
     return Oracle(scales, amplitudes, energies, dual, forces, components, elastic, *response_forms)
 
 
-class NoOracle(ValueError):
+class NoOracle(BadInput, ValueError):
     """A case whose fits cannot be judged without relaxation."""
 
 

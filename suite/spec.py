@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from store.faults import BadInput
 from suite.records import OBSERVABLES, Material, Record, Solver, Spec, Sweep
 from suite.toml import did_you_mean, dump_toml, toml_value
 
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 
-class BadSpec(ValueError):
+class BadSpec(BadInput, ValueError):
     """Everything that is wrong with a spec, one line each: `file:line: key: problem`."""
 
     def __init__(self, problems: Sequence[str]) -> None:

@@ -19,12 +19,15 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.data import chemical_symbols
 from joblib import Parallel, delayed
 
+from store.faults import BadInput
+from suite.world.reference import NotFinite
+
 PIECEWISE = 20_000  # atoms; larger three-dimensional cells are evaluated in pieces, by all cores
 PIECE = 6_000  # atoms of a piece; its environment takes some kilobytes per atom
 SPLINE_BIN = 1e-3  # Å; elastic derivatives lose a per cent with bins of 1e-2
 
 
-class ImpossibleBasis(ValueError):
+class ImpossibleBasis(BadInput, ValueError):
     """Parameters that do not describe a basis; pyace itself would end the process."""
 
 
@@ -305,7 +308,7 @@ class AceCalculator(Calculator):
         assert self.atoms is not None
         n = len(self.atoms)
         if not np.isfinite(self.atoms.positions).all():
-            raise FloatingPointError("positions are not finite")
+            raise NotFinite("positions are not finite")
         widths = 1 / np.linalg.norm(np.linalg.inv(self.atoms.cell.array), axis=0)
         if n >= PIECEWISE and widths.min() >= 3 * self._basis.cutoff:
             self._calculate_in_pieces(self.atoms)
@@ -314,7 +317,7 @@ class AceCalculator(Calculator):
         try:
             self._engine.compute(environment.handle, compute_projections=False)
         except (ValueError, RuntimeError) as error:  # "Encountered very small distance"
-            raise FloatingPointError(f"the model cannot be evaluated: {error}") from error
+            raise NotFinite(f"the model cannot be evaluated: {error}") from error
         energies = np.array(self._engine.energies)[:n] + self._energy_per_atom
         virial = np.array(self._engine.virial)[[0, 1, 2, 5, 4, 3]]  # pyace: xx yy zz xy xz yz
         energy = float(energies.sum())
@@ -331,7 +334,7 @@ class AceCalculator(Calculator):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Energies (own,), forces (m, 3) and pyace's virial (6,) of the first `own` of `positions` (m, 3).
 
-        Nothing is periodic. Raises `FloatingPointError` when atoms are too close.
+        Nothing is periodic. Raises `reference.NotFinite` when atoms are too close.
         """
         import vesin
         from pyace.catomicenvironment import ACEAtomicEnvironment
@@ -351,7 +354,7 @@ class AceCalculator(Calculator):
         try:
             self._engine.compute(handle, compute_projections=False)
         except (ValueError, RuntimeError) as error:  # "Encountered very small distance"
-            raise FloatingPointError(f"the model cannot be evaluated: {error}") from error
+            raise NotFinite(f"the model cannot be evaluated: {error}") from error
         forces = np.array(self._engine.forces)
         return np.array(self._engine.energies)[:own], forces, np.array(self._engine.virial)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.linalg import qr, solve_triangular
 
+from store.faults import FailedOutcome
 from suite.spec import Solver, Spec
 
 
@@ -137,7 +138,7 @@ class Solution:
     details: dict[str, float]
 
 
-class Unsolvable(RuntimeError):
+class Unsolvable(FailedOutcome, RuntimeError):
     """A least-squares problem without a finite solution."""
 
 

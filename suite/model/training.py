@@ -9,6 +9,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator
 
 from suite.world.cell import Cell
+from suite.world.reference import NotFinite
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def label(
 ) -> Configurations:
     """Energies (relative to `energy_per_atom`, eV) and forces of `calculator` for displacements (c, n, 3).
 
-    Raises `FloatingPointError` naming the configuration when a label is not finite.
+    Raises `reference.NotFinite` naming the configuration when a label is not finite.
     """
     atoms = cell.atoms(np.zeros_like(cell.reference))
     atoms.calc = calculator
@@ -65,7 +66,7 @@ def label(
         energies.append(atoms.get_potential_energy() - len(cell) * energy_per_atom)
         forces.append(atoms.get_forces())
         if not (np.isfinite(energies[-1]) and np.isfinite(forces[-1]).all()):
-            raise FloatingPointError(
+            raise NotFinite(
                 f"the reference gives no finite label for configuration {index} (amplitude {amplitudes[index]} Å)"
             )
     return Configurations(displacements, amplitudes, np.array(energies), np.array(forces).reshape(displacements.shape))

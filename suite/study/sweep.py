@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from store import provenance
+from store.faults import FailedOutcome
 from store.runs import RunRecord, Tracker
 from suite.judge.theory import SETTINGS, expected_rate
-from suite.model.regression import Unsolvable
 from suite.pipeline import Progress, Simulation, silent
 from suite.spec import BadSpec, Spec, Sweep
 from suite.study.case import STAGE_PACKAGES, STAGE_VERSIONS, run_case
 from suite.study.rates import Rate, measure
-from suite.world.relaxation import FailedRelaxation
 
 ERRORS = ("geometry_error", "energy_error")
 # axes that are sizes rather than errors of a run, in a0: their asymptotic end is the large one
@@ -165,7 +164,7 @@ def _run(
             spec, workspace, name=name[:200], parent=parent, tags=tags, workers=workers, draw=False, kept=kept
         )
         return tracker.find(result.run_id)
-    except (FailedRelaxation, Unsolvable):
+    except FailedOutcome:
         return next(record for record in tracker.history(spec.case.name) if record.tags.get("point") == tags["point"])
 
 

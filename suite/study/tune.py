@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from store import fields, provenance
+from store.faults import BadInput
 from store.locking import locked
 from store.runs import FinishedRun, Tracker
 from suite import pipeline
@@ -383,7 +384,7 @@ def tune(
     return result
 
 
-class StudyInUse(RuntimeError):
+class StudyInUse(BadInput, RuntimeError):
     """Another process works on this study."""
 
 

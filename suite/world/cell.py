@@ -20,7 +20,7 @@ from scipy.sparse import csr_array, diags_array
 from scipy.spatial import Voronoi
 
 from suite.world import dislocation as catalogue
-from suite.world.crystal import Crystal
+from suite.world.crystal import Crystal, NoCrystal
 from suite.world.dislocation import (
     CORE_CLEARANCE,
     Circuits,
@@ -240,8 +240,8 @@ def _matrix_power(blocks: np.ndarray, power: float) -> tuple[np.ndarray, float]:
 def crystal_metric(cell: StraightCell, calculator: Calculator, step: float = 1e-3) -> Circulant:
     """Hessian of the perfect crystal in this cell, as a circulant operator: the metric of every relaxation.
 
-    Central differences of the forces for each site of one unit. Raises `ImpossibleCell` when it is not positive: the
-    perfect crystal is then unstable with this potential.
+    Central differences of the forces for each site of one unit. Raises `NoCrystal` when it is not positive: the perfect
+    crystal is then unstable with this potential.
     """
     atoms = cell.perfect_atoms()
     atoms.calc = calculator
@@ -255,8 +255,9 @@ def crystal_metric(cell: StraightCell, calculator: Calculator, step: float = 1e-
         generator[site, axis] = (responses[1] - responses[0]) / (2 * step)
     metric = Circulant(generator.reshape(cell.unit_sites, 3, *cell.repeats, cell.unit_sites, 3))
     if metric.lowest <= 0:
-        raise ImpossibleCell(
-            f"the perfect crystal is unstable: its Hessian has the eigenvalue {metric.lowest:.2e} eV/Å^2"
+        raise NoCrystal(
+            f"the perfect crystal is unstable with this potential: its Hessian has the eigenvalue "
+            f"{metric.lowest:.2e} eV/Å^2; choose another reference, or another lattice for it"
         )
     return metric
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from store.faults import FailedOutcome
+
 if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
@@ -83,8 +85,8 @@ class Crystal:
         return Atoms(numbers=self.numbers, positions=self.basis @ gradient.T, cell=self.vectors @ gradient.T, pbc=True)
 
 
-class NoCrystal(RuntimeError):
-    """The calculator has no stable crystal of the wanted lattice."""
+class NoCrystal(FailedOutcome, RuntimeError):
+    """The calculator has no crystal of the wanted lattice, or one that is not stable."""
 
 
 def equilibrium_crystal(lattice: Lattice, species: tuple[str, ...], calculator: Calculator) -> Crystal:

@@ -12,10 +12,11 @@ from itertools import product
 
 import numpy as np
 
+from store.faults import BadInput
 from suite.world.crystal import LATTICES, Crystal
 
 
-class ImpossibleCell(ValueError):
+class ImpossibleCell(BadInput, ValueError):
     """A cell that physics refuses: a core on an atom, dislocations in one place, too few repeats."""
 
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from store.faults import FailedOutcome
 
-class DegenerateElasticity(ValueError):
+
+class DegenerateElasticity(FailedOutcome, ValueError):
     """The elastic tensor is (too nearly) isotropic for Stroh's eigenvectors, or not positive definite."""
 
 

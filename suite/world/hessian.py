@@ -12,6 +12,7 @@ from ase.calculators.calculator import Calculator
 from scipy.sparse import coo_array, csr_array
 from scipy.spatial import cKDTree
 
+from store.faults import FailedOutcome
 from suite.world.cell import Cell, Metric, StraightCell
 from suite.world.dislocation import nearest_image
 
@@ -142,7 +143,7 @@ def _with_zero_row_sums(matrix: csr_array) -> csr_array:
     return ((corrected + corrected.T) / 2).tocsr()
 
 
-class Unfactorisable(RuntimeError):
+class Unfactorisable(FailedOutcome, RuntimeError):
     """A Hessian without a factor."""
 
 

@@ -17,7 +17,7 @@ from ase.calculators.calculator import Calculator
 from scipy.special import erf
 
 from suite.world.cell import Cell, Circulant, Metric
-from suite.world.crystal import Crystal
+from suite.world.crystal import Crystal, NoCrystal
 from suite.world.dislocation import ImpossibleCell, Loop
 from suite.world.elasticity import periodic_loop_displacement
 
@@ -239,7 +239,8 @@ def _lattice_operator(cell: LoopCell, calculator: Calculator, step: float = 1e-3
         generator[site, axis][np.ix_(index, index, index)] = response
     metric = Circulant(generator)
     if metric.lowest <= 0:
-        raise ImpossibleCell(
-            f"the perfect crystal is unstable: its Hessian has the eigenvalue {metric.lowest:.2e} eV/Å^2"
+        raise NoCrystal(
+            f"the perfect crystal is unstable with this potential: its Hessian has the eigenvalue "
+            f"{metric.lowest:.2e} eV/Å^2; choose another reference"
         )
     return metric

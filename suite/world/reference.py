@@ -26,11 +26,17 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 
+from store.faults import BadInput, FailedOutcome
+
 BAR = 6.241509074460763e-07  # eV/Å^3
 
 
-class UnusableReference(ValueError):
+class UnusableReference(BadInput, ValueError):
     """A reference potential that does not exist, cannot be built, or was given an impossible geometry."""
+
+
+class NotFinite(FailedOutcome, FloatingPointError):
+    """A potential gave an energy or a force that is not finite, or cannot be evaluated because atoms have met."""
 
 
 # --- LAMMPS in process ----------------------------------------------------------------------------------------

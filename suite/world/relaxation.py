@@ -15,6 +15,7 @@ from enum import Enum
 import numpy as np
 from ase.calculators.calculator import Calculator
 
+from store.faults import FailedOutcome
 from suite.world.cell import Cell, Metric
 
 
@@ -66,7 +67,7 @@ class Relaxation:
         return int(below[0]) + 1 if len(below) else None
 
 
-class FailedRelaxation(RuntimeError):
+class FailedRelaxation(FailedOutcome, RuntimeError):
     """A relaxation whose outcome cannot be used; carries it as `relaxation`."""
 
     def __init__(self, what: str, relaxation: Relaxation) -> None:
