@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ Tell = Callable[[str], None]
 Executor = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]], int, Tell], Iterator[Any]]
 
 RETRIES = 2  # of pieces whose worker was killed
-IDLE = 60.0  # seconds after which a worker without work ends
+IDLE = 300.0  # seconds after which a worker without work ends
 WATCH = 0.5  # seconds between two looks at the parent
 THREADS = ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "BLIS_NUM", "VECLIB_MAXIMUM", "NUMBA_NUM", "NUMEXPR_NUM")
 
@@ -173,6 +174,8 @@ def _pool_of(workers: int) -> ProcessPoolExecutor:
     global _pool
     from joblib.externals.loky import get_reusable_executor
 
+    # a worker that had nothing to do, or whose memory grew, ends, and the pool starts another one: no news for a user
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
     environment = {f"{name}_THREADS": "1" for name in THREADS}
     _pool = get_reusable_executor(
         workers, timeout=IDLE, initializer=_begin_worker, initargs=(os.getpid(),), env=environment

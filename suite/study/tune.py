@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from store import fields, provenance
+from store import provenance
 from store.faults import BadInput
 from store.locking import locked
 from store.runs import FinishedRun, Tracker
@@ -35,7 +35,7 @@ from suite.model.regression import Block, Unsolvable
 from suite.pipeline import Model, Progress, Rows, World, silent
 from suite.spec import Spec
 from suite.study import archive, rivals
-from suite.study.case import Stages, cached_rows, cached_world, parameters, stage_key
+from suite.study.case import Stages, cached, cached_rows, cached_world, parameters, stage_key
 from suite.study.weighings import NUMBERS, Entry, rank_correlation, recommend, regret
 
 if TYPE_CHECKING:
@@ -132,15 +132,13 @@ def cached_oracle(
     spec: Spec, world: World, rows: Rows, workspace: Path, progress: Progress, workers: int | None
 ) -> Oracle:
     """The oracle of a world and rows, from the cache when its key is there."""
-    path = workspace / "cache" / f"oracle-{oracle_key(spec)}.zarr"
-    if path.exists():
-        try:
-            return archive.oracle_from(fields.read(path))
-        except fields.StoreError as error:
-            progress("cache", 1.0, f"damaged, computed again: {error}")
-    oracle = pipeline.build_oracle(spec, world, rows, progress, workers)
-    groups, attributes = archive.oracle_groups(oracle)
-    fields.write(path, groups, attributes, check=False)
+    oracle, _ = cached(
+        workspace / "cache" / f"oracle-{oracle_key(spec)}.zarr",
+        archive.oracle_from,
+        lambda: pipeline.build_oracle(spec, world, rows, progress, workers),
+        archive.oracle_groups,
+        progress,
+    )
     return oracle
 
 
