@@ -1,15 +1,19 @@
 """The command `dislobench`: parsing, progress and printing, nothing else.
 
 Exit codes: 0 done, 1 an unexpected error, 2 a bad spec or command, 3 an outcome that cannot be used (a dipole that
-annihilates, a model that does not relax), 4 a damaged or missing store or run, 130 interrupted.
+annihilates, a model that does not relax), 4 a damaged or missing store or run, 130 interrupted, 143
+terminated (SIGTERM).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
 
 BAD_SPEC, FAILED_OUTCOME, BAD_STORE = BadInput.exit_code, FailedOutcome.exit_code, BadStore.exit_code
 INTERRUPTED = 130
+PARENT = "DISLOBENCH_PARENT"  # process that started this command and waits for it: the command ends with it
+PATIENCE = 10.0  # seconds for a child to end after SIGTERM
 
 
 class CommandError(Fault):
@@ -31,6 +37,45 @@ class CommandError(Fault):
         self.exit_code = code
 
 
+class Terminated(KeyboardInterrupt):
+    """A signal that asks this process to end, such as SIGTERM of a batch system: ends a command as Ctrl-C does."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def _ends_cleanly() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into `Terminated`, where they are not ignored (nohup), and in the main thread only.
+
+    The first signal, or Ctrl-C, ends the command; later ones do not disturb its tidying up, but for a second Ctrl-C.
+    """
+    import threading
+
+    defaults = {
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+        signal.SIGINT: signal.default_int_handler,
+    }
+
+    def end(number: int, frame: object) -> None:
+        for each in before:
+            signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_IGN)
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number, default in defaults.items():
+            if signal.getsignal(number) is default:
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = build_parser()
@@ -38,14 +83,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help()
         return 0
-    try:
-        return COMMANDS[options.command](options)
-    except Fault as fault:
-        _report(options, str(fault), fault.exit_code)
-        return fault.exit_code
-    except KeyboardInterrupt:
-        _report(options, "interrupted; finished stages are cached, so the same command goes on from there", INTERRUPTED)
-        return INTERRUPTED
+    with _ends_cleanly():
+        try:
+            if parent := os.environ.pop(PARENT, None):
+                from suite.execution import end_with
+
+                end_with(int(parent), signal.SIGTERM)
+            return COMMANDS[options.command](options)
+        except Fault as fault:
+            _report(options, str(fault), fault.exit_code)
+            return fault.exit_code
+        except KeyboardInterrupt as stop:
+            return _stopped(options, stop)
+
+
+def _stopped(options: argparse.Namespace, stop: KeyboardInterrupt) -> int:
+    """End the workers, tell, and return the exit code."""
+    if "suite.execution" in sys.modules:
+        from suite.execution import stop_workers
+
+        stop_workers()
+    how, code = ("terminated", stop.exit_code) if isinstance(stop, Terminated) else ("interrupted", INTERRUPTED)
+    left = (
+        "the server has ended" if options.command == "ui" else "finished stages are cached, so the same command goes on"
+    )
+    _report(options, f"{how}; {left}", code)
+    return code
 
 
 def _report(options: argparse.Namespace, message: str, code: int) -> None:
@@ -68,6 +131,10 @@ def _run(options: argparse.Namespace) -> int:
         return _run_each(options)
     (options.spec,) = options.specs
     spec = _load(options)
+    if options.start is not None:
+        from suite.world.lammps_job import job_digest
+
+        job_digest(options.start)  # refuses a job that is not there before anything is made
     _make_workspace(options.workspace)
     from suite.study.case import run_case, run_name
     from suite.terminal import progress_reporter, run_table
@@ -109,9 +176,6 @@ def _run_each(options: argparse.Namespace) -> int:
     """Each case in a process of its own: an engine that dies takes only its own case with it."""
     if options.start:
         raise CommandError("--start belongs to one spec; name one only", BAD_SPEC)
-    import signal
-    import subprocess
-
     from suite.spec import load
 
     for name in options.specs:  # a bad spec stops everything before anything runs
@@ -125,10 +189,9 @@ def _run_each(options: argparse.Namespace) -> int:
         command += ["--name", options.name] if options.name else []
         command += ["--workers", str(options.workers)] if options.workers else []
         command += ["--json"] if options.json else []
-        done = subprocess.run(command, stdout=subprocess.PIPE if options.json else None, text=True, check=False)
-        code = done.returncode
+        code, told = _in_a_process(command, captured=options.json)
         if options.json:
-            cases.append(json.loads(done.stdout) if done.stdout.strip() else {"case": name, "exit": code})
+            cases.append(json.loads(told) if told.strip() else {"case": name, "exit": code})
         if code < 0:
             print(
                 f"dislobench: {name}: an engine killed the process ({signal.Signals(-code).name}); the case is lost, "
@@ -140,6 +203,41 @@ def _run_each(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"cases": cases}))
     return worst
+
+
+def _in_a_process(command: Sequence[str], captured: bool = False, **options: Any) -> tuple[int, str]:
+    """Run a command and return its exit code and, if `captured`, its output. It never outlives this process: it is
+    terminated when this one is stopped, and ends by itself when this one is killed."""
+    import subprocess
+
+    output = subprocess.PIPE if captured else None
+    environment = os.environ | {PARENT: str(os.getpid())}
+    with subprocess.Popen(command, stdout=output, text=True, env=environment, **options) as process:
+        try:
+            told, _ = process.communicate()
+        except BaseException:
+            own_group = options.get("start_new_session", False)
+            _end(process, own_group)
+            raise
+    return process.returncode, told or ""
+
+
+def _end(process: Any, own_group: bool) -> None:
+    """Terminate a child (with its whole process group if it has one of its own); kill what does not end in time."""
+    import subprocess
+
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            if own_group:
+                os.killpg(process.pid, number)
+            else:
+                process.send_signal(number)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            continue
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -489,8 +587,6 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _ui(options: argparse.Namespace) -> int:
-    import subprocess
-
     from store.runs import Tracker
 
     tracker = Tracker(options.workspace)
@@ -498,10 +594,34 @@ def _ui(options: argparse.Namespace) -> int:
         raise CommandError(
             f"{options.workspace} holds no runs; run a case first, or name another folder with --workspace", BAD_STORE
         )
+    _need_free_port(options.host, options.port)
     print("MLflow UI, in a quarter of a minute (Ctrl-C ends it):", file=sys.stderr)
     for name, link in tracker.ui_links(options.port, options.host).items():
         print(f"  {name}: {link}", file=sys.stderr)
-    return subprocess.call(tracker.ui_command(options.port, options.host))
+    # a session of its own: the server has children, and all of them end when this command does
+    code, _ = _in_a_process(tracker.ui_command(options.port, options.host), start_new_session=True)
+    raise CommandError(f"the MLflow server ended by itself with exit code {code}; its messages stand above", 1)
+
+
+def _need_free_port(host: str, port: int) -> None:
+    """Refuse a port that nobody can listen on: MLflow's server would try for ever, without a word."""
+    import errno
+    import socket
+
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: no wait for old connections
+            probe.bind(address)
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        cure = (
+            f"name another one, such as --port {port + 1 if port < 65535 else 5000}"
+            if taken
+            else "see --host and --port"
+        )
+        why = "another program listens there" if taken else error.strerror or str(error)
+        raise CommandError(f"cannot listen on {host}, port {port}: {why}; {cure}", BAD_SPEC) from error
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from suite.model.regression import block_weights
-from suite.pipeline import Model, Rows, Verdict, World, assess, build_rows, fit, stage_tables
+from suite.pipeline import Model, Rows, Verdict, World, assess, build_oracle, build_rows, fit, stage_tables
 from suite.spec import Spec, load
 from suite.world.crystal import constants
 from suite.world.relaxation import Status
@@ -161,6 +161,23 @@ def test_same_spec_same_numbers(tiny: Spec, world: World, rows: Rows, model: Mod
     for ours, theirs in zip(again.train, rows.train, strict=True):
         np.testing.assert_array_equal(ours.displacements, theirs.displacements)
     np.testing.assert_allclose(fit(tiny, again).coefficients, model.coefficients, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_no_bit_depends_on_the_number_of_workers(workers: int, tiny: Spec, world: World, rows: Rows) -> None:
+    again = build_rows(tiny, world, workers=workers)
+    assert list(again.blocks) == list(rows.blocks)
+    for name, block in again.blocks.items():
+        np.testing.assert_array_equal(block.triangle, rows.blocks[name].triangle, name)
+        assert (block.rows, block.target_sum) == (rows.blocks[name].rows, rows.blocks[name].target_sum)
+    for ours, theirs in zip([*again.train, *again.test], [*rows.train, *rows.test], strict=True):
+        np.testing.assert_array_equal(ours.forces, theirs.forces)
+    np.testing.assert_array_equal(fit(tiny, again).coefficients, fit(tiny, rows).coefficients)
+    alone, oracle = (build_oracle(tiny, world, rows, workers=count) for count in (1, workers))
+    for name in ("energies", "dual", "geometry", "energy", "pull", "shift"):
+        np.testing.assert_array_equal(getattr(oracle, name), getattr(alone, name), name)
+    for name, triangle in oracle.forces.items():
+        np.testing.assert_array_equal(triangle, alone.forces[name], name)
 
 
 def test_stages_report_their_progress(tiny: Spec, world: World) -> None:
