@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
+from suite import execution
 from suite.execution import LostWorkers, at_most, in_processes, in_this_process, map_pieces, usable_workers
 
 
@@ -76,6 +77,20 @@ def test_a_limit_holds_inside_its_block() -> None:
             (process, *_), _ = map_pieces(surroundings, [(0,), (1,)])
             assert process == os.getpid()
     assert usable_workers() == before
+
+
+def test_workers_end_when_nobody_wants_the_rest() -> None:
+    """While pieces run, wait in the queue, and wait to be queued: all of it ends at once, and a new pool works."""
+    for taken in (1, 5, 9):
+        results = map_pieces(product, [(number, 0.01) for number in range(200)], 2)
+        assert [next(results)[0] for _ in range(taken)] == list(range(taken))
+        pool = execution._pool
+        assert pool is not None
+        workers = [process.pid for process in pool._processes.values()]
+        results.close()  # type: ignore[attr-defined]
+        for worker in workers:
+            with pytest.raises(ProcessLookupError):
+                os.kill(worker, 0)
 
 
 def test_a_killed_worker_costs_a_retry_of_what_was_not_delivered(tmp_path: Path) -> None:
