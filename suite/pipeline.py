@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from store.faults import BadInput
 from suite.judge import theory
-from suite.judge.errors import compare
+from suite.judge.errors import Curvature, compare
 from suite.judge.matching import match_configurations, match_elasticity, match_hessian
 from suite.judge.oracle import Oracle, Scales, elastic_forms, reduce_response, reduce_test_sets
 from suite.model.given import GivenSpec
@@ -151,27 +151,30 @@ def _simulate(
         )
         progress("stability", 0.0, "factor and smallest eigenvalue")
         factor = Factor(matrix)
-        stability = stability_constant(simulation, matrix, factor)
+        stability, softest = stability_constant(simulation, matrix, factor)
     else:
         progress("stability", 0.0, "smallest eigenvalue by conjugate gradients")
         products = HessianProducts(simulation, calculator, equilibrium.displacement, metric)
-        stability = softest_mode(products)[0]
+        stability, softest = softest_mode(products)
     if stability <= 0:
         raise FailedRelaxation("simulation cell", replace(equilibrium, status=Status.SADDLE))
-    simulated = Simulation(crystal, energy, elastic, dislocation_of(spec), simulation, equilibrium, matrix, stability)
+    kind = dislocation_of(spec)
+    simulated = Simulation(crystal, energy, elastic, kind, simulation, equilibrium, matrix, stability, softest)
     if factor is not None:
         simulated.__dict__["factor"] = factor
     return simulated
 
 
-def inverse_hessian(spec: Spec, world: World) -> Callable[[np.ndarray, float], np.ndarray]:
-    """H⁻¹ at the simulation equilibrium: a function of a force (n, 3) and of a relative tolerance, which a factor
-    does not need."""
+def curvature_of(spec: Spec, world: World) -> Curvature:
+    """The reference's second derivatives at the simulation equilibrium: by the factor of its Hessian, or by conjugate
+    gradients where there is none."""
     if world.hessian is not None:
-        return lambda force, tolerance: world.factor.solve(force)
+        solve = world.factor.solve
+        return Curvature(lambda force, tolerance: solve(force), solve, world.stability, world.softest)
     calculator = build_reference(spec.material.reference, spec.material.arguments)
     metric = world.simulation.metric(calculator)
-    return HessianProducts(world.simulation, calculator, world.equilibrium.displacement, metric).solve
+    products = HessianProducts(world.simulation, calculator, world.equilibrium.displacement, metric)
+    return Curvature(products.solve, metric, world.stability, world.softest)
 
 
 @single_threaded
@@ -396,7 +399,8 @@ class NoOracle(BadInput, ValueError):
 def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progress = silent) -> Verdict:
     """Matching numbers, geometry and energy error (relaxed and by linear response), bound and balance.
 
-    A relaxation that fails is an outcome, told by `Verdict.status`: its errors are absent from `numbers`.
+    A relaxation that fails is an outcome, told by `Verdict.status`: its errors are absent from `numbers`. So is a model
+    that is not stable at its equilibrium, or that has no forces to speak of.
     """
     calculator = model.calculator(rows)
     progress("matching", 0.0, "test set and elastic response")
@@ -415,7 +419,7 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
         world.simulation,
         world.equilibrium,
         world.simulation_energy,
-        inverse_hessian(spec, world),
+        curvature_of(spec, world),
         calculator,
         ground,
         spec.simulation.force_tolerance,
@@ -431,5 +435,7 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
     terms = theory.bound(numbers, spec.training.size, world.core_distance, len(world.simulation.cores))
     numbers |= terms
     numbers |= theory.balance(numbers, world.core_distance, world.stability, world.leverage)
-    numbers["c0"] = world.stability
+    numbers["c0"], numbers["c0_model"] = world.stability, comparison.stability
+    if comparison.resolution is not None and np.isfinite(comparison.resolution):
+        numbers["geometry_resolution"] = comparison.resolution
     return Verdict(numbers, matching, model_response, comparison, theory.limiting_term(terms))

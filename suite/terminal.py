@@ -86,6 +86,7 @@ def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> No
 
 _HEADLINES = (
     ("geometry_error", "geometry error ‖Dȳ - Dȳ_ML‖", "Å"),
+    ("geometry_resolution", "  uncertain by the force tolerance", "Å"),
     ("geometry_error_linear", "  by linear response", "Å"),
     ("energy_error", "energy error |E(ȳ) - E_ML(ȳ_ML)|", "eV"),
     ("energy_error_linear", "  by linear response", "eV"),
@@ -102,7 +103,8 @@ _HEADLINES = (
     ("error_C11", "error of C11", "GPa"),
     ("error_C12", "error of C12", "GPa"),
     ("error_C44", "error of C44", "GPa"),
-    ("c0", "stability constant c0", "eV/Å²"),
+    ("c0", "stability constant c0 of the reference", "eV/Å²"),
+    ("c0_model", "stability constant c0 of the model", "eV/Å²"),
     ("balance_spread", "spread of the literal balance", "ln"),
     ("calibrated_spread", "spread of the calibrated balance", "ln"),
 )

@@ -171,7 +171,7 @@ def simulation_groups(simulated: Simulation) -> dict[str, xr.Dataset]:
             d3=(("d",), simulated.response.d3.ravel()),
             stability=((), simulated.stability),
         ),
-        "simulation": _relaxation_group(simulated.equilibrium),
+        "simulation": _relaxation_group(simulated.equilibrium).assign(softest=(_ATOM, simulated.softest)),
     }
     if simulated.hessian is not None:
         matrix = simulated.hessian.tocsr()
@@ -209,6 +209,7 @@ def simulation_from(spec: Spec, groups: Any) -> Simulation:
         _relaxation(groups["simulation"]),
         matrix,
         float(crystal_group["stability"]),
+        groups["simulation"]["softest"].values,
     )
 
 

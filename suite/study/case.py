@@ -208,7 +208,7 @@ def run_case(
         try:
             world = cached_world(spec, workspace, stages, progress, job, kept)
         except FailedRelaxation as failure:
-            run.tags({"outcome": failure.relaxation.status.name.lower(), "remedy": failure.relaxation.status.remedy})
+            run.tags({"outcome": failure.relaxation.status.name.lower(), "remedy": failure.remedy})
             raise
         rows = cached_rows(spec, world, workspace, stages, progress, workers)
         run.parameters({"L_D": round(world.core_distance, 4)})

@@ -185,11 +185,11 @@ class Factor:
         return solved
 
 
-def stability_constant(cell: Cell, matrix: csr_array, factor: Factor) -> float:
-    """c0: the smallest λ of H v = λ K v with K = Σ DᵀD, eV/Å^2; paper, Assumption 2.1. Negative at a saddle point.
+def stability_constant(cell: Cell, matrix: csr_array, factor: Factor) -> tuple[float, np.ndarray]:
+    """c0, the smallest λ of H v = λ K v with K = Σ DᵀD, eV/Å^2, and its mode v (n, 3); paper, Assumption 2.1.
 
-    Lanczos for the largest 1/λ of K v = (1/λ) H v in the inner product of K; when the inertia of the factor tells of
-    negative eigenvalues, for the most negative λ itself.
+    Lanczos for the largest 1/λ of K v = (1/λ) H v in the inner product of K. When the factor has negative eigenvalues,
+    the state is a saddle point, and Lanczos looks for the most negative λ directly.
     """
     from scipy.sparse import eye_array, kron
     from scipy.sparse.linalg import LinearOperator, eigsh
@@ -199,7 +199,7 @@ def stability_constant(cell: Cell, matrix: csr_array, factor: Factor) -> float:
     inverse = sparse_factor(stencil)
     saddle = factor.negative_eigenvalues > 0
     by_inverse = LinearOperator((n, n), matvec=lambda v: stencil @ factor.held.solve(stencil @ v), dtype=float)
-    found = eigsh(
+    values, modes = eigsh(
         matrix[3:, 3:] if saddle else by_inverse,
         k=1,
         M=stencil,
@@ -207,9 +207,10 @@ def stability_constant(cell: Cell, matrix: csr_array, factor: Factor) -> float:
         which="SA" if saddle else "LA",
         v0=np.random.default_rng(0).standard_normal(n),
         tol=1e-4 if saddle else 1e-5,
-        return_eigenvectors=False,
     )
-    return float(found[0]) if saddle else 1 / float(found[0])
+    mode = np.zeros((len(cell), 3))
+    mode[1:] = modes.reshape(-1, 3)
+    return (float(values[0]) if saddle else 1 / float(values[0])), mode - mode.mean(axis=0)
 
 
 class HessianProducts:
@@ -265,15 +266,56 @@ class HessianProducts:
         raise Unfactorisable(f"conjugate gradients did not converge in {most} products with the Hessian")
 
 
-def softest_mode(products: HessianProducts, tolerance: float = 0.1, most: int = 200) -> tuple[float, np.ndarray]:
-    """c0 (see `stability_constant`), eV/Å^2, of a cell whose Hessian has no factor, and its mode (n, 3).
+ROUND = 10  # iterations of LOBPCG between two looks at its mode
+
+
+def stability_bound(products: HessianProducts, mode: np.ndarray) -> float:
+    """An upper bound of c0 (see `stability_constant`), eV/Å^2, by two steps of `softest_mode` from a guess of the mode.
+
+    For cells of millions of atoms, where five products with a Hessian are affordable and a hundred are not. The guess
+    `mode` (n, 3) is that of a similar potential; the error is of second order in the difference of both modes.
+    """
+    return _descend(products, mode.reshape(-1, 1), 0.0, 2)[0]
+
+
+def softest_mode(
+    products: HessianProducts,
+    tolerance: float = 0.1,
+    most: int = 200,
+    start: np.ndarray | None = None,
+    sign_suffices: bool = False,
+) -> tuple[float, np.ndarray]:
+    """c0 (see `stability_constant`), eV/Å^2, of a Hessian without a factor, and its mode (n, 3).
 
     The residual ‖H v - λ K v‖ of a mode with vᵀKv = 1 falls below `tolerance` |λ|, and the error of λ is of second
-    order in it. Raises `Unfactorisable` when it does not within `most` iterations.
+    order in it. With `sign_suffices` a mode of negative curvature is returned as soon as it is found, before its
+    residual is small: any such mode proves that the state is a saddle point, and c0 is at most its λ. Raises
+    `Unfactorisable` when neither happens within `most` iterations.
 
-    Locally optimal preconditioned conjugate gradients (Knyazev 2001) from random fields; the metric
-    keeps all iterates free of translations, which neither operator sees.
+    Locally optimal preconditioned conjugate gradients (Knyazev 2001) from two fields: random ones, or `start` (n, 3), a
+    guess of the mode, and a random one. The metric keeps all iterates free of translations, which neither operator
+    sees.
     """
+    cell = products.cell
+    smooth = [products.metric(field) for field in np.random.default_rng(0).standard_normal((2, len(cell), 3))]
+    if start is not None:
+        smooth[0] = start - start.mean(axis=0)
+    modes, wanted = np.column_stack([field.ravel() for field in smooth]), 2e-2
+    for _ in range(max(1, most // ROUND)):
+        value, mode, modes = _descend(products, modes, wanted, ROUND)
+        residual = float(np.linalg.norm(products.product(mode) - value * (cell.laplacian @ mode)))
+        if residual <= tolerance * abs(value) or (sign_suffices and value < 0):
+            return value, mode
+        wanted = tolerance * abs(value) / 2
+    raise Unfactorisable(
+        f"the softest mode was not found: residual {residual:.1e} eV/Å^2 at λ = {value:.1e}; the state may be a saddle"
+    )
+
+
+def _descend(
+    products: HessianProducts, modes: np.ndarray, residual: float, iterations: int
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """At most so many iterations of LOBPCG, to a `residual`: lowest λ, its mode (n, 3), all modes (3n, k)."""
     from scipy.sparse.linalg import LinearOperator, lobpcg
 
     cell = products.cell
@@ -290,26 +332,16 @@ def softest_mode(products: HessianProducts, tolerance: float = 0.1, most: int = 
         apply = each(function)
         return LinearOperator((n, n), matvec=apply, matmat=apply, dtype=float)
 
-    starts = np.random.default_rng(0).standard_normal((2, len(cell), 3))
-    modes, wanted = np.column_stack([products.metric(field).ravel() for field in starts]), 2e-2
-    for _ in range(4):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # convergence is judged below
-            values, modes = lobpcg(
-                operator(products.product),
-                modes,
-                B=operator(lambda field: cell.laplacian @ field),
-                M=operator(products.metric),
-                largest=False,
-                tol=wanted,
-                maxiter=most,
-            )
-        lowest = int(np.argmin(values))
-        value, mode = float(values[lowest]), modes[:, lowest].reshape(-1, 3)
-        residual = float(np.linalg.norm(products.product(mode) - value * (cell.laplacian @ mode)))
-        if residual <= tolerance * abs(value):
-            return value, mode
-        wanted = tolerance * abs(value) / 2
-    raise Unfactorisable(
-        f"the softest mode was not found: residual {residual:.1e} eV/Å^2 at λ = {value:.1e}; the state may be a saddle"
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # convergence is judged by the caller
+        values, modes = lobpcg(
+            operator(products.product),
+            modes,
+            B=operator(lambda field: cell.laplacian @ field),
+            M=operator(products.metric),
+            largest=False,
+            tol=residual,
+            maxiter=iterations,
+        )
+    lowest = int(np.argmin(values))
+    return float(values[lowest]), modes[:, lowest].reshape(-1, 3), modes

@@ -23,6 +23,7 @@ from suite.world.hessian import (
     hessian,
     interaction_range,
     softest_mode,
+    stability_bound,
     stability_constant,
 )
 from suite.world.reference import LammpsCalculator
@@ -142,18 +143,21 @@ def test_singular_matrices_have_no_factor() -> None:
 
 def test_stability_constant_is_the_smallest_eigenvalue(world: World, sparse: csr_array, dense: np.ndarray) -> None:
     cell = world.training[0]
-    found = stability_constant(cell, sparse, Factor(sparse))
+    found, mode = stability_constant(cell, sparse, Factor(sparse))
     assert found == pytest.approx(smallest_eigenvalue(cell, dense), rel=1e-4)
     assert found > 0
+    flat = mode.ravel()
+    assert flat @ dense @ flat == pytest.approx(found * cell.strain_norm(mode) ** 2, rel=1e-4)
 
 
 def test_stability_constant_scales_with_the_hessian(world: World) -> None:
     """3 H has 3 c0, and K itself has 1."""
     matrix = 3 * world.hessian
-    assert stability_constant(world.simulation, matrix, Factor(matrix)) == pytest.approx(3 * world.stability, rel=1e-5)
+    found = stability_constant(world.simulation, matrix, Factor(matrix))[0]
+    assert found == pytest.approx(3 * world.stability, rel=1e-5)
     cell = world.training[0]
     own = csr_array(stencil(cell))
-    assert stability_constant(cell, own, Factor(own)) == pytest.approx(1, rel=1e-6)
+    assert stability_constant(cell, own, Factor(own))[0] == pytest.approx(1, rel=1e-6)
 
 
 @pytest.mark.parametrize("depth", [0.05, 0.5, 3.0])
@@ -170,7 +174,7 @@ def test_stability_constant_is_negative_at_a_saddle(world: World, sparse: csr_ar
     indefinite = csr_array((matrix + matrix.T) / 2)
     expected = smallest_eigenvalue(cell, indefinite.toarray())
     assert expected < 0
-    assert stability_constant(cell, indefinite, Factor(indefinite)) == pytest.approx(expected, rel=1e-4)
+    assert stability_constant(cell, indefinite, Factor(indefinite))[0] == pytest.approx(expected, rel=1e-4)
 
 
 def test_hessian_of_a_perfect_crystal_has_the_circulant_spectrum(
@@ -226,9 +230,26 @@ def test_conjugate_gradients_that_do_not_converge_say_so(products: HessianProduc
 
 def test_softest_mode_has_the_stability_constant(products: HessianProducts, sparse: csr_array) -> None:
     found, mode = softest_mode(products)
-    assert found == pytest.approx(stability_constant(products.cell, sparse, Factor(sparse)), rel=1e-2)
+    exact, guess = stability_constant(products.cell, sparse, Factor(sparse))
+    assert found == pytest.approx(exact, rel=1e-2)
     strain = products.cell.strain_norm(mode) ** 2
     assert (mode * products.product(mode)).sum() == pytest.approx(found * strain, rel=1e-3)
+    before = products.products
+    assert softest_mode(products, start=guess)[0] == pytest.approx(exact, rel=1e-2)
+    assert exact * (1 - 1e-3) < stability_bound(products, guess) < 1.01 * exact
+    assert products.products - before < 40
+
+
+def test_a_negative_curvature_is_proof_enough(products: HessianProducts, world: World, zhou: Calculator) -> None:
+    """With `sign_suffices` the search ends at the first mode that falls, and its λ is an upper bound of c0."""
+    (cell,), (ground,) = world.training, world.training_equilibria
+    calculator = Sprung(zhou, cell.reference + ground.displacement, -1.0)
+    whole, short = (HessianProducts(cell, calculator, ground.displacement, products.metric) for _ in range(2))
+    exact = softest_mode(whole, tolerance=1e-2)[0]
+    found, mode = softest_mode(short, tolerance=1e-2, sign_suffices=True)
+    assert exact * (1 + 1e-2) < found < 0
+    assert short.products < whole.products
+    assert (mode * short.product(mode)).sum() < 0
 
 
 def pushed(sparse: csr_array, stiffness: float) -> csr_array:
@@ -260,5 +281,5 @@ def test_products_at_a_saddle(
 def test_stability_constant_with_several_negative_eigenvalues(world: World, sparse: csr_array) -> None:
     matrix = pushed(sparse, 0.5)
     assert Factor(matrix).negative_eigenvalues > 1
-    found = stability_constant(world.training[0], matrix, Factor(matrix))
+    found, _ = stability_constant(world.training[0], matrix, Factor(matrix))
     assert found == pytest.approx(smallest_eigenvalue(world.training[0], matrix.toarray()), rel=1e-4)
