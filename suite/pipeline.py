@@ -32,6 +32,7 @@ from suite.model.given import GivenSpec
 from suite.model.regression import Block, Solution, block_weights, solve, stack
 from suite.model.rows import BasisSpec, configuration_blocks, elastic_blocks, elastic_rows, perfect_row
 from suite.model.training import Configurations, label, rattle
+from suite.records import SINGLE_STEP
 from suite.results import Model, Rows, Simulation, Verdict, World, elasticity_of
 from suite.spec import Spec
 from suite.world.cell import Cell, Metric, StraightCell, build_cell, repeats_for
@@ -45,6 +46,7 @@ from suite.world.crystal import (
     energy_per_atom,
     equilibrium_crystal,
     response,
+    single_precision,
     strain_path,
 )
 from suite.world.dislocation import LOOPS, Dislocation, ImpossibleCell, Loop, catalogue_entry
@@ -121,7 +123,7 @@ def build_world(
 def _crystal(spec: Spec, calculator: Calculator) -> tuple[Crystal, float, Response]:
     """The reference's perfect crystal, its energy per atom (eV) and its elastic response."""
     crystal = equilibrium_crystal(LATTICES[spec.material.lattice], spec.material.species, calculator)
-    path = strain_path(crystal, calculator, spec.material.strain_step)
+    path = strain_path(crystal, calculator, spec.material.strain_step, coarse=True)
     return crystal, energy_per_atom(crystal, calculator), response(crystal, calculator, path)
 
 
@@ -395,6 +397,14 @@ class NoOracle(BadInput, ValueError):
     """A case whose fits cannot be judged without relaxation."""
 
 
+def _strain_step(spec: Spec, crystal: Crystal, calculator: Calculator, progress: Progress) -> float:
+    """The strain step for the model: that of the spec, or for a given potential one that its precision allows."""
+    if spec.model.fitted or spec.model.strain_step is not None or not single_precision(crystal, calculator):
+        return spec.model.step
+    progress("matching", 0.0, f"energies of 32 bits: strain step {SINGLE_STEP:g} instead of {spec.model.step:g}")
+    return SINGLE_STEP
+
+
 @single_threaded
 def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progress = silent) -> Verdict:
     """Matching numbers, geometry and energy error (relaxed and by linear response), bound and balance.
@@ -407,9 +417,9 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
     tests = list(zip(world.training, rows.test, strict=True))
     ground = energy_per_atom(world.crystal, calculator)
     matching = match_configurations(tests, calculator, ground)
-    path = strain_path(world.crystal, calculator, spec.model.step)
-    model_response = response(world.crystal, calculator, path)
-    numbers = {**matching.numbers, **match_elasticity(world.response, model_response, world.felt)}
+    step = _strain_step(spec, world.crystal, calculator, progress)
+    model_response = response(world.crystal, calculator, strain_path(world.crystal, calculator, step, coarse=True))
+    numbers = {**matching.numbers, **match_elasticity(world.response, model_response, world.felt), "strain_step": step}
     if spec.matching.hessian:
         progress("eps_H", 0.0, "Lanczos on two Hessians")
         reference = build_reference(spec.material.reference, spec.material.arguments)

@@ -14,6 +14,8 @@ OBSERVABLES = ("energy", "force", "stress", "virial1", "virial2")
 # Strain step for ACE models. Fits are smooth, but their energies are small differences of large terms, with
 # coefficients of up to 1e6: at 1e-3 their rounding is 2 % of the third derivatives, at 4e-3 4e-4, and truncation 3e-5.
 ACE_STEP = 4e-3
+# Potentials with energies of 32 bits: rounding of 1e-7 of some eV is 60 GPa in C11 at 1e-3, 0.6 GPa at 1e-2.
+SINGLE_STEP = 1e-2
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -96,7 +98,8 @@ class Model(Record):
 
     An ACE basis has `channels[k]` radial functions and degree `degrees[k]` for products of k + 1 neighbours. A given
     `calculator` is named as a reference is, with its `arguments`; nothing is fitted then. `strain_step` is the step of
-    the finite differences for the elastic response (default: 4e-3 for ACE, 1e-3 for a calculator).
+    the finite differences for the elastic response (default: 4e-3 for ACE, 1e-3 for a calculator, 1e-2 for one whose
+    energies have only 32 bits).
     """
 
     backend: Literal["pyace", "calculator"] = "pyace"

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from suite.judge.matching import told
 from suite.judge.theory import TERMS
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ _HEADLINES = (
 
 
 def _numbers(numbers: dict[str, float]) -> list[list[str]]:
-    return [[label, f"{numbers[key]:.4g}", unit] for key, label, unit in _HEADLINES if key in numbers]
+    return [[label, told(numbers, key), unit] for key, label, unit in _HEADLINES if key in numbers]
 
 
 def run_table(spec: Spec, result: CaseResult) -> None:

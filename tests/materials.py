@@ -75,3 +75,28 @@ class Sprung(Calculator):
         away -= away.mean(axis=0)
         energy = energy + self.stiffness / 2 * float((away**2).sum())
         self.results = {"energy": energy, "forces": forces - self.stiffness * away}
+
+
+class Rounded(Calculator):
+    """A calculator with energies and forces of 32 bits, as most neural networks have."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+
+    def __init__(self, base: Calculator) -> None:
+        super().__init__()
+        self.base = base
+
+    def calculate(
+        self, atoms: Atoms | None = None, properties: list[str] | None = None, system_changes: list[str] = all_changes
+    ) -> None:
+        super().calculate(atoms, properties, system_changes)
+        self.base.calculate(atoms)
+        self.results = {
+            "energy": float(np.float32(self.base.results["energy"])),
+            "forces": self.base.results["forces"].astype(np.float32).astype(float),
+        }
+
+
+def single_zhou() -> Rounded:
+    """Tungsten in single precision, as a spec names it: `materials:single_zhou`."""
+    return Rounded(calculator_of("W_zhou04"))

@@ -163,6 +163,18 @@ def test_same_spec_same_numbers(tiny: Spec, world: World, rows: Rows, model: Mod
     np.testing.assert_allclose(fit(tiny, again).coefficients, model.coefficients, rtol=1e-6, atol=1e-9)
 
 
+def test_a_model_of_single_precision_gets_the_step_that_serves_it(world: World) -> None:
+    """The reference itself with energies of 32 bits: what it is wrong by is rounding, and the numbers say so."""
+    spec = load("w-screw", "tiny", ["model.backend=calculator", "model.calculator=materials:single_zhou"])
+    tests = build_rows(spec, world, workers=1)
+    numbers = assess(spec, world, tests, fit(spec, tests)).numbers
+    assert numbers["strain_step"] == 1e-2
+    assert abs(numbers["error_C11"]) < 5  # at the step of 1e-3 that others have it is about 60 GPa
+    assert numbers["eps_V2_noise"] > 0.1 * numbers["eps_V2"]
+    asked = load("w-screw", "tiny", ["model.backend=calculator", "model.calculator=W_zhou04", "model.strain_step=2e-3"])
+    assert assess(asked, world, tests, fit(asked, build_rows(asked, world, workers=1))).numbers["strain_step"] == 2e-3
+
+
 def test_stages_report_their_progress(tiny: Spec, world: World) -> None:
     seen: list[tuple[str, float, str]] = []
     build_rows(tiny, world, lambda *report: seen.append(report), workers=1)
