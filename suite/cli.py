@@ -69,6 +69,7 @@ def _run(options: argparse.Namespace) -> int:
     (options.spec,) = options.specs
     spec = _load(options)
     _make_workspace(options.workspace)
+    from suite.judge.remarks import remarks
     from suite.study.case import run_case, run_name
     from suite.terminal import progress_reporter, run_table
     from suite.world.relaxation import Status
@@ -84,6 +85,7 @@ def _run(options: argparse.Namespace) -> int:
             "case": spec.case.name,
             "status": status.name.lower(),
             "numbers": result.verdict.numbers,
+            "remarks": remarks(result.verdict.numbers),
             "seconds": result.stages.seconds,
             "megabytes": result.stages.megabytes,
             "fields": str(result.fields),

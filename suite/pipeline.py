@@ -36,6 +36,7 @@ from suite.records import SINGLE_STEP
 from suite.results import Model, Rows, Simulation, Verdict, World, elasticity_of
 from suite.spec import Spec
 from suite.world.cell import Cell, Metric, StraightCell, build_cell, repeats_for
+from suite.world.core_state import core_change, core_mismatch, core_spread
 from suite.world.crystal import (
     LATTICES,
     Crystal,
@@ -397,6 +398,22 @@ class NoOracle(BadInput, ValueError):
     """A case whose fits cannot be judged without relaxation."""
 
 
+def _core_numbers(world: World, relaxation: Relaxation) -> dict[str, float]:
+    """How alike the cores are: within the simulation, to those trained on, and the model's to the reference's (Å)."""
+    cell, displacement = world.simulation, world.equilibrium.displacement
+    if not isinstance(cell, StraightCell):
+        return {}
+    pairs = zip(world.training, world.training_equilibria, strict=True)
+    trained = [(small, equilibrium.displacement) for small, equilibrium in pairs]
+    numbers = {
+        "core_spread": core_spread((cell, displacement)),
+        "core_mismatch": core_mismatch((cell, displacement), trained),
+    }
+    if relaxation.status in (Status.CONVERGED, Status.UNSTABLE):
+        numbers["core_change"] = core_change(cell, displacement, relaxation.displacement)
+    return {name: value for name, value in numbers.items() if np.isfinite(value)}
+
+
 def _strain_step(spec: Spec, crystal: Crystal, calculator: Calculator, progress: Progress) -> float:
     """The strain step for the model: that of the spec, or for a given potential one that its precision allows."""
     if spec.model.fitted or spec.model.strain_step is not None or not single_precision(crystal, calculator):
@@ -446,6 +463,7 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
     numbers |= terms
     numbers |= theory.balance(numbers, world.core_distance, world.stability, world.leverage)
     numbers["c0"], numbers["c0_model"] = world.stability, comparison.stability
+    numbers |= _core_numbers(world, comparison.relaxation)
     if comparison.resolution is not None and np.isfinite(comparison.resolution):
         numbers["geometry_resolution"] = comparison.resolution
     return Verdict(numbers, matching, model_response, comparison, theory.limiting_term(terms))

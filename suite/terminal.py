@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from suite.judge.matching import told
+from suite.judge.remarks import remarks
 from suite.judge.theory import TERMS
 
 if TYPE_CHECKING:
@@ -141,6 +142,8 @@ def run_table(spec: Spec, result: CaseResult) -> None:
             for name in stages.seconds
         ],
     )
+    for sentence in remarks(result.verdict.numbers):
+        print(f"note     {sentence}")
     figures = result.figures[0].parent if result.figures else Path()
     print(f"run      {result.run_id}\nfields   {result.fields}\nfigures  {figures}")
     print(f"again    dislobench show {result.run_id[:8]} --workspace {result.fields.parent.parent}")

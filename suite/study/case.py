@@ -19,6 +19,7 @@ from typing import Any
 from store import fields, provenance
 from store.runs import Tracker
 from suite import pipeline
+from suite.judge.remarks import remarks
 from suite.pipeline import Model, Progress, Rows, Simulation, Verdict, World, silent
 from suite.spec import OBSERVABLES, Spec
 from suite.study import archive, figures
@@ -236,6 +237,8 @@ def run_case(
                     drawn = sorted(run.artifact(pictures).glob("*.png"))
         outcome = verdict.status
         run.tags({"outcome": outcome.name.lower(), "limiting_term": verdict.limiting_term, "remedy": outcome.remedy})
+        if found := remarks(verdict.numbers):
+            run.tags({"remarks": "; ".join(found)})
         run.metrics(verdict.numbers)
         run.metrics({f"train_rmse_{k.replace('@', '_')}": v for k, v in model.training_rmse.items()})
         run.metrics({f"solver_{k}": v for k, v in model.solution.details.items()})
