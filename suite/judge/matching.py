@@ -181,6 +181,6 @@ NOISES = {f"eps_{order}{part}": f"eps_{order}_noise" for order in ("V1", "V2") f
 def told(numbers: Mapping[str, float], name: str) -> str:
     """A number for a table; an elastic error with its uncertainty where that is more than a tenth of it."""
     value, noise = numbers[name], numbers.get(NOISES.get(name, ""), 0.0)
-    if noise <= 0.1 * value:
+    if noise <= 0.1 * abs(value):
         return f"{value:.4g}"
     return f"{value:.2g} ± {noise:.1g}" if noise < value else f"noise (below {noise:.1g})"

@@ -194,6 +194,18 @@ def test_eps_h_of_the_reference_is_zero(world: World, zhou: Calculator) -> None:
 
 
 def test_tables_tell_an_elastic_error_with_its_noise() -> None:
-    numbers = {"eps_V1": 0.0123, "eps_V1_noise": 1e-4, "eps_V2": 3.2, "eps_V2_noise": 1.4, "eps_F": 0.2}
-    assert [told(numbers, name) for name in ("eps_V1", "eps_V2", "eps_F")] == ["0.0123", "3.2 ± 1", "0.2"]
+    numbers = {
+        "eps_V1": 0.0123,
+        "eps_V1_noise": 1e-4,
+        "eps_V2": 3.2,
+        "eps_V2_noise": 1.4,
+        "eps_F": 0.2,
+        "error_C11": -3.0,
+    }
+    assert [told(numbers, name) for name in ("eps_V1", "eps_V2", "eps_F", "error_C11")] == [
+        "0.0123",
+        "3.2 ± 1",
+        "0.2",
+        "-3",
+    ]
     assert told(numbers | {"eps_V2_felt": 0.8}, "eps_V2_felt") == "noise (below 1)"

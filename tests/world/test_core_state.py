@@ -82,7 +82,7 @@ def test_a_reconstruction_is_another_state(
 
 
 def test_silicon_at_the_smallest_size_trains_on_another_core() -> None:
-    """The Lomer core of Si_ppm17 is another one in a dipole of L = 6 than in the quadrupole; from 7 on it is the same."""
+    """The Lomer core of Si_ppm17 differs between a dipole of L = 6 and the quadrupole; from L = 7 on it is the same."""
     spec = load("si-edge", "quick")
     calculator, crystal, elastic = calculator_of("Si_ppm17"), crystal_of("Si_ppm17"), response_of("Si_ppm17")
 
