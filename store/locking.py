@@ -1,18 +1,22 @@
-"""One advisory lock per folder, so that processes that write into it take turns."""
+"""Advisory locks: of a folder, so that its writers take turns, and of a name, so that work is done once.
+
+All are POSIX `flock`: the kernel drops a lock when its holder dies, so a killed process never blocks the next.
+"""
 
 import fcntl
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 LOCK_NAME = ".lock"
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder` (POSIX `flock`); waits for as long as another holder lives.
+    """Hold the lock of `folder`; waits for as long as another holder lives.
 
-    The kernel drops the lock when its holder dies, so a killed process never blocks the next.
     The empty lock file stays: deleting it would let two processes hold two locks of one name.
     A file is locked rather than the folder itself because NFS refuses locks on folders.
 
@@ -21,3 +25,40 @@ def locked(folder: Path) -> Iterator[None]:
     with open(folder / LOCK_NAME, "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def locked_file(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold the lock file `path`, made with its folder and removed afterwards; of one process, and not twice in it.
+
+    `waiting` is called once when another holder has it; then this waits for as long as that holder lives. What is
+    guarded may have been done meanwhile: look again inside.
+
+    Raises OSError if the file cannot be made, or its file system has no locks.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _acquired(path, waiting):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _acquired(path: Path, waiting: Callable[[], None] | None) -> IO[str]:
+    """The open and locked file. It is still the one of this name: a holder removes it before the next one gets it."""
+    while True:
+        handle = open(path, "w")  # noqa: SIM115
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if waiting is not None:
+                    waiting()
+                    waiting = None
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if path.exists() and os.path.samestat(os.fstat(handle.fileno()), path.stat()):
+                return handle
+        except BaseException:
+            handle.close()
+            raise
+        handle.close()

@@ -7,6 +7,7 @@ import platform
 import subprocess
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,18 @@ def content_key(*parts: Any) -> str:
     listed = [_canonical(part, f"part {n}") for n, part in enumerate(parts)]
     text = json.dumps(listed, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of the content of a file, in hexadecimal; a file that has not changed is read once."""
+    state = path.stat()
+    return _file_digest(path.absolute(), state.st_mtime_ns, state.st_size, state.st_ino)
+
+
+@lru_cache(maxsize=1024)
+def _file_digest(path: Path, *state: int) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:

@@ -196,6 +196,10 @@ class Tracker:
         """Return all runs, or those of one experiment, newest first; none is not an error."""
         return list(self._search("", experiment))
 
+    def tagged(self, experiment: str, tag: str, value: str) -> list[RunRecord]:
+        """Return the runs of an experiment whose `tag` has this value, newest first; without quotes in both."""
+        return list(self._search(f"tags.`{tag}` = '{value}'", experiment))
+
     def artifacts_dir(self, run_id: str) -> Path:
         """Return the folder of the artifacts of a run; it exists once something is in it.
 

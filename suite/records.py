@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from suite.toml import did_you_mean, dump_toml
 
@@ -218,6 +219,18 @@ class Sweep(Record):
     set: dict[str, Any] = {}
 
 
+class Origin:
+    """The folder of the file that a record was read from. No part of what the record says: all origins are equal."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Origin)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class Spec(Record):
     """One case, resolved: what `suite.pipeline` needs and nothing else."""
 
@@ -232,6 +245,17 @@ class Spec(Record):
     solver: Solver = Solver()
     matching: Matching = Matching()
     tune: Tune = Tune()
+    _origin: Origin = PrivateAttr(default_factory=Origin)
+
+    @property
+    def folder(self) -> Path | None:
+        """Folder of the file that the spec was read from; None for one that was made in Python."""
+        return self._origin.folder
+
+    def read_from(self, folder: Path) -> Spec:
+        """The same spec, with the folder of its file."""
+        self._origin.folder = folder
+        return self
 
     @model_validator(mode="after")
     def _physics(self) -> Spec:

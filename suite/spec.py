@@ -108,7 +108,7 @@ def load(name: str | Path, preset: str | None = None, overrides: Sequence[str] =
     file = read(name)
     merged, origin = resolve(file, preset, overrides)
     try:
-        return Spec.model_validate(merged)
+        return Spec.model_validate(merged).read_from(file.path.absolute().parent)
     except ValidationError as error:
         found = _problems(error) + _hidden(error, merged)
         lines = [f"{_place(tuple(key.split('.')), file, origin)}: {key}: {text}" for key, text in found]

@@ -1,7 +1,9 @@
 """One case from spec to store: stages cached by content, the run in MLflow, fields in zarr, figures beside them.
 
-A stage's key hashes exactly the tables of the spec that it reads (`pipeline.stage_tables`), the versions of the
-packages whose numbers it contains, and a stage version. What is stored under a key is reused; a failure never is.
+A stage's key hashes exactly the tables of the spec that it reads (`pipeline.stage_tables`), the content of the
+potentials that these name (`suite.world.contents`), the versions of the packages whose numbers it contains, and a stage
+version. What is stored under a key is reused; a failure never is. Processes that want the same stage at once take
+turns: the first makes it, the others read it.
 """
 
 from __future__ import annotations
@@ -9,37 +11,52 @@ from __future__ import annotations
 import resource
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
+
+import xarray as xr
 
 from store import fields, provenance
-from store.runs import Tracker
+from store.faults import BadInput
+from store.locking import locked_file
+from store.runs import Run, Tracker
 from suite import pipeline
+from suite.execution import at_most, to_stderr
 from suite.judge.remarks import remarks
 from suite.pipeline import Model, Progress, Rows, Simulation, Verdict, World, silent
 from suite.spec import OBSERVABLES, Spec
 from suite.study import archive, figures
+from suite.world.contents import contents_of
 from suite.world.crystal import constants
+from suite.world.lammps_job import job_digest
 from suite.world.relaxation import FailedRelaxation
 
 # Raise a number when the stage's results change for the same spec; "verdict" is not cached, but points of sweeps are.
-STAGE_VERSIONS = {"simulation": 2, "training": 1, "rows": 3, "verdict": 3}
+STAGE_VERSIONS = {"simulation": 2, "training": 1, "rows": 4, "verdict": 3}
 STAGE_PACKAGES = {"simulation": ("lammps",), "training": ("lammps",), "rows": ("lammps", "python-ace")}
 PACKAGES = ("dislobench", "numpy", "scipy", "ase", "lammps", "python-ace", "mlflow", "optuna", "xarray", "zarr")
+
+
+Content = TypeVar("Content")
+
+
+class ChangedPotential(BadInput, RuntimeError):
+    """A file or module of a potential was changed while a run used it: its numbers would be a mixture."""
 
 
 @dataclass
 class Stages:
     """Wall time (s) of each stage, peak memory of the process (MB) after it, and whether it came from the cache. A
-    stage that is entered again adds its time."""
+    stage that is entered again adds its time. `potentials` is what the first stage found them to be made of."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     megabytes: dict[str, float] = field(default_factory=dict)
     cached: dict[str, bool] = field(default_factory=dict)
+    potentials: dict[str, Any] | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -50,6 +67,18 @@ class Stages:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
             peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
             self.megabytes[name] = peak / 1024
+
+    def watch(self, spec: Spec) -> None:
+        """Remember what the potentials of `spec` are made of; raises `ChangedPotential` when it is not what it was."""
+        found = potentials_of(spec)
+        if self.potentials is None:
+            self.potentials = found
+        elif self.potentials != found:
+            changed = [name for name in found if self.potentials.get(name) != found[name]]
+            raise ChangedPotential(
+                f"files or code of the {' and the '.join(changed)} changed while the run used them, so that its "
+                "numbers would be a mixture: run it again"
+            )
 
 
 @dataclass(frozen=True)
@@ -67,26 +96,75 @@ class CaseResult:
     figures: list[Path]
 
 
-def stage_key(spec: Spec, stage: str) -> str:
-    """Content key of a stage."""
+def potentials_of(spec: Spec) -> dict[str, Any]:
+    """What the reference, and the potential that is given as the model, are made of."""
+    folders = [] if spec.folder is None else [spec.folder]
+    named = {"reference": (spec.material.reference, spec.material.arguments)}
+    if not spec.model.fitted:
+        named["model"] = (spec.model.calculator, spec.model.arguments)
+    return {which: contents_of(name, arguments, folders) for which, (name, arguments) in named.items()}
+
+
+def stage_key(spec: Spec, stage: str, job: Path | None = None) -> str:
+    """Content key of a stage; `job` as in `pipeline.build_world`, which only the simulation reads."""
+    potentials = potentials_of(spec)
+    if stage != "rows":
+        potentials.pop("model", None)
     return provenance.content_key(
         stage,
         STAGE_VERSIONS[stage],
         pipeline.stage_tables(spec)[stage],
         provenance.versions(STAGE_PACKAGES[stage]),
+        potentials,
+        job_digest(job) if job is not None and stage == "simulation" else None,
     )
 
 
-def _read_cache(path: Path, progress: Progress) -> Any:
-    """What is cached at `path`, or None; a damaged entry is removed, because it can be made again."""
-    if not path.exists():
-        return None
+# --- the cache ----------------------------------------------------------------------------------------------------
+
+
+def _cached(path: Path) -> xr.DataTree | None:
+    """What is cached at `path`, whole; else None."""
     try:
-        return fields.read(path)
-    except fields.StoreError as error:
-        progress("cache", 1.0, f"damaged, computed again: {error}")
-        shutil.rmtree(path)
+        return fields.read(path) if path.exists() else None
+    except fields.StoreError:
         return None
+
+
+@contextmanager
+def _made_once(path: Path, progress: Progress) -> Iterator[None]:
+    """While the cache entry at `path` is made, no other process makes it. Look again inside: another one may have.
+
+    A damaged entry is removed, because it can be made again.
+    """
+    what, _, _ = path.stem.partition("-")
+    lock = path.parent.parent / "locks" / path.stem
+    with locked_file(lock, lambda: progress("waiting", 0.0, f"another process computes the same {what}")):
+        if path.exists():
+            try:
+                fields.verify(path)
+            except fields.StoreError as error:
+                progress("cache", 1.0, f"damaged, computed again: {error}")
+                shutil.rmtree(path)
+        yield
+
+
+def cached(
+    path: Path,
+    load: Callable[[xr.DataTree], Content],
+    make: Callable[[], Content],
+    groups: Callable[[Content], tuple[Mapping[str, xr.Dataset], Mapping[str, Any]]],
+    progress: Progress,
+) -> tuple[Content, bool]:
+    """What the cache holds at `path`, else what `make` makes, which is kept there; and whether it was there."""
+    if (tree := _cached(path)) is not None:
+        return load(tree), True
+    with _made_once(path, progress):
+        if (tree := _cached(path)) is not None:
+            return load(tree), True
+        made = make()
+        fields.write(path, *groups(made), check=False)
+    return made, False
 
 
 def cached_world(
@@ -101,24 +179,33 @@ def cached_world(
 
     `kept` holds the last simulation, with its factor, for the next run of a ladder.
     """
-    keys = {stage: stage_key(spec, stage) for stage in ("simulation", "training")}
-    paths = {stage: workspace / "cache" / f"{stage}-{key}.zarr" for stage, key in keys.items()}
-    with stages.stage("world"):
-        simulated = (kept or {}).get(keys["simulation"])
-        if simulated is None and (tree := _read_cache(paths["simulation"], progress)) is not None:
+    stages.watch(spec)
+    key = stage_key(spec, "simulation", job)
+    large = workspace / "cache" / f"simulation-{key}.zarr"
+    small = workspace / "cache" / f"training-{stage_key(spec, 'training')}.zarr"
+
+    def found(simulated: Simulation | None) -> tuple[Simulation | None, World | None]:
+        if simulated is None and (tree := _cached(large)) is not None:
             simulated = archive.simulation_from(spec, tree)
-        small = None if simulated is None else _read_cache(paths["training"], progress)
-        stages.cached["world"] = small is not None
-        if simulated is not None and small is not None:
-            world = archive.world_from(spec, simulated, small)
-        else:
-            world = pipeline.build_world(spec, progress, job, simulated)
-            if simulated is None:
-                fields.write(paths["simulation"], archive.simulation_groups(world), check=False)
-            fields.write(paths["training"], archive.training_groups(world), check=False)
+        tree = None if simulated is None else _cached(small)
+        world = None if simulated is None or tree is None else archive.world_from(spec, simulated, tree)
+        return simulated, world
+
+    with stages.stage("world"):
+        simulated, world = found((kept or {}).get(key))
+        stages.cached["world"] = world is not None
+        if world is None:
+            with _made_once(large if simulated is None else small, progress):
+                simulated, world = found(simulated)
+                if world is None:
+                    world = pipeline.build_world(spec, progress, job, simulated)
+                    stages.watch(spec)
+                    if simulated is None:
+                        fields.write(large, archive.simulation_groups(world), check=False)
+                    fields.write(small, archive.training_groups(world), check=False)
         if kept is not None:
             kept.clear()
-            kept[keys["simulation"]] = world
+            kept[key] = world
     return world
 
 
@@ -126,14 +213,22 @@ def cached_rows(
     spec: Spec, world: World, workspace: Path, stages: Stages, progress: Progress = silent, workers: int | None = None
 ) -> Rows:
     """The rows of `spec`, from the cache when their key is there."""
+    stages.watch(spec)
     path = workspace / "cache" / f"rows-{stage_key(spec, 'rows')}.zarr"
-    with stages.stage("rows"):
-        tree = _read_cache(path, progress)
-        stages.cached["rows"] = tree is not None
-        if tree is not None:
-            return archive.rows_from(spec, tree, list(tree.attrs["blocks"]), world.response)
+
+    def make() -> Rows:
         rows = pipeline.build_rows(spec, world, progress, workers)
-        fields.write(path, archive.rows_groups(rows), {"blocks": archive.block_names(rows)}, check=False)
+        stages.watch(spec)
+        return rows
+
+    with stages.stage("rows"):
+        rows, stages.cached["rows"] = cached(
+            path,
+            lambda tree: archive.rows_from(spec, tree, list(tree.attrs["blocks"]), world.response),
+            make,
+            lambda rows: (archive.rows_groups(rows), {"blocks": archive.block_names(rows)}),
+            progress,
+        )
     return rows
 
 
@@ -192,16 +287,20 @@ def run_case(
     """Run one case and keep everything: stages in the cache, the run in MLflow, fields in zarr, figures as artifacts.
 
     Raises what the stages raise, after it has been recorded in the run: `FailedRelaxation` before fitting when an
-    equilibrium is unusable, `Unsolvable`, `UnusableReference`. A model that does not relax is a result, with a status.
+    equilibrium is unusable, `Unsolvable`, `UnusableReference`; and before there is a run `UnusableReference` when `job`
+    is not finished. A model that does not relax is a result, with a status. A figure that cannot be drawn is a warning.
     """
     workspace = workspace.absolute()
+    if job is not None:
+        job_digest(job)
     stages = Stages()
     tracker = Tracker(workspace)
     described = {
         **provenance.versions(PACKAGES),
         **{f"machine.{k}": str(v) for k, v in provenance.machine().items()},
     }
-    with tracker.start(spec.case.name, name or run_name(spec), parameters(spec), tags or {}, parent) as run:
+    begun = tracker.start(spec.case.name, name or run_name(spec), parameters(spec), tags or {}, parent)
+    with at_most(workers), begun as run:
         run.tags(described | {"preset_free_spec": provenance.content_key(spec.model_dump())})
         run.text("spec.toml", spec.to_toml())
         if not spec.model.fitted:  # refuse one that cannot be built now, not after the world
@@ -221,20 +320,17 @@ def run_case(
             model = pipeline.fit(spec, rows)
         with stages.stage("assess"):
             verdict = pipeline.assess(spec, world, rows, model, progress)
+            stages.watch(spec)
         with stages.stage("store"):
-            progress("store", 0.0, "fields, figures, MLflow")
+            progress("store", 0.0, "fields, MLflow")
             place = workspace / "fields" / f"{run.id}.zarr"
             fields.write(
                 place, archive.run_groups(world, rows, model, verdict), attributes(spec, run.id, world, verdict)
             )
             with TemporaryDirectory() as scratch:
-                potential, pictures = Path(scratch, "potential"), Path(scratch, "figures")
+                potential = Path(scratch, "potential")
                 if rows.basis.save(model.coefficients, model.energy_per_atom, potential):
                     run.artifact(potential)
-                drawn = []
-                if draw:  # a ladder of runs has figures of its own; `show` draws those of a run at any time
-                    figures.draw_all(fields.read(place), pictures)
-                    drawn = sorted(run.artifact(pictures).glob("*.png"))
         outcome = verdict.status
         run.tags({"outcome": outcome.name.lower(), "limiting_term": verdict.limiting_term, "remedy": outcome.remedy})
         if found := remarks(verdict.numbers):
@@ -242,10 +338,30 @@ def run_case(
         run.metrics(verdict.numbers)
         run.metrics({f"train_rmse_{k.replace('@', '_')}": v for k, v in model.training_rmse.items()})
         run.metrics({f"solver_{k}": v for k, v in model.solution.details.items()})
+        run.metrics(reference_numbers(world))
+        drawn = []
+        if draw:  # a ladder of runs has figures of its own; `show` draws those of a run at any time
+            with stages.stage("figures"):
+                progress("figures", 0.0, "from the store")
+                drawn = _draw(run, place)
         run.metrics({f"seconds_{k}": v for k, v in stages.seconds.items()})
         run.metrics({f"megabytes_{k}": v for k, v in stages.megabytes.items()})
-        run.metrics(reference_numbers(world))
     return CaseResult(run.id, spec, world, rows, model, verdict, stages, place, drawn)
+
+
+def _draw(run: Run, place: Path) -> list[Path]:
+    """Draw the figures of a finished run into its artifacts. Its numbers are kept already: a figure that fails costs
+    only itself, and is told."""
+    failed: dict[str, Exception] = {}
+    with TemporaryDirectory() as scratch:
+        pictures = Path(scratch, "figures")
+        figures.draw_all(fields.read(place), pictures, failed=failed)
+        drawn = sorted(run.artifact(pictures).glob("*.png"))
+    for name, error in failed.items():
+        told = f"{type(error).__name__}: {error}"
+        run.tags({f"figure_failed.{name}": told[:500]})
+        to_stderr(f"warning: the figure {name!r} of run {run.id[:8]} cannot be drawn ({told}); its numbers are kept")
+    return drawn
 
 
 def run_name(spec: Spec) -> str:

@@ -21,11 +21,17 @@ DPI = 150
 
 
 def draw_all(
-    tree: xr.DataTree, folder: Path, names: Sequence[str] | None = None, prefix: str = "", dpi: int = DPI
+    tree: xr.DataTree,
+    folder: Path,
+    names: Sequence[str] | None = None,
+    prefix: str = "",
+    dpi: int = DPI,
+    failed: dict[str, Exception] | None = None,
 ) -> list[Path]:
     """Draw the figures of a run (its store `tree`), or those of `names`, as FOLDER/PREFIXname.png; returns the paths.
 
-    Those that its dislocations do not have are left out.
+    Those that its dislocations do not have are left out. What a figure raises is raised here, or put into `failed` by
+    the figure's name, and the others are drawn.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -34,7 +40,14 @@ def draw_all(
         if name == unfit or (names is not None and name not in names):
             continue
         path = folder / f"{prefix}{name}.png"
-        draw(tree).savefig(path, dpi=dpi)
+        try:
+            draw(tree).savefig(path, dpi=dpi)
+        except Exception as error:  # whatever a drawing library finds wrong; the caller tells it
+            if failed is None:
+                raise
+            failed[name] = error
+            path.unlink(missing_ok=True)
+            continue
         paths.append(path)
     return paths
 
@@ -270,11 +283,13 @@ def balance(tree: xr.DataTree) -> Figure:
         values = [numbers[key] for key in bars.values()]
         places = np.arange(len(bars))
         axis.bar(places, values, color=BLUE, width=0.6)
+        positive = [value for value in values if value > 0 and np.isfinite(value)]
+        low, high = (min(positive) / 3, max(positive) * 4) if positive else (0.1, 1.0)  # a model without errors
         axis.set_yscale("log")
-        low = min(v for v in values if v > 0)
-        axis.set_ylim(low / 3, max(values) * 4)
+        axis.set_ylim(low, high)
         for place, value in zip(places, values, strict=True):
-            axis.text(float(place), value * 1.15, f"{value:.2g}", ha="center", va="bottom", fontsize=8)
+            foot = min(max(value, low), high) if np.isfinite(value) else low  # zero lies below every logarithmic axis
+            axis.text(float(place), foot * 1.15, f"{value:.2g}", ha="center", va="bottom", fontsize=8)
         axis.set_xticks(places, list(bars), fontsize=8)
         axis.set_ylabel(unit)
         axis.set_title(title, fontsize=10)

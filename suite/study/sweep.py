@@ -17,11 +17,12 @@ from typing import Any
 
 from store import provenance
 from store.faults import FailedOutcome
+from store.locking import locked_file
 from store.runs import RunRecord, Tracker
 from suite.judge.theory import SETTINGS, expected_rate
 from suite.pipeline import Progress, Simulation, silent
 from suite.spec import BadSpec, Spec, Sweep
-from suite.study.case import STAGE_PACKAGES, STAGE_VERSIONS, run_case
+from suite.study.case import STAGE_PACKAGES, STAGE_VERSIONS, potentials_of, run_case
 from suite.study.rates import Rate, measure
 
 ERRORS = ("geometry_error", "energy_error")
@@ -63,9 +64,11 @@ class SweepResult:
 
 
 def point_key(spec: Spec) -> str:
-    """Content key of a run: all of its spec but its name and its study, and the versions that its numbers depend on."""
+    """Content key of a run: all of its spec but its name and its study, the content of its potentials, and the versions
+    that its numbers depend on."""
     tables = spec.model_dump(exclude={"case", "tune"})
-    return provenance.content_key("run", tables, STAGE_VERSIONS, provenance.versions(STAGE_PACKAGES["rows"]))
+    packages = provenance.versions(STAGE_PACKAGES["rows"])
+    return provenance.content_key("run", tables, STAGE_VERSIONS, packages, potentials_of(spec))
 
 
 def points_of(sweep: Sweep) -> list[tuple[dict[str, Any], int, str]]:
@@ -131,7 +134,9 @@ def run_sweep(
             record = finished.get(point_key(spec))
             computed = record is None
             if record is None:
-                record = _run(spec, workspace, tracker, parent.id, f"{name}: {label}", workers, kept)
+                record, computed = _run(
+                    spec, workspace, tracker, parent.id, f"{name}: {label}", workers, kept, progress
+                )
             points.append(_point(record, sweep, spec, values, seed, setting, computed))
         progress(f"sweep {name}", 1.0, f"{len(wanted)} points, {sum(p.computed for p in points)} computed")
         rates = rates_of(points, sweep)
@@ -156,16 +161,23 @@ def _run(
     name: str,
     workers: int | None,
     kept: dict[str, Simulation],
-) -> RunRecord:
-    """One point; an outcome that cannot be used is recorded by `run_case` and returned like any other."""
-    tags = {"point": point_key(spec)}
-    try:
-        result = run_case(
-            spec, workspace, name=name[:200], parent=parent, tags=tags, workers=workers, draw=False, kept=kept
-        )
-        return tracker.find(result.run_id)
-    except FailedOutcome:
-        return next(record for record in tracker.history(spec.case.name) if record.tags.get("point") == tags["point"])
+    progress: Progress,
+) -> tuple[RunRecord, bool]:
+    """One point, and whether it was computed here; an outcome that cannot be used is recorded by `run_case` and
+    returned like any other. Of several sweeps at once the first that comes to a point computes it, the others wait."""
+    key = point_key(spec)
+    lock = workspace / "locks" / f"point-{key}"
+    with locked_file(lock, lambda: progress("waiting", 0.0, f"another process computes {name}")):
+        if found := next(filter(_answers, tracker.tagged(spec.case.name, "point", key)), None):
+            return found, False
+        try:
+            result = run_case(
+                spec, workspace, name=name[:200], parent=parent, tags={"point": key}, workers=workers, draw=False,
+                kept=kept,
+            )  # fmt: skip
+            return tracker.find(result.run_id), True
+        except FailedOutcome:
+            return next(iter(tracker.tagged(spec.case.name, "point", key))), True
 
 
 def _point(

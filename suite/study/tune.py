@@ -23,25 +23,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from store import fields, provenance
+from store import provenance
 from store.faults import BadInput
 from store.locking import locked
 from store.runs import FinishedRun, Tracker
 from suite import pipeline
+from suite.execution import map_pieces
 from suite.judge.oracle import Oracle
 from suite.judge.theory import TERMS, limiting_term
 from suite.model.regression import Block, Unsolvable
 from suite.pipeline import Model, Progress, Rows, World, silent
 from suite.spec import Spec
 from suite.study import archive, rivals
-from suite.study.case import Stages, cached_rows, cached_world, parameters, stage_key
+from suite.study.case import Stages, cached, cached_rows, cached_world, parameters, stage_key
 from suite.study.weighings import NUMBERS, Entry, rank_correlation, recommend, regret
 
 if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
-ORACLE_VERSION = 2
+ORACLE_VERSION = 3
 BATCH = 25  # trials of one worker before the parent hears of them
 PAPER, UNIFORM = "paper", "uniform"
 
@@ -131,15 +132,13 @@ def cached_oracle(
     spec: Spec, world: World, rows: Rows, workspace: Path, progress: Progress, workers: int | None
 ) -> Oracle:
     """The oracle of a world and rows, from the cache when its key is there."""
-    path = workspace / "cache" / f"oracle-{oracle_key(spec)}.zarr"
-    if path.exists():
-        try:
-            return archive.oracle_from(fields.read(path))
-        except fields.StoreError as error:
-            progress("cache", 1.0, f"damaged, computed again: {error}")
-    oracle = pipeline.build_oracle(spec, world, rows, progress, workers)
-    groups, attributes = archive.oracle_groups(oracle)
-    fields.write(path, groups, attributes, check=False)
+    oracle, _ = cached(
+        workspace / "cache" / f"oracle-{oracle_key(spec)}.zarr",
+        archive.oracle_from,
+        lambda: pipeline.build_oracle(spec, world, rows, progress, workers),
+        archive.oracle_groups,
+        progress,
+    )
     return oracle
 
 
@@ -217,7 +216,6 @@ def _open(spec: Spec, folder: Path, key: str, seed: int) -> Study:
     )
 
 
-@pipeline.single_threaded
 def _work(bench: Bench, folder: Path, key: str, budget: int, most: int, seed: int) -> int:
     """Run at most `most` trials while the study has fewer than `budget`; returns how many."""
     import optuna
@@ -319,7 +317,7 @@ def tune(
     stages, worlds, every_rows, blocks, oracles = Stages(), {}, {}, {}, {}
     for each in bases_of(spec):
         worlds[basis_key(each)] = world = cached_world(each, workspace, stages, progress)
-        every_rows[basis_key(each)] = rows = cached_rows(each, world, workspace, stages, progress)
+        every_rows[basis_key(each)] = rows = cached_rows(each, world, workspace, stages, progress, workers)
         with stages.stage("oracle"):
             oracles[basis_key(each)] = cached_oracle(each, world, rows, workspace, progress, workers)
         blocks[basis_key(each)] = pipeline.blocks_of(each, rows)
@@ -408,7 +406,6 @@ def _run_trials(
     bench: Bench, folder: Path, key: str, budget: int, workers: int, study: Study, progress: Progress
 ) -> None:
     import optuna
-    from joblib import Parallel, delayed
 
     def count() -> int:
         return len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
@@ -416,12 +413,11 @@ def _run_trials(
     seed = bench.spec.tune.seed
     while (done := count()) < budget:
         progress("trials", done / budget, f"{done} of {budget}")
+        _bury_the_dead(study)  # of a worker that was killed: a trial left running would keep its place for ever
         # the sampler's own seed goes on from where the study stands, or a continued study would repeat its draws
-        if workers == 1:
-            _work(bench, folder, key, budget, BATCH, seed + len(study.trials))
-        else:
-            seeds = [seed + len(study.trials) + 1000 * worker for worker in range(workers)]
-            Parallel(workers)(delayed(_work)(bench, folder, key, budget, BATCH, each) for each in seeds)
+        seeds = [seed + len(study.trials) + 1000 * worker for worker in range(workers)]
+        for _ in map_pieces(_work, [(bench, folder, key, budget, BATCH, each) for each in seeds], workers):
+            pass
         if count() == done and _failed_in_a_row(study) >= BATCH:
             raise Unsolvable(f"the last {BATCH} trials had no finite solution: widen or shift the ranges in [tune]")
     progress("trials", 1.0, f"{count()} of {budget}")

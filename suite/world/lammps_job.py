@@ -13,6 +13,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator
 from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 
+from store.provenance import file_digest
 from suite.world.cell import Cell
 from suite.world.reference import LammpsCalculator, UnusableReference
 
@@ -67,11 +68,23 @@ def write_job(
     return files
 
 
-def read_job(folder: Path, cell: Cell) -> np.ndarray:
-    """Displacement (n, 3) Å of a finished job; raises `UnusableReference` when it is missing or of another cell."""
+def job_digest(folder: Path) -> str:
+    """Digest of a finished job's result, for content keys; raises `UnusableReference` when there is none."""
+    return file_digest(_result(folder))
+
+
+def _result(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise UnusableReference(f"{folder}: no such folder; `dislobench export SPEC --folder {folder}` prepares a job")
     path = folder / RESULT
     if not path.is_file():
         raise UnusableReference(f"{path}: no such file; run `mpirun -n 2 lmp -in {SCRIPT}` in {folder} first")
+    return path
+
+
+def read_job(folder: Path, cell: Cell) -> np.ndarray:
+    """Displacement (n, 3) Å of a finished job; raises `UnusableReference` when it is missing or of another cell."""
+    path = _result(folder)
     with path.open(encoding="ascii") as file:
         header = [next(file, "") for _ in range(9)]
         values = np.loadtxt(file, ndmin=2)
