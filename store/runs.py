@@ -27,9 +27,11 @@ from store import listing, living
 from store.database import SCHEME, address, connect, quiet, speaking
 from store.entries import FinishedRun, check_tags, flatten, split_metrics
 from store.faults import BadStore
+from store.leftovers import clear_leftovers
 from store.listing import PARENT, RunRecord, UnknownTables, WorkspaceError
 from store.locking import locked
-from store.recording import Run, insert_runs
+from store.recording import RECORD, Run, insert_runs
+from store.sealed import Believed, believe
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -163,6 +165,14 @@ class Tracker:
                 living.alive(self.workspace, run_id)  # removes the file of a dead one
         return closed
 
+    def tidy(self) -> list[str]:
+        """Close dead runs and clear what killed writes left; return a sentence for each. Runs that live stay.
+
+        Raises WorkspaceError or StoreError when the workspace cannot be written.
+        """
+        closed = [f"run {r.name!r} ({r.id[:8]}): closed as KILLED, its process is gone" for r in self.close_dead()]
+        return closed + clear_leftovers(self.workspace)
+
     def discard(self, run_ids: Sequence[str]) -> None:
         """Delete runs as the UI does: they are no longer listed, and `mlflow gc` removes them."""
         for run_id in run_ids:
@@ -239,6 +249,14 @@ class Tracker:
         Raises RunNotFound for an unknown id, WorkspaceError for a place outside the workspace.
         """
         return self._folder(self._get(run_id))
+
+    def store_of(self, run_id: str) -> Path:
+        """Return the place of the fields of a run, whether they are there or not."""
+        return self.fields / f"{run_id}.zarr"
+
+    def believe(self, record: RunRecord) -> Believed:
+        """Compare a run with its seal; see `store.sealed`. Raises WorkspaceError as `artifacts_dir`."""
+        return believe(record, self.store_of(record.id), self._folder(record).parent / RECORD)
 
     def ui_command(self, port: int = 5000, host: str = "127.0.0.1") -> list[str]:
         """Return the argv of the MLflow server for this workspace."""

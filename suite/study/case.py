@@ -7,7 +7,6 @@ packages whose numbers it contains, and a stage version. What is stored under a 
 from __future__ import annotations
 
 import resource
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,7 +83,7 @@ def _read_cache(path: Path, progress: Progress) -> Any:
         return fields.read(path)
     except fields.StoreError as error:
         progress("cache", 1.0, f"damaged, computed again: {error}")
-        shutil.rmtree(path)
+        fields.remove(path)
         return None
 
 
@@ -220,12 +219,21 @@ def run_case(
             model = pipeline.fit(spec, rows)
         with stages.stage("assess"):
             verdict = pipeline.assess(spec, world, rows, model, progress)
+        outcome = verdict.status
+        ending = {"outcome": outcome.name.lower(), "limiting_term": verdict.limiting_term, "remedy": outcome.remedy}
+        measured = {
+            **verdict.numbers,
+            **{f"train_rmse_{k.replace('@', '_')}": v for k, v in model.training_rmse.items()},
+            **{f"solver_{k}": v for k, v in model.solution.details.items()},
+            **{f"seconds_{k}": v for k, v in stages.seconds.items()},
+            **{f"megabytes_{k}": v for k, v in stages.megabytes.items()},
+            **reference_numbers(world),
+        }
         with stages.stage("store"):
             progress("store", 0.0, "fields, figures, MLflow")
-            place = workspace / "fields" / f"{run.id}.zarr"
-            fields.write(
-                place, archive.run_groups(world, rows, model, verdict), attributes(spec, run.id, world, verdict)
-            )
+            place = tracker.store_of(run.id)
+            sealed = attributes(spec, run.id, world, verdict) | {"record": run.record(measured, ending)}
+            fields.write(place, archive.run_groups(world, rows, model, verdict), sealed)
             with TemporaryDirectory() as scratch:
                 potential, pictures = Path(scratch, "potential"), Path(scratch, "figures")
                 if rows.basis.save(model.coefficients, model.energy_per_atom, potential):
@@ -234,14 +242,8 @@ def run_case(
                 if draw:  # a ladder of runs has figures of its own; `show` draws those of a run at any time
                     figures.draw_all(fields.read(place), pictures)
                     drawn = sorted(run.artifact(pictures).glob("*.png"))
-        outcome = verdict.status
-        run.tags({"outcome": outcome.name.lower(), "limiting_term": verdict.limiting_term, "remedy": outcome.remedy})
-        run.metrics(verdict.numbers)
-        run.metrics({f"train_rmse_{k.replace('@', '_')}": v for k, v in model.training_rmse.items()})
-        run.metrics({f"solver_{k}": v for k, v in model.solution.details.items()})
-        run.metrics({f"seconds_{k}": v for k, v in stages.seconds.items()})
-        run.metrics({f"megabytes_{k}": v for k, v in stages.megabytes.items()})
-        run.metrics(reference_numbers(world))
+        run.metrics(measured | {"seconds_store": stages.seconds["store"], "megabytes_store": stages.megabytes["store"]})
+        run.tags(ending)  # last: a failed run with an outcome is one that failed for its physics
     return CaseResult(run.id, spec, world, rows, model, verdict, stages, place, drawn)
 
 
