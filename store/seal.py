@@ -42,8 +42,11 @@ class StoreError(BadStore, RuntimeError):
     """A store cannot be written or read: the path, what is wrong, and the cure."""
 
     def __init__(self, path: Path, wrong: str, cure: str) -> None:
-        self.path = path
+        self.path, self.wrong, self.cure = path, wrong, cure
         super().__init__(f"{path}: {wrong}; {cure}")
+
+    def __reduce__(self) -> tuple[type[StoreError], tuple[Path, str, str]]:
+        return type(self), (self.path, self.wrong, self.cure)  # a worker hands it to its parent
 
 
 def disk_fault(path: Path, error: OSError) -> StoreError | None:

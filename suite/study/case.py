@@ -75,7 +75,7 @@ def stage_key(spec: Spec, stage: str) -> str:
     )
 
 
-def _read_cache(path: Path, progress: Progress) -> Any:
+def read_cache(path: Path, progress: Progress) -> Any:
     """What is cached at `path`, or None; a damaged entry is removed, because it can be made again."""
     if not path.exists():
         return None
@@ -103,9 +103,9 @@ def cached_world(
     paths = {stage: workspace / "cache" / f"{stage}-{key}.zarr" for stage, key in keys.items()}
     with stages.stage("world"):
         simulated = (kept or {}).get(keys["simulation"])
-        if simulated is None and (tree := _read_cache(paths["simulation"], progress)) is not None:
+        if simulated is None and (tree := read_cache(paths["simulation"], progress)) is not None:
             simulated = archive.simulation_from(spec, tree)
-        small = None if simulated is None else _read_cache(paths["training"], progress)
+        small = None if simulated is None else read_cache(paths["training"], progress)
         stages.cached["world"] = small is not None
         if simulated is not None and small is not None:
             world = archive.world_from(spec, simulated, small)
@@ -126,7 +126,7 @@ def cached_rows(
     """The rows of `spec`, from the cache when their key is there."""
     path = workspace / "cache" / f"rows-{stage_key(spec, 'rows')}.zarr"
     with stages.stage("rows"):
-        tree = _read_cache(path, progress)
+        tree = read_cache(path, progress)
         stages.cached["rows"] = tree is not None
         if tree is not None:
             return archive.rows_from(spec, tree, list(tree.attrs["blocks"]), world.response)
