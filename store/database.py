@@ -65,6 +65,8 @@ def _open(database: Path) -> MlflowClient:
         try:
             with speaking(database):
                 client = MlflowClient(address(database), registry_uri=address(database))
+                # MLflow keeps one pool for an address; its connections may be to a file that was replaced.
+                client._tracking_client.store.engine.dispose()
             return cast(MlflowClient, _Guarded(client, database))
         except MlflowException as fault:
             raise WorkspaceError(

@@ -162,6 +162,12 @@ def build_parser() -> argparse.ArgumentParser:
         "runs", nargs=2, metavar="RUN", help="id, unique beginning of an id (4 characters or more), or name"
     )
     with_workspace(sub)
+    sub = command(
+        "repair",
+        "Rebuild a lost or damaged database from the stores of the runs, and clear what killed commands left.",
+        "dislobench repair --workspace runs",
+    )
+    with_workspace(sub)
     sub = command("ui", "Start the MLflow UI on the workspace.", "dislobench ui --port 5000")
     sub.add_argument("--port", type=_port, default=5000, help="port of the server (default: 5000)")
     sub.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)")

@@ -543,6 +543,23 @@ def _compare(options: argparse.Namespace) -> int:
     return 0
 
 
+def _repair(options: argparse.Namespace) -> int:
+    if options.workspace.is_dir():
+        _make_workspace(options.workspace)  # refuses one that can be read only
+    from suite.study.repair import repair
+    from suite.terminal import progress_reporter
+
+    with progress_reporter(quiet=options.json) as progress:
+        found = repair(options.workspace, progress)
+    if options.json:
+        print(json.dumps({"done": found.done, "left": found.left}))
+    else:
+        print("\n".join(f"done     {sentence}" for sentence in found.done or ["nothing: there was nothing to repair"]))
+    for sentence in found.left:
+        print(f"dislobench: not repaired: {sentence}", file=sys.stderr)
+    return BAD_STORE if found.left else 0
+
+
 def _ui(options: argparse.Namespace) -> int:
     import subprocess
 
@@ -594,6 +611,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "show": _show,
     "runs": _runs,
     "compare": _compare,
+    "repair": _repair,
     "ui": _ui,
     "doctor": _doctor,
 }

@@ -90,7 +90,7 @@ def open_journal(path: Path) -> JournalStorage:
     with writing(path):
         try:
             return JournalStorage(Backend(str(path)))
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (AssertionError, KeyError, IndexError, TypeError, ValueError) as error:
             raise StoreError(
                 path,
                 f"its entries contradict each other ({type(error).__name__}: {error})",
