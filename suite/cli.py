@@ -339,10 +339,7 @@ def _report_command(options: argparse.Namespace) -> int:
     from suite.study.report import write_report
 
     folder = options.folder or options.workspace / "report"
-    try:
-        written = write_report(options.workspace, folder, options.case)
-    except LookupError as error:
-        raise CommandError(str(error), BAD_STORE) from error
+    written = write_report(options.workspace, folder, options.case)
     if options.json:
         print(json.dumps({"files": [str(path) for path in written]}))
     else:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from store import fields
+from store.faults import BadStore
 from store.runs import RunRecord, Tracker
 from store.seal import StoreError, read_json
 from suite.judge.theory import TERMS
@@ -41,19 +42,23 @@ MATCHING = {
 COST = ("world", "rows", "fit", "assess", "store")
 
 
+class NothingToReport(BadStore, LookupError):
+    """A workspace without runs."""
+
+
 def write_report(workspace: Path, folder: Path, case: str | None = None) -> list[Path]:
     """Write report.html, report.md, runs.csv, rates.csv and figures/ into `folder`; returns their paths.
 
     Numbers are those of the sealed stores. What is damaged or differs from its seal is told, and the rest is shown.
 
-    Raises `LookupError` when the workspace has no finished run (of `case`), WorkspaceError when its database is lost.
+    Raises `NothingToReport` when the workspace has no run (of `case`), WorkspaceError when its database is lost.
     """
     tracker = Tracker(workspace)
     records = [r for r in reversed(tracker.history(case)) if r.tags.get("kind") != "trial"]
     believed = [tracker.believe(r) for r in records if "kind" not in r.tags]
     runs = [each.record for each in believed]
     if not runs and not records:
-        raise LookupError(
+        raise NothingToReport(
             f"no runs{f' of {case!r}' if case else ''} in {workspace}; `dislobench runs` lists what there is"
         )
     (folder / "figures").mkdir(parents=True, exist_ok=True)
