@@ -120,6 +120,9 @@ def build_parser() -> argparse.ArgumentParser:
     with_spec(sub)
     with_workspace(sub)
     sub.add_argument("--only", action="append", metavar="NAME", help="only this sweep of the spec (repeatable)")
+    sub.add_argument(
+        "--retry", action="store_true", help="compute again the points that failed, such as dipoles that annihilated"
+    )
     sub.add_argument("--workers", type=_positive_int, help="processes for the design matrix (default: all cores)")
     sub = command(
         "verify",
@@ -150,10 +153,19 @@ def build_parser() -> argparse.ArgumentParser:
     with_workspace(sub)
     sub = command("runs", "List the runs of a workspace.", "dislobench runs --case w-screw")
     sub.add_argument("--case", help="only this case")
+    sub.add_argument("--trials", action="store_true", help="list the trials of studies too, not only their number")
+    sub.add_argument("--points", action="store_true", help="list the points of sweeps too, not only their number")
+    sub.add_argument("--all", action="store_true", help="list trials and points")
     with_workspace(sub)
     sub = command("compare", "Compare two runs, number by number.", "dislobench compare 3f2a 77b1")
     sub.add_argument(
         "runs", nargs=2, metavar="RUN", help="id, unique beginning of an id (4 characters or more), or name"
+    )
+    with_workspace(sub)
+    sub = command(
+        "repair",
+        "Rebuild a lost or damaged database from the stores of the runs, and clear what killed commands left.",
+        "dislobench repair --workspace runs",
     )
     with_workspace(sub)
     sub = command("ui", "Start the MLflow UI on the workspace.", "dislobench ui --port 5000")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from store.faults import BadInput, BadStore, FailedOutcome, Fault
 from suite.arguments import build_parser
 
 if TYPE_CHECKING:
+    from store.sealed import Believed
     from suite.spec import Spec
 
 BAD_SPEC, FAILED_OUTCOME, BAD_STORE = BadInput.exit_code, FailedOutcome.exit_code, BadStore.exit_code
@@ -43,6 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Fault as fault:
         _report(options, str(fault), fault.exit_code)
         return fault.exit_code
+    except OSError as error:
+        from store.seal import disk_fault
+
+        place = error.filename or getattr(options, "workspace", None) or Path.cwd()
+        if (refusal := disk_fault(Path(str(place)), error)) is None:
+            raise
+        _report(options, str(refusal), refusal.exit_code)
+        return refusal.exit_code
     except KeyboardInterrupt:
         _report(options, "interrupted; finished stages are cached, so the same command goes on from there", INTERRUPTED)
         return INTERRUPTED
@@ -69,12 +79,15 @@ def _run(options: argparse.Namespace) -> int:
     (options.spec,) = options.specs
     spec = _load(options)
     _make_workspace(options.workspace)
+    from store.runs import Tracker
     from suite.judge.remarks import remarks
     from suite.study.case import run_case, run_name
     from suite.terminal import progress_reporter, run_table
     from suite.world.relaxation import Status
 
     with progress_reporter(quiet=options.json) as progress:
+        for sentence in Tracker(options.workspace).tidy():
+            progress("workspace", 1.0, sentence)
         name = options.name or " ".join([run_name(spec), *options.overrides])[:200]
         result = run_case(spec, options.workspace, progress, name, workers=options.workers, job=options.start)
     status = result.verdict.status
@@ -105,6 +118,12 @@ def _make_workspace(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CommandError(f"cannot use the workspace: {error}; name another with --workspace", BAD_STORE) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise CommandError(
+            f"{folder} can be read only; copy the workspace, or name another with --workspace "
+            "(runs, show --figures, report --folder and compare read it as it is)",
+            BAD_STORE,
+        )
 
 
 def _run_each(options: argparse.Namespace) -> int:
@@ -254,7 +273,9 @@ def _sweep(options: argparse.Namespace) -> int:
     results = []
     with progress_reporter(quiet=options.json) as progress:
         for name, sweep in chosen.items():
-            results.append(run_sweep(resolved, name, sweep, options.workspace, progress, options.workers))
+            results.append(
+                run_sweep(resolved, name, sweep, options.workspace, progress, options.workers, options.retry)
+            )
             if not options.json:
                 sweep_table(results[-1])  # at once: the next one may be stopped
     if options.json:
@@ -275,19 +296,23 @@ def _verify(options: argparse.Namespace) -> int:
         print(json.dumps({"published": list(published())}) if options.json else "\n".join(published()))
         return 0
     expected = read_expected(options.expectation)
-    _make_workspace(options.workspace)
     from store.runs import Tracker
-    from suite.study.case import run_case
+    from suite.study.ledger import believed
     from suite.terminal import progress_reporter, table
 
     tracker = Tracker(options.workspace)
     if options.run_reference is None:
+        _make_workspace(options.workspace)
+        from suite.study.case import run_case
+
         spec = load(expected.spec, expected.preset, expected.set)
         with progress_reporter(quiet=options.json) as progress:
             run = run_case(spec, options.workspace, progress, f"verify {options.expectation}").run_id
     else:
         run = tracker.find(options.run_reference).id
-    checks = compare(expected, tracker.find(run).metrics)
+    found = believed(tracker, run)
+    _tell(found)
+    checks = compare(expected, found.record.metrics)
     bad = [check for check in checks if not check.good]
     if options.json:
         rows = [{"name": c.name, "expected": c.expected, "found": c.found, "good": c.good} for c in checks]
@@ -316,10 +341,7 @@ def _report_command(options: argparse.Namespace) -> int:
     from suite.study.report import write_report
 
     folder = options.folder or options.workspace / "report"
-    try:
-        written = write_report(options.workspace, folder, options.case)
-    except LookupError as error:
-        raise CommandError(str(error), BAD_STORE) from error
+    written = write_report(options.workspace, folder, options.case)
     if options.json:
         print(json.dumps({"files": [str(path) for path in written]}))
     else:
@@ -408,11 +430,13 @@ def _show(options: argparse.Namespace) -> int:
     from store import fields
     from store.runs import Tracker
 
-    record = Tracker(options.workspace).find(options.run_reference)
-    path = Path(options.workspace) / "fields" / f"{record.id}.zarr"
+    tracker = Tracker(options.workspace)
+    found = tracker.believe(tracker.find(options.run_reference))
+    record, path = found.record, tracker.store_of(found.record.id)
     if not path.exists():
         reason = record.tags.get("error") or f"it ended as {record.status} before the store stage; run its case again"
         raise CommandError(f"run {record.name!r} ({record.id}) has no fields: {reason}", BAD_STORE)
+    _tell(found)
     tree = fields.read(path)
     folder = options.figures or Path(options.workspace) / "figures" / record.id
     from suite.study.figures import draw_all
@@ -434,41 +458,68 @@ def _show(options: argparse.Namespace) -> int:
 
 def _runs(options: argparse.Namespace) -> int:
     from store.runs import Tracker
+    from suite.study.ledger import ledger
 
-    records = Tracker(options.workspace).history(options.case)
+    tracker = Tracker(options.workspace)
+    rows = ledger(tracker, options.case, options.trials or options.all, options.points or options.all)
+    if lost := tracker.lost():
+        print(
+            f"dislobench: {len(lost)} stores in {tracker.fields} have no run in the database; "
+            f"`dislobench repair --workspace {options.workspace}` adds them",
+            file=sys.stderr,
+        )
     if options.json:
-        print(json.dumps({"runs": [r.__dict__ for r in records]}))
+        print(json.dumps({"runs": [row.content() for row in rows], "lost": lost}))
         return 0
-    if not records:
+    if not rows:
         which = f" of case {options.case!r}" if options.case else ""
         print(f"no runs{which} in {options.workspace}; start with: dislobench run w-screw --preset quick")
         return 0
     from suite.terminal import table
 
+    told = any(row.note for row in rows)
     table(
         f"runs in {options.workspace}",
-        ["id", "name", "status", "outcome", "geometry [Å]", "energy [eV]", "started"],
+        ["id", "name", "status", "outcome", "geometry [Å]", "energy [eV]", "started", *(["note"] if told else [])],
         [
             [
                 r.id[:8],
-                r.name,
+                r.name + _folded(row.folded, r.tags.get("kind")),
                 r.status,
                 r.tags.get("outcome", r.tags.get("status", "")),
                 _short(r.metrics.get("geometry_error")),
                 _short(r.metrics.get("energy_error")),
                 r.start[:19],
+                *([row.note] if told else []),
             ]
-            for r in records
+            for row in rows
+            for r in (row.record,)
         ],
     )
     return 0
 
 
+def _folded(count: int, kind: str | None) -> str:
+    word = "trials" if kind == "study" else "points"
+    return f" ({count} {word}; --{word} lists them)" if count else ""
+
+
+def _tell(believed: Believed) -> None:
+    """Say on standard error what is wrong with the numbers of a run."""
+    if believed.note:
+        record = believed.record
+        print(f"dislobench: {record.name} ({record.id[:8]}): {believed.note}", file=sys.stderr)
+
+
 def _compare(options: argparse.Namespace) -> int:
     from store.runs import Tracker
+    from suite.study.ledger import believed
 
     tracker = Tracker(options.workspace)
-    a, b = (tracker.find(reference) for reference in options.runs)
+    found = [believed(tracker, reference) for reference in options.runs]
+    for each in found:
+        _tell(each)
+    a, b = (each.record for each in found)
     settings = [
         [k, a.parameters.get(k, ""), b.parameters.get(k, "")]
         for k in sorted(a.parameters.keys() | b.parameters.keys())
@@ -480,7 +531,8 @@ def _compare(options: argparse.Namespace) -> int:
         ratio = y / x if x and y is not None else None
         numbers.append([key, x, y, ratio])
     if options.json:
-        print(json.dumps({"runs": [a.id, b.id], "settings": settings, "numbers": numbers}))
+        told = {"runs": [a.id, b.id], "settings": settings, "numbers": numbers, "notes": [each.note for each in found]}
+        print(json.dumps(told))
         return 0
     from suite.terminal import table
 
@@ -488,6 +540,23 @@ def _compare(options: argparse.Namespace) -> int:
     table("settings that differ", ["setting", *heads], settings or [["none", "", ""]])
     table("numbers", ["number", *heads, "ratio"], [[k, *map(_short, rest)] for k, *rest in numbers])
     return 0
+
+
+def _repair(options: argparse.Namespace) -> int:
+    if options.workspace.is_dir():
+        _make_workspace(options.workspace)  # refuses one that can be read only
+    from suite.study.repair import repair
+    from suite.terminal import progress_reporter
+
+    with progress_reporter(quiet=options.json) as progress:
+        found = repair(options.workspace, progress)
+    if options.json:
+        print(json.dumps({"done": found.done, "left": found.left}))
+    else:
+        print("\n".join(f"done     {sentence}" for sentence in found.done or ["nothing: there was nothing to repair"]))
+    for sentence in found.left:
+        print(f"dislobench: not repaired: {sentence}", file=sys.stderr)
+    return BAD_STORE if found.left else 0
 
 
 def _ui(options: argparse.Namespace) -> int:
@@ -541,6 +610,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "show": _show,
     "runs": _runs,
     "compare": _compare,
+    "repair": _repair,
     "ui": _ui,
     "doctor": _doctor,
 }

@@ -9,7 +9,6 @@ turns: the first makes it, the others read it.
 from __future__ import annotations
 
 import resource
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -145,7 +144,7 @@ def _made_once(path: Path, progress: Progress) -> Iterator[None]:
                 fields.verify(path)
             except fields.StoreError as error:
                 progress("cache", 1.0, f"damaged, computed again: {error}")
-                shutil.rmtree(path)
+                fields.remove(path)
         yield
 
 
@@ -321,31 +320,35 @@ def run_case(
         with stages.stage("assess"):
             verdict = pipeline.assess(spec, world, rows, model, progress)
             stages.watch(spec)
+        outcome = verdict.status
+        ending = {"outcome": outcome.name.lower(), "limiting_term": verdict.limiting_term, "remedy": outcome.remedy}
+        if found := remarks(verdict.numbers):
+            ending["remarks"] = "; ".join(found)
+        measured = {
+            **verdict.numbers,
+            **{f"train_rmse_{k.replace('@', '_')}": v for k, v in model.training_rmse.items()},
+            **{f"solver_{k}": v for k, v in model.solution.details.items()},
+            **{f"seconds_{k}": v for k, v in stages.seconds.items()},
+            **{f"megabytes_{k}": v for k, v in stages.megabytes.items()},
+            **reference_numbers(world),
+        }
         with stages.stage("store"):
             progress("store", 0.0, "fields, MLflow")
-            place = workspace / "fields" / f"{run.id}.zarr"
-            fields.write(
-                place, archive.run_groups(world, rows, model, verdict), attributes(spec, run.id, world, verdict)
-            )
+            place = tracker.store_of(run.id)
+            sealed = attributes(spec, run.id, world, verdict) | {"record": run.record(measured, ending)}
+            fields.write(place, archive.run_groups(world, rows, model, verdict), sealed)
             with TemporaryDirectory() as scratch:
                 potential = Path(scratch, "potential")
                 if rows.basis.save(model.coefficients, model.energy_per_atom, potential):
                     run.artifact(potential)
-        outcome = verdict.status
-        run.tags({"outcome": outcome.name.lower(), "limiting_term": verdict.limiting_term, "remedy": outcome.remedy})
-        if found := remarks(verdict.numbers):
-            run.tags({"remarks": "; ".join(found)})
-        run.metrics(verdict.numbers)
-        run.metrics({f"train_rmse_{k.replace('@', '_')}": v for k, v in model.training_rmse.items()})
-        run.metrics({f"solver_{k}": v for k, v in model.solution.details.items()})
-        run.metrics(reference_numbers(world))
+        run.metrics(measured | {"seconds_store": stages.seconds["store"], "megabytes_store": stages.megabytes["store"]})
         drawn = []
         if draw:  # a ladder of runs has figures of its own; `show` draws those of a run at any time
             with stages.stage("figures"):
                 progress("figures", 0.0, "from the store")
                 drawn = _draw(run, place)
-        run.metrics({f"seconds_{k}": v for k, v in stages.seconds.items()})
-        run.metrics({f"megabytes_{k}": v for k, v in stages.megabytes.items()})
+            run.metrics({"seconds_figures": stages.seconds["figures"]})
+        run.tags(ending)  # last: a failed run with an outcome is one that failed for its physics
     return CaseResult(run.id, spec, world, rows, model, verdict, stages, place, drawn)
 
 
