@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -340,10 +341,11 @@ def test_a_resolved_spec_reproduces_itself(path: Path) -> None:
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
 POSITIVE = st.floats(1e-300, 1e300)
+NO_FILES = st.text(st.characters(codec="utf-8", exclude_characters="."), max_size=20)
 ARGUMENTS = st.dictionaries(
-    TEXTS,
+    st.from_regex(r"\A[A-Za-z_][A-Za-z0-9_]{0,9}\Z").filter(lambda name: not iskeyword(name)),
     st.recursive(
-        st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | TEXTS | st.booleans(),
+        st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | NO_FILES | st.booleans(),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
         max_leaves=5,
     ),
@@ -356,8 +358,8 @@ ARGUMENTS = st.dictionaries(
     title=TEXTS,
     arguments=ARGUMENTS,
     tolerance=POSITIVE,
-    amplitudes=st.lists(POSITIVE, min_size=1, max_size=4),
-    seed=st.integers(-(2**60), 2**60),
+    amplitudes=st.lists(st.floats(1e-300, 2.0), min_size=1, max_size=4, unique_by=lambda a: f"{a:g}"),
+    seed=st.integers(0, 2**32 - 1),
     weights=st.lists(st.floats(1e-300, 1e300), min_size=5, max_size=5),
     equilibrium=st.booleans(),
 )
@@ -374,7 +376,7 @@ def test_reading_what_was_written_gives_the_same(
     tables = json.loads(json.dumps(TABLES))
     tables["case"]["title"] = title
     tables["material"]["arguments"] = arguments
-    tables["material"]["reference"] = "module:Calculator"
+    tables["material"]["reference"] = "ase.calculators.emt:EMT"
     tables["simulation"] |= {"force_tolerance": tolerance, "seed": seed}
     tables["training"] |= {"amplitudes": amplitudes, "equilibrium": equilibrium}
     tables["weights"] |= dict(zip(OBSERVABLES, weights, strict=True))

@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from store import provenance
 from store.faults import FailedOutcome
 from store.runs import RunRecord, Tracker
-from suite.judge.theory import SETTINGS, expected_rate
+from suite.judge.theory import expected_rate
+from suite.ladders import overrides_of, points_of
 from suite.pipeline import Progress, Simulation, silent
 from suite.spec import BadSpec, Spec, Sweep
 from suite.study.case import STAGE_PACKAGES, STAGE_VERSIONS, run_case
@@ -66,27 +66,6 @@ def point_key(spec: Spec) -> str:
     """Content key of a run: all of its spec but its name and its study, and the versions that its numbers depend on."""
     tables = spec.model_dump(exclude={"case", "tune"})
     return provenance.content_key("run", tables, STAGE_VERSIONS, provenance.versions(STAGE_PACKAGES["rows"]))
-
-
-def points_of(sweep: Sweep) -> list[tuple[dict[str, Any], int, str]]:
-    """(values of the ladders, seed, setting) of every point, in order: settings innermost, for they share world and
-    rows.
-    """
-    names = list(sweep.ladders)
-    combine = zip(*sweep.ladders.values(), strict=True) if sweep.zip else product(*sweep.ladders.values())
-    settings = list(SETTINGS) if sweep.ablation else [""]
-    return [
-        (dict(zip(names, values, strict=True)), seed, setting)
-        for values in combine
-        for seed in sweep.seeds
-        for setting in settings
-    ]
-
-
-def overrides_of(sweep: Sweep, values: Mapping[str, Any], seed: int, setting: str) -> dict[str, Any]:
-    """What a point sets, by key of the spec."""
-    switched = {f"observables.{name}": on for name, on in SETTINGS[setting].items()} if setting else {}
-    return {**sweep.set, "training.seed": seed, **values, **switched}
 
 
 def run_sweep(
@@ -230,8 +209,10 @@ def ordering(points: Sequence[Point]) -> dict[str, float]:
 
 
 def rates_of(points: Sequence[Point], sweep: Sweep) -> dict[tuple[str, str], Rate]:
-    """Rates by (error, setting); see `rates.measure`."""
+    """Rates by (error, setting); see `rates.measure`. A run that is several points counts once: its copies would
+    narrow the interval without telling anything new."""
     found = {}
+    points = list({(point.setting, point.run): point for point in points}.values())
     towards = "large" if sweep.against in AXES else "small"
     for error in ERRORS:
         for setting in dict.fromkeys(point.setting for point in points):
