@@ -6,11 +6,20 @@ import argparse
 import re
 from pathlib import Path
 
+MOST_WORKERS = 1024
+
 
 def _positive_int(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _workers(text: str) -> int:
+    value = _positive_int(text)
+    if value > MOST_WORKERS:
+        raise argparse.ArgumentTypeError(f"{text} processes are more than {MOST_WORKERS}")
     return value
 
 
@@ -100,7 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
     with_workspace(sub)
     with_safe(sub)
     sub.add_argument("--name", type=_run_name, help="name of the run in MLflow")
-    sub.add_argument("--workers", type=_positive_int, help="processes for the design matrix (default: all cores)")
+    sub.add_argument("--workers", type=_workers, help="processes for the design matrix (default: all cores)")
     sub.add_argument(
         "--start", type=_folder, metavar="FOLDER", help="start from a relaxation that `export` prepared and LAMMPS did"
     )
@@ -130,7 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
     with_workspace(sub)
     with_safe(sub)
     sub.add_argument("--trials", type=_positive_int, help="trials the study shall have (default: tune.trials)")
-    sub.add_argument("--workers", type=_positive_int, default=1, help="processes that run trials (default: 1)")
+    sub.add_argument("--workers", type=_workers, default=1, help="processes that run trials (default: 1)")
     sub.add_argument("--verify", type=_positive_int, help="trials to relax in full (default: tune.verify)")
     sub = command(
         "sweep",
@@ -141,7 +150,7 @@ def build_parser() -> argparse.ArgumentParser:
     with_workspace(sub)
     with_safe(sub)
     sub.add_argument("--only", action="append", metavar="NAME", help="only this sweep of the spec (repeatable)")
-    sub.add_argument("--workers", type=_positive_int, help="processes for the design matrix (default: all cores)")
+    sub.add_argument("--workers", type=_workers, help="processes for the design matrix (default: all cores)")
     sub = command(
         "verify",
         "Recompute our published numbers, or take those of a run, and compare.",

@@ -61,31 +61,30 @@ def numbers_of(spec: Spec) -> list[str]:
     return [name for name in every if spec.matching.hessian or not name.startswith("eps_H")]
 
 
-def wrong_ladders(sweep: Sweep) -> Iterator[str]:
-    """What is wrong with the keys and values of a sweep, whatever its spec says."""
-    for key in [*sweep.ladders, *sweep.set]:
-        if reason := _wrong_key(key, sweep):
-            yield reason
+def wrong_ladders(sweep: Sweep) -> Iterator[tuple[str, str]]:
+    """What is wrong with a sweep, whatever its spec says: (key of the sweep, sentence)."""
+    for group, keys in (("ladders", sweep.ladders), ("set", sweep.set)):
+        yield from ((group, reason) for key in keys if (reason := _wrong_key(key, sweep)))
     for key in sweep.ladders:
         for other in [*sweep.set, *(k for k in sweep.ladders if k != key)]:
             if f"{key}.".startswith(f"{other}."):
-                yield f"{key!r} is in ladders, and {other!r} sets it too: remove one of them"
+                yield "ladders", f"{key!r} is in ladders, and {other!r} sets it too: remove one of them"
     if sweep.zip:
         if len({len(values) for values in sweep.ladders.values()}) > 1:
-            yield "ladders: with zip all ladders must be equally long"
+            yield "ladders", "with zip all ladders must be equally long"
             return
         if twice := _twice(list(zip(*sweep.ladders.values(), strict=True))):
-            yield f"ladders: the values {shortened(list(twice))} come twice: a run counts once, so remove them"
+            yield "ladders", f"the values {shortened(list(twice))} come twice: a run counts once, so remove them"
     else:
         for key, values in sweep.ladders.items():
             if (twice := _twice(values)) is not None:
-                yield f"ladders: {key} has {shortened(twice)} twice: a run counts once, so remove it"
+                yield "ladders", f"{key} has {shortened(twice)} twice: a run counts once, so remove it"
     if (twice := _twice(sweep.seeds)) is not None:
-        yield f"seeds: {twice} comes twice: a run counts once, so remove it"
+        yield "seeds", f"{twice} comes twice: a run counts once, so remove it"
     lengths = [len(values) for values in sweep.ladders.values()]
     count = (lengths[0] if sweep.zip else math.prod(lengths)) * len(sweep.seeds) * (3 if sweep.ablation else 1)
     if count > MOST_POINTS:
-        yield f"{count} runs are more than {MOST_POINTS}: use fewer values, or zip = true"
+        yield "ladders", f"{count} runs are more than {MOST_POINTS}: use fewer values, or zip = true"
 
 
 def _wrong_key(key: str, sweep: Sweep) -> str | None:
@@ -119,7 +118,7 @@ def wrong_axis(sweep: Sweep, specs: list[Spec]) -> str | None:
         table, name = key.split(".")
         if len(specs) > 1 and key not in sweep.ladders and len({getattr(getattr(s, table), name) for s in specs}) == 1:
             return (
-                f"against: {sweep.against!r} is {key}, which no ladder changes: write against = the number of the runs "
+                f"{sweep.against!r} is {key}, which no ladder changes: write against = the number of the runs "
                 'that the ladder changes, such as "rmse_F"'
             )
         return None
@@ -131,5 +130,5 @@ def wrong_axis(sweep: Sweep, specs: list[Spec]) -> str | None:
             hint = did_you_mean(sweep.against, [*AXES, *known])
             needs = " (it needs matching.hessian = true)" if sweep.against in NUMBERS else ""
             shown = ", ".join([*AXES, "rmse_F", "eps_F", "eps_V1", "eps_V1_null_free", "eps_V1_felt", "eps_V2"])
-            return f"against: no run has a number {sweep.against!r}{needs}{hint}; known: {shown}, ..."
+            return f"no run has a number {sweep.against!r}{needs}{hint}; known: {shown}, ..."
     return None

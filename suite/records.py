@@ -353,9 +353,7 @@ def _impossible(spec: Spec) -> list[tuple[str, str]]:
         ("simulation.perturbation", (spec.simulation.perturbation,)),
     ):
         if max(lengths) >= bond:
-            refuse(
-                key, f"{max(lengths):g} Å is no less than the distance of neighbours, about {bond:.1f} Å: atoms meet"
-            )
+            refuse(key, f"{max(lengths):g} Å: neighbours are about {bond:.1f} Å apart, and atoms would meet")
     names = [f"{a:g}" for a in spec.training.amplitudes]
     known = ["0", *names]
     if shared := [name for name in names if known.count(name) > 1]:
@@ -381,10 +379,10 @@ def _refuse_arguments(table: str, name: str, arguments: dict[str, Any], refuse: 
     """Arguments that no function can be called with, or that no content key and no parameter of a run can hold."""
     from suite.world.reference import CATALOGUE
 
-    key = f"{table}.arguments"
-    if name in CATALOGUE and arguments:
-        refuse(key, f"{name} of the catalogue takes no arguments, and has {', '.join(map(repr, arguments))}")
     for argument, value in arguments.items():
+        key = f"{table}.arguments.{argument}"
+        if name in CATALOGUE:
+            refuse(key, f"{name} of the catalogue takes no arguments")
         if not (argument.isidentifier() and argument.isascii()) or iskeyword(argument):
             refuse(key, f"{argument!r} cannot name an argument: use letters, digits and underscores, no word of Python")
         for item in _leaves(value):

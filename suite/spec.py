@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -203,8 +203,9 @@ def _with_named(tables: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any]
             placed = located(arguments, folder)
             found[table] = {**content, "arguments": placed} if "arguments" in content else content
             problems += [
-                (f"{table}.arguments", f"no file {shortened(file)}, neither in the current folder nor in {folder}")
-                for file in missing_files(placed)
+                (f"{table}.arguments.{argument}", f"no file {shortened(file)} in the current folder or in {folder}")
+                for argument, value in placed.items()
+                for file in missing_files({argument: value})
             ]
     return found, problems
 
@@ -222,8 +223,7 @@ def load_sweeps(
     problems = []
     for key, sweep in sweeps.items():
         if not only or key in only:
-            place = _sweep_line(file, preset, key)
-            problems += [f"{place}: sweep.{key}: {text}" for text in _points(sweep, tables, file)]
+            problems += _places(file, preset, key, _points(sweep, tables, file))
     if problems:
         raise BadSpec(problems)
     return sweeps
@@ -242,19 +242,24 @@ def read_sweeps(name: str | Path, preset: str | None = None) -> dict[str, Sweep]
             found[key] = Sweep.model_validate(table)
         except ValidationError as error:
             for item in error.errors():
-                path = tuple(map(str, item["loc"]))
-                hint = did_you_mean(path[-1], Sweep.model_fields) if item["type"] == "extra_forbidden" else ""
-                place, words = _sweep_line(file, preset, key, *path), ".".join(path)
-                problems.append(f"{place}: sweep.{key}.{words}: {item['msg'][0].lower()}{item['msg'][1:]}{hint}")
+                path = ".".join(map(str, item["loc"]))
+                hint = did_you_mean(path, Sweep.model_fields) if item["type"] == "extra_forbidden" else ""
+                problems += _places(file, preset, key, [(path, f"{item['msg'][0].lower()}{item['msg'][1:]}{hint}")])
             continue
-        place = _sweep_line(file, preset, key)
-        problems += [f"{place}: sweep.{key}: {text}" for text in wrong_ladders(found[key])]
+        problems += _places(file, preset, key, wrong_ladders(found[key]))
     if problems:
         raise BadSpec(problems)
     return found
 
 
-def _points(sweep: Sweep, tables: Mapping[str, Any], file: SpecFile) -> list[str]:
+def _places(file: SpecFile, preset: str | None, name: str, problems: Iterable[Problem]) -> list[str]:
+    """Problems of sweep `name` with file and line: in the preset where that changes the sweep."""
+    changed = ("preset", preset or "", "sweep", name)
+    table = changed if any(key[: len(changed)] == changed for key in file.lines) else ("sweep", name)
+    return [f"{_line(file, (*table, *key.split('.')))}: sweep.{name}.{key}: {text}" for key, text in problems]
+
+
+def _points(sweep: Sweep, tables: Mapping[str, Any], file: SpecFile) -> list[Problem]:
     """What is wrong with the points of a sweep over the resolved `tables` of a spec; each reason once."""
     found: dict[Problem, str] = {}  # reason -> the first point that has it
     runs: dict[str, str] = {}  # content of a run -> its point
@@ -274,12 +279,12 @@ def _points(sweep: Sweep, tables: Mapping[str, Any], file: SpecFile) -> list[str
         if content in runs:
             again[f"{runs[content]}; {label(values)}"] = None
         runs[content] = label(values)
-    wrong = [f"at {point}: {key}: {text}" for (key, text), point in found.items()]
-    wrong += [f"one run would be several points: {points}" for points in again]
+    wrong = [("ladders", f"at {point}: {key}: {text}") for (key, text), point in found.items()]
+    wrong += [("ladders", f"one run would be several points: {points}") for points in again]
     if sweep.ablation and specs and not specs[0].model.fitted:
-        wrong.append("nothing is fitted, so that observables change nothing: write ablation = false")
+        wrong.append(("ablation", "nothing is fitted, so that observables change nothing: write ablation = false"))
     reason = wrong_axis(sweep, specs)
-    return wrong if reason is None else [*wrong, reason]
+    return wrong if reason is None else [*wrong, ("against", reason)]
 
 
 def resolve(file: SpecFile, preset: str | None, overrides: Sequence[str]) -> tuple[dict[str, Any], Origin]:
@@ -334,7 +339,7 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-_HEADER = re.compile(r"^\s*\[\s*([A-Za-z0-9_.\-\" ]+?)\s*\]\s*(#.*)?$")
+_HEADER = re.compile(r"^\s*\[\s*((?:[A-Za-z0-9_.\- ]|\"[^\"]*\")+?)\s*\]\s*(#.*)?$")
 _KEY = re.compile(r"^\s*((?:[A-Za-z0-9_.\-]|\"[^\"]*\")+)\s*=")
 _PART = re.compile(r"\"([^\"]*)\"|([^.\"]+)")
 
@@ -365,8 +370,13 @@ def _parts(key: str) -> tuple[str, ...]:
 
 def _problems(error: ValidationError) -> list[Problem]:
     problems: list[Problem] = []
-    for item in error.errors():
+    items = error.errors()
+    for item in items:
         path = tuple(str(part) for part in item["loc"])
+        if item["type"] == "too_short" and any(
+            other["loc"][: len(path)] == item["loc"] != other["loc"] for other in items
+        ):
+            continue  # pydantic counts the good values only, and the others have been named
         if item["type"] == "value_error" and not path:
             problems += [(key, text) for key, text in json.loads(str(item["ctx"]["error"]))]
         else:
@@ -385,7 +395,7 @@ def _hidden(error: ValidationError, merged: Mapping[str, Any]) -> list[Problem]:
     except ValidationError as rest:
         if all(item["type"] == "value_error" and not item["loc"] for item in rest.errors()):
             named = {".".join(key.split(".")[:2]) for key, _ in _problems(error)}
-            return [(key, text) for key, text in _problems(rest) if key not in named]
+            return [(key, text) for key, text in _problems(rest) if ".".join(key.split(".")[:2]) not in named]
     return []
 
 
@@ -400,13 +410,6 @@ def _line(file: SpecFile, path: tuple[str, ...]) -> str:
     """`file:line` of the longest beginning of `path` that the file has."""
     lengths = range(len(path), 0, -1)
     return f"{file.path}:{next((file.lines[path[:n]] for n in lengths if path[:n] in file.lines), 1)}"
-
-
-def _sweep_line(file: SpecFile, preset: str | None, name: str, *path: str) -> str:
-    """`file:line` of a key of sweep `name`: in the preset where that changes it."""
-    changed = ("preset", preset or "", "sweep", name)
-    here = any(key[: len(changed)] == changed for key in file.lines)
-    return _line(file, (*changed, *path) if here else ("sweep", name, *path))
 
 
 def _sentence(item: Mapping[str, Any], path: tuple[str, ...]) -> str:
