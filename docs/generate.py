@@ -41,14 +41,15 @@ def _allowed(entry: dict[str, Any]) -> str:
         return f"`{entry['const']}`"
     if "pattern" in entry:
         return f"string like `{entry['pattern']}`"
-    bounds = [f"{sign} {entry[key]:g}" for key, sign in (("exclusiveMinimum", ">"), ("minimum", "≥")) if key in entry]
+    signs = (("exclusiveMinimum", ">"), ("minimum", "≥"), ("exclusiveMaximum", "<"), ("maximum", "≤"))
+    bounds = [f"{sign} {entry[key]:.10g}" for key, sign in signs if key in entry]
     if entry.get("type") == "array":
         inner = entry.get("items") or (entry.get("prefixItems") or [{}])[0]
         return f"list of {_allowed(inner)}"
     kind = {"number": "number", "integer": "whole number", "object": "table"}.get(
         entry.get("type", ""), entry.get("type")
     )
-    return " ".join([str(kind), *bounds])
+    return " ".join(filter(None, [str(kind), ", ".join(bounds)]))
 
 
 def store_page() -> str:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from store.faults import BadInput, BadStore, FailedOutcome, Fault
 from suite.arguments import build_parser
+from suite.text import printable
 
 if TYPE_CHECKING:
     from store.sealed import Believed
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 BAD_SPEC, FAILED_OUTCOME, BAD_STORE = BadInput.exit_code, FailedOutcome.exit_code, BadStore.exit_code
 INTERRUPTED = 130
+TRACKING = "MLFLOW_TRACKING_URI"
 
 
 class CommandError(Fault):
@@ -40,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help()
         return 0
+    if "workspace" in options:
+        _tell_other_tracking(options.workspace)
     try:
         return COMMANDS[options.command](options)
     except Fault as fault:
@@ -61,7 +67,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report(options: argparse.Namespace, message: str, code: int) -> None:
     if getattr(options, "json", False):
         print(json.dumps({"error": message, "exit": code}))
-    print(f"dislobench: {message}", file=sys.stderr)
+    print(f"dislobench: {printable(message)}", file=sys.stderr)
+
+
+def _tell_other_tracking(workspace: Path) -> None:
+    """Say that the address of MLflow in the environment is not the one in use."""
+    named = os.environ.get(TRACKING)
+    if not named:
+        return
+    from store.database import address
+
+    if named != address(workspace.absolute() / "mlflow.db"):
+        print(
+            f"dislobench: {TRACKING} is set but dislobench writes to {workspace}/mlflow.db; unset it, or choose the "
+            "folder with --workspace",
+            file=sys.stderr,
+        )
 
 
 # --- commands ----------------------------------------------------------------------------------------------------
@@ -70,7 +91,24 @@ def _report(options: argparse.Namespace, message: str, code: int) -> None:
 def _load(options: argparse.Namespace) -> Spec:
     from suite.spec import load
 
-    return load(options.spec, options.preset, options.overrides)
+    return _refuse_code(options, load(options.spec, options.preset, options.overrides))
+
+
+def _refuse_code(options: argparse.Namespace, spec: Spec) -> Spec:
+    """The spec; raises `CommandError` when it names code and the command line asked for none."""
+    if getattr(options, "safe", False) and spec.code:
+        raise CommandError(
+            f"{spec.case.name} names {' and '.join(spec.code)}: code that this command would run, and --safe forbids "
+            "it; read that code, and leave --safe out when you trust it",
+            BAD_SPEC,
+        )
+    return spec
+
+
+def _spec_words(options: argparse.Namespace) -> list[str]:
+    """The words of a command line that choose preset and overrides."""
+    preset = [] if options.preset is None else ["--preset", options.preset]
+    return [*preset, *(word for override in options.overrides for word in ("--set", override))]
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -88,7 +126,7 @@ def _run(options: argparse.Namespace) -> int:
     with progress_reporter(quiet=options.json) as progress:
         for sentence in Tracker(options.workspace).tidy():
             progress("workspace", 1.0, sentence)
-        name = options.name or " ".join([run_name(spec), *options.overrides])[:200]
+        name = options.name or " ".join([run_name(spec), *options.overrides])[:200].strip()
         result = run_case(spec, options.workspace, progress, name, workers=options.workers, job=options.start)
     status = result.verdict.status
     failure = "" if status is Status.CONVERGED else f"the model's relaxation: {status.value}. Remedy: {status.remedy}"
@@ -136,20 +174,25 @@ def _run_each(options: argparse.Namespace) -> int:
     from suite.spec import load
 
     for name in options.specs:  # a bad spec stops everything before anything runs
-        load(name, options.preset, options.overrides)
+        _refuse_code(options, load(name, options.preset, options.overrides))
+    quiet = {key: value for key, value in os.environ.items() if key != TRACKING}  # it has been told once
     worst = 0
     cases: list[Any] = []
     for name in options.specs:
-        command = [sys.executable, "-m", "suite.cli", "run", name, "--workspace", str(options.workspace)]
-        command += ["--preset", options.preset] if options.preset else []
-        command += [word for override in options.overrides for word in ("--set", override)]
+        # -P: nothing that lies in the current folder may stand in for a module of dislobench
+        command = [sys.executable, "-P", "-m", "dislobench", "run", name, "--workspace", str(options.workspace)]
+        command += _spec_words(options)
         command += ["--name", options.name] if options.name else []
         command += ["--workers", str(options.workers)] if options.workers else []
+        command += ["--safe"] if options.safe else []
         command += ["--json"] if options.json else []
-        done = subprocess.run(command, stdout=subprocess.PIPE if options.json else None, text=True, check=False)
+        pipe = subprocess.PIPE if options.json else None
+        done = subprocess.run(command, stdout=pipe, text=True, check=False, env=quiet)
         code = done.returncode
         if options.json:
-            cases.append(json.loads(done.stdout) if done.stdout.strip() else {"case": name, "exit": code})
+            # an engine may have printed something before
+            last = done.stdout.strip().rpartition("\n")[2]
+            cases.append(json.loads(last) if last.startswith("{") else {"case": name, "exit": code})
         if code < 0:
             print(
                 f"dislobench: {name}: an engine killed the process ({signal.Signals(-code).name}); the case is lost, "
@@ -174,10 +217,10 @@ def _export(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"folder": str(options.folder), "files": [path.name for path in files]}))
         return 0
-    preset = f" --preset {options.preset}" if options.preset else ""
+    again = shlex.join(["dislobench", "run", options.spec, *_spec_words(options), "--start", str(options.folder)])
     print(f"wrote    {', '.join(path.name for path in files)}")
-    print(f"relax    cd {options.folder} && mpirun -n 2 lmp -in relax.in")
-    print(f"then     dislobench run {options.spec}{preset} --start {options.folder}")
+    print(f"relax    cd {shlex.quote(str(options.folder))} && mpirun -n 2 lmp -in relax.in")
+    print(f"then     {printable(again)}")
     return 0
 
 
@@ -248,27 +291,29 @@ def _tune(options: argparse.Namespace) -> int:
         )
         return 0
     tune_table(result)
-    print(weights_toml(result.recommended))
+    journal = shlex.quote(str(result.folder / "journal.log"))
+    print(printable(weights_toml(result.recommended)))
     print(f"report     {result.folder / 'report.html'}")
     print(f"weights    {result.folder / 'recommended.toml'}")
-    print(f"dashboard  optuna-dashboard {result.folder / 'journal.log'}    (pip install optuna-dashboard)")
+    print(f"dashboard  optuna-dashboard {journal}    (pip install optuna-dashboard)")
     return 0
 
 
 def _sweep(options: argparse.Namespace) -> int:
     from suite.spec import load, load_sweeps, toml_value
 
-    sweeps = load_sweeps(options.spec, options.preset, options.overrides)
-    if unknown := [name for name in options.only or [] if name not in sweeps]:
+    only = options.only or []
+    sweeps = load_sweeps(options.spec, options.preset, options.overrides, only)
+    if unknown := [name for name in only if name not in sweeps]:
         raise CommandError(f"no sweep {unknown[0]!r} in {options.spec}; it has {', '.join(sweeps)}", BAD_SPEC)
-    chosen = {name: sweep for name, sweep in sweeps.items() if not options.only or name in options.only}
+    chosen = {name: sweep for name, sweep in sweeps.items() if not only or name in only}
     _make_workspace(options.workspace)
     from suite.study.sweep import run_sweep
     from suite.terminal import progress_reporter, sweep_table
 
     def resolved(settings: Mapping[str, Any]) -> Spec:
         words = [f"{key}={toml_value(value)}" for key, value in settings.items()]
-        return load(options.spec, options.preset, [*options.overrides, *words])
+        return _refuse_code(options, load(options.spec, options.preset, [*options.overrides, *words]))
 
     results = []
     with progress_reporter(quiet=options.json) as progress:
@@ -284,7 +329,7 @@ def _sweep(options: argparse.Namespace) -> int:
         told = [content_of(r.name, r.spec, r.sweep, r.points, r.rates) for r in results]
         print(json.dumps({"sweeps": told}))
         return 0
-    print(f"report   dislobench report --workspace {options.workspace}")
+    print(f"report   dislobench report --workspace {shlex.quote(str(options.workspace))}")
     return 0
 
 
@@ -305,7 +350,7 @@ def _verify(options: argparse.Namespace) -> int:
         _make_workspace(options.workspace)
         from suite.study.case import run_case
 
-        spec = load(expected.spec, expected.preset, expected.set)
+        spec = _refuse_code(options, load(expected.spec, expected.preset, expected.set))
         with progress_reporter(quiet=options.json) as progress:
             run = run_case(spec, options.workspace, progress, f"verify {options.expectation}").run_id
     else:
@@ -392,19 +437,26 @@ def _check(options: argparse.Namespace) -> int:
     from suite.spec import read
 
     file = read(options.spec)
-    presets = [options.preset] if options.preset else [None, *file.presets]
+    presets = [None, *file.presets] if options.preset is None else [options.preset]
     problems: list[str] = []
-    from suite.spec import BadSpec, load, load_sweeps
+    from suite.spec import BadSpec, load, load_sweeps, read_sweeps
+
+    def good(preset: str | None, look: Callable[[], Any]) -> bool:
+        """Whether `look` finds the spec good; keeps what it finds, once for all presets."""
+        try:
+            look()
+        except BadSpec as error:
+            where = "" if preset is None else f"with preset {preset}: "
+            known = {p.partition(": ")[2] if p.startswith("with preset") else p for p in problems}
+            problems.extend(where + p for p in error.problems if p not in known)
+            return False
+        return True
 
     for preset in presets:
-        try:
-            load(options.spec, preset, options.overrides)
-            if "sweep" in file.tables:
-                load_sweeps(options.spec, preset, options.overrides)
-        except BadSpec as error:
-            where = f"with preset {preset}: " if preset else ""
-            known = {p.partition(": ")[2] if p.startswith("with preset") else p for p in problems}
-            problems += [where + p for p in error.problems if p not in known]
+        sound = good(preset, partial(load, options.spec, preset, options.overrides))
+        swept = "sweep" in file.tables or "sweep" in file.presets.get(preset or "", {})
+        if swept and good(preset, partial(read_sweeps, options.spec, preset)) and sound:
+            good(preset, partial(load_sweeps, options.spec, preset, options.overrides))
     if problems:
         raise CommandError("\n".join(problems), BAD_SPEC)
     checked = ", ".join(p or "no preset" for p in presets)
@@ -414,14 +466,17 @@ def _check(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> int:
     spec = _load(options)
-    from suite.study.plan import plan
+    from suite.study.plan import WARNING, plan
 
     found = plan(spec)
+    if warning := found.get(WARNING):
+        print(f"dislobench: {warning}", file=sys.stderr)
     if options.json:
         print(json.dumps(found))
         return 0
     from suite.terminal import table
 
+    found = {key: value for key, value in found.items() if key != WARNING}
     table(f"plan of {spec.case.name}", ["what", "how much"], [[k, _short(v)] for k, v in found.items()])
     return 0
 
@@ -571,7 +626,7 @@ def _ui(options: argparse.Namespace) -> int:
         )
     print("MLflow UI, in a quarter of a minute (Ctrl-C ends it):", file=sys.stderr)
     for name, link in tracker.ui_links(options.port, options.host).items():
-        print(f"  {name}: {link}", file=sys.stderr)
+        print(f"  {printable(name)}: {link}", file=sys.stderr)
     return subprocess.call(tracker.ui_command(options.port, options.host))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from rich.table import Table
 from suite.judge.matching import told
 from suite.judge.remarks import remarks
 from suite.judge.theory import TERMS
+from suite.text import printable
 
 if TYPE_CHECKING:
     from suite.pipeline import Progress as Report
@@ -49,8 +51,8 @@ def progress_reporter(quiet: bool = False) -> Iterator[Report]:
                 if what not in tasks:
                     for task in tasks.values():
                         bars.update(task, completed=1.0)
-                    tasks[what] = bars.add_task(what, total=1.0, note=note)
-                bars.update(tasks[what], completed=fraction, note=note)
+                    tasks[what] = bars.add_task(escape(printable(what)), total=1.0, note="")
+                bars.update(tasks[what], completed=fraction, note=escape(printable(note)))
 
             yield show
             for task in tasks.values():
@@ -67,7 +69,7 @@ def progress_reporter(quiet: bool = False) -> Iterator[Report]:
                 told[what] = now
                 left = (now - begun[what]) * (1 / fraction - 1) if 0 < fraction < 1 and not first else None
                 rest = f", about {left:.0f} s left" if left is not None else ""
-                print(f"{what}: {note}{rest}", file=sys.stderr, flush=True)
+                print(printable(f"{what}: {note}{rest}"), file=sys.stderr, flush=True)
 
         yield line
 
@@ -77,11 +79,15 @@ def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> No
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)
-    result = Table(title=escape(title), title_justify="left", show_edge=False)
+
+    def plain(cell: Any) -> str:
+        return escape(printable(str(cell)))
+
+    result = Table(title=plain(title), title_justify="left", show_edge=False)
     for head in heads:
-        result.add_column(escape(head), overflow="fold")
+        result.add_column(plain(head), overflow="fold")
     for row in rows:
-        result.add_row(*(escape(str(cell)) for cell in row))
+        result.add_row(*map(plain, row))
     console.print(result)
     console.print()
 
@@ -146,7 +152,7 @@ def run_table(spec: Spec, result: CaseResult) -> None:
         print(f"note     {sentence}")
     figures = result.figures[0].parent if result.figures else Path()
     print(f"run      {result.run_id}\nfields   {result.fields}\nfigures  {figures}")
-    print(f"again    dislobench show {result.run_id[:8]} --workspace {result.fields.parent.parent}")
+    print(f"again    dislobench show {result.run_id[:8]} --workspace {shlex.quote(str(result.fields.parent.parent))}")
 
 
 def store_table(record: Any, tree: Any, folder: Path) -> None:
@@ -226,6 +232,9 @@ def sweep_table(result: SweepResult) -> None:
             for point in result.points
         ],
     )
+    if not result.rates:
+        print(f"no rate: it needs three values of {result.sweep.against} with a finite error, of one setting\n")
+        return
     table(
         "rates",
         ["error", "setting", "slope", "95 % interval", "expected", "verdict", "window", "points"],

