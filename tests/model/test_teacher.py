@@ -83,17 +83,24 @@ def test_shift_switches_one_constant_on(spec: Spec, world: World, rows: Rows) ->
 
 
 def test_shift_switches_one_third_order_constant_on(world: World, rows: Rows) -> None:
-    """eps_V2 is what was asked for, eps_V1 stays, and the geometry error is in proportion."""
-    errors = []
-    for gigapascal in (20.0, 40.0):
+    """eps_V2 is what was asked for, eps_V1 stays, and the geometry moves in proportion.
+
+    Measured from a fit without a shift: such a heavy weight makes forces pay for the rounding of third derivatives,
+    0.002 Å of geometry error that differs between processors. A solution is linear in its targets, rounding included.
+    """
+    moved = []
+    for gigapascal in (0.0, 20.0, 40.0):
         words = ["observables.virial2=true", "weights.virial2=1e4", f"observables.shift.C155={gigapascal}"]
         shifted = load("w-inbasis", "tiny", words)
-        numbers = assess(shifted, world, rows, fit(shifted, rows)).numbers
+        verdict = assess(shifted, world, rows, fit(shifted, rows))
+        numbers = verdict.numbers
         wanted = np.linalg.norm(cubic_third_order({"C155": gigapascal}))
-        assert numbers["eps_V2"] == pytest.approx(wanted, rel=0.05)
+        assert numbers["eps_V2"] == pytest.approx(wanted, rel=0.01, abs=0.01)
         assert numbers["eps_V1"] < 1e-3
-        errors.append(numbers["geometry_error_linear"])
-    assert errors[1] / errors[0] == pytest.approx(2, rel=0.1)
+        moved.append(verdict.comparison.linear_displacement)
+    errors = [world.simulation.strain_norm(displacement - moved[0]) for displacement in moved[1:]]
+    assert errors[0] > 2e-3
+    assert errors[1] / errors[0] == pytest.approx(2, rel=0.02)
 
 
 def test_what_is_felt_orders_the_geometry_errors(world: World, rows: Rows) -> None:
