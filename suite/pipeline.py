@@ -13,7 +13,6 @@ randomness comes from the seeds in the spec.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +20,9 @@ from typing import Any
 
 import numpy as np
 from ase.calculators.calculator import Calculator
-from threadpoolctl import threadpool_limits
 
 from store.faults import BadInput
+from suite.execution import single_threaded
 from suite.judge import theory
 from suite.judge.errors import compare
 from suite.judge.matching import match_configurations, match_elasticity, match_hessian
@@ -54,10 +53,6 @@ from suite.world.loop import build_loop
 from suite.world.reference import build_reference
 from suite.world.relaxation import FailedRelaxation, Relaxation, Status, relax
 from suite.world.scan import ScannedSite, scan
-
-# Everything parallel here is a process; on a busy machine the threads of a BLAS wait for each other in loops (a fit of
-# 200 functions took 2.5 s with two threads and 24 ms with one, two other jobs running).
-single_threaded = threadpool_limits.wrap(limits=1, user_api="blas")
 
 Progress = Callable[[str, float, str], None]  # what is done, fraction in [0, 1], a note
 
@@ -328,7 +323,7 @@ def build_rows(spec: Spec, world: World, progress: Progress = silent, workers: i
         parameters,
         list(zip(world.training, training, strict=True)),
         perfect,
-        workers or os.cpu_count() or 1,
+        workers,
         lambda done, total: progress("rows", done / total, f"{done} of {total} configurations"),
     )
     blocks.update(elastic_blocks(elastic, world.response))
@@ -385,7 +380,7 @@ def build_oracle(
         rows.recipe,
         list(zip(world.training, rows.test, strict=True)),
         rows.perfect,
-        workers or os.cpu_count() or 1,
+        workers,
         lambda done, total: progress("oracle", done / total, f"{done} of {total} parts of the test set"),
     )
     scales = Scales(

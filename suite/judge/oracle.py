@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from joblib import Parallel, delayed
 from scipy.linalg import qr
 
+from suite.execution import map_pieces
 from suite.judge import theory
 from suite.judge.matching import error_numbers
 from suite.model.regression import triangle_of
-from suite.model.rows import BasisSpec, compressed, cut
+from suite.model.rows import BasisSpec, built, compressed, cut
 from suite.model.training import Configurations
 from suite.world.cell import Circulant, StraightCell
 from suite.world.crystal import Response, without_null_part
@@ -97,25 +97,22 @@ def elastic_forms(rows: Mapping[str, np.ndarray], reference: Response, felt: np.
     return forms
 
 
-def _test_chunk(
+def _test_piece(
     parameters: BasisSpec, cell: StraightCell, test: Configurations, perfect: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Energy rows, whitened triangles, and triangles of the plain forces by amplitude, of some test configurations."""
-    from threadpoolctl import threadpool_limits
-
-    basis = parameters.build()
+    basis = built(parameters)
     energies, dual = [], []
     plain: dict[str, np.ndarray] = {}
     to_dual = cell.laplacian_power(-0.5)  # the norm of a whitened force is its dual norm
-    with threadpool_limits(limits=1):
-        for index in range(len(test)):
-            energy, force = basis.energy_and_force_rows(cell.atoms(test.displacements[index]))
-            energies.append(np.append(energy - len(cell) * perfect, test.energies[index]))
-            augmented = np.column_stack([force, test.forces[index].ravel()])
-            dual.append(_padded(triangle_of(_applied(to_dual, augmented))))
-            name = f"{test.amplitudes[index]:g}"
-            before = [plain[name]] if name in plain else []
-            plain[name] = triangle_of(np.vstack([*before, augmented]))
+    for index in range(len(test)):
+        energy, force = basis.energy_and_force_rows(cell.atoms(test.displacements[index]))
+        energies.append(np.append(energy - len(cell) * perfect, test.energies[index]))
+        augmented = np.column_stack([force, test.forces[index].ravel()])
+        dual.append(_padded(triangle_of(_applied(to_dual, augmented))))
+        name = f"{test.amplitudes[index]:g}"
+        before = [plain[name]] if name in plain else []
+        plain[name] = triangle_of(np.vstack([*before, augmented]))
     return np.array(energies), np.array(dual), plain
 
 
@@ -133,15 +130,15 @@ def reduce_test_sets(
     parameters: BasisSpec,
     sets: list[tuple[StraightCell, Configurations]],
     perfect: np.ndarray,
-    workers: int,
+    workers: int | None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], dict[str, int]]:
     """`energies`, `dual`, `forces` and `components` of an `Oracle` for labelled test sets."""
     pieces = cut(sets, 2)
-    jobs = [delayed(_test_chunk)(parameters, cell, piece, perfect) for cell, piece in pieces]
+    results = map_pieces(_test_piece, [(parameters, cell, piece, perfect) for cell, piece in pieces], workers)
     energies, dual = [], []
     plain: dict[str, np.ndarray] = {}
-    for done, (energy, triangle, force) in enumerate(Parallel(workers, return_as="generator")(jobs), start=1):
+    for done, (energy, triangle, force) in enumerate(results, start=1):
         energies.append(energy)
         dual.append(triangle)
         for name, rows in force.items():

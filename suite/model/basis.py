@@ -17,12 +17,12 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.data import chemical_symbols
-from joblib import Parallel, delayed
 
 from store.faults import BadInput
+from suite.execution import map_pieces
 from suite.world.reference import NotFinite
 
-PIECEWISE = 20_000  # atoms; larger three-dimensional cells are evaluated in pieces, by all cores
+PIECEWISE = 20_000  # atoms; larger three-dimensional cells are evaluated in pieces, by several processes
 PIECE = 6_000  # atoms of a piece; its environment takes some kilobytes per atom
 SPLINE_BIN = 1e-3  # Å; elastic derivatives lose a per cent with bins of 1e-2
 
@@ -295,7 +295,7 @@ class AceCalculator(Calculator):
 
     Energies in eV (each atom carries `energy_per_atom`), forces in eV/Å, stress in eV/Å^3. The neighbour list is
     rebuilt when an atom has moved by more than half the `skin` (Å) or the cell has changed. Cells of more than
-    `PIECEWISE` atoms that are wide in every direction are evaluated in pieces, by one process per core: memory stays
+    `PIECEWISE` atoms that are wide in every direction are evaluated in pieces, by several processes: memory stays
     bounded.
     """
 
@@ -399,14 +399,11 @@ class AceCalculator(Calculator):
         recipe = (basis.species, basis.cutoff, *basis.parameters.values())
         name = hashlib.sha256(repr(recipe).encode() + self._coefficients.tobytes()).hexdigest()
         pieces = list(cut_into_pieces(atoms.positions, cell, basis.cutoff, PIECE))
-        jobs = (
-            delayed(_evaluate_piece)(name, recipe, self._coefficients, positions, types[index], own)
-            for index, positions, own in pieces
-        )
+        jobs = [(name, recipe, self._coefficients, positions, types[index], own) for index, positions, own in pieces]
         energies, forces, virial = np.zeros(len(atoms)), np.zeros((len(atoms), 3)), np.zeros(6)
-        results = Parallel(n_jobs=-1, return_as="generator")(jobs)
-        for (index, _, own), (energy, force, part) in zip(pieces, results, strict=True):
-            energies[index[:own]] = energy
+        results = map_pieces(_evaluate_piece, jobs)
+        for (index, _, own), (each, force, part) in zip(pieces, results, strict=True):
+            energies[index[:own]] = each
             for axis in range(3):  # a halo may hold two images of an atom
                 forces[:, axis] += np.bincount(index, force[:, axis], minlength=len(atoms))
             virial += part

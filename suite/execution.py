@@ -1,0 +1,210 @@
+"""Work in parallel: one function, `map_pieces`, through which all of it goes.
+
+    for block in map_pieces(reduce, [(cell, part) for part in parts], workers=2):
+        ...
+
+The caller cuts its problem into pieces by the problem alone, and adds the results up in the order of the pieces: so no
+number depends on how many processes there are. A piece is the arguments of one call. Linear algebra runs on one thread
+everywhere: on a busy machine the threads of a BLAS wait for each other in loops (a fit of 200 functions took 2.5 s with
+two threads and 24 ms with one, two other jobs running), and its sums would depend on their number.
+
+Another way to execute (threads, a queue of a cluster) is one more function with the signature of `Executor`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from threadpoolctl import threadpool_limits
+
+from store.faults import FailedOutcome
+
+if TYPE_CHECKING:
+    from joblib.externals.loky.process_executor import ProcessPoolExecutor
+
+Result = TypeVar("Result")
+Tell = Callable[[str], None]
+Executor = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]], int, Tell], Iterator[Any]]
+
+RETRIES = 2  # of pieces whose worker was killed
+IDLE = 60.0  # seconds after which a worker without work ends
+WATCH = 0.5  # seconds between two looks at the parent
+THREADS = ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "BLIS_NUM", "VECLIB_MAXIMUM", "NUMBA_NUM", "NUMEXPR_NUM")
+
+single_threaded = threadpool_limits.wrap(limits=1, user_api="blas")
+
+
+class LostWorkers(FailedOutcome, RuntimeError):
+    """Worker processes were killed again and again, most likely by a system that ran out of memory."""
+
+
+def to_stderr(message: str) -> None:
+    """Tell the user in a line on standard error."""
+    print(f"dislobench: {message}", file=sys.stderr, flush=True)
+
+
+# --- how many ---------------------------------------------------------------------------------------------------------
+
+_limit: ContextVar[int | None] = ContextVar("workers", default=None)
+_in_worker = False
+
+
+@contextmanager
+def at_most(workers: int | None) -> Iterator[None]:
+    """Inside the `with` block `map_pieces` takes so many workers unless it is told; None leaves it as it is."""
+    token = _limit.set(_limit.get() if workers is None else workers)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
+def usable_workers() -> int:
+    """The number of workers that `at_most` allows, else of the cores that this process may use; 1 in a worker."""
+    if _in_worker:
+        return 1
+    if (limit := _limit.get()) is not None:
+        return limit
+    from joblib.externals.loky import cpu_count
+
+    return int(cpu_count())  # knows affinity and the limits of a container
+
+
+# --- the one function -------------------------------------------------------------------------------------------------
+
+
+def map_pieces(
+    function: Callable[..., Result],
+    pieces: Sequence[tuple[Any, ...]],
+    workers: int | None = None,
+    tell: Tell = to_stderr,
+) -> Iterator[Result]:
+    """Yield `function(*piece)` for every piece, in their order, computed by as many as `workers` processes.
+
+    `function` must be importable by its name, and pieces and results must be picklable. With one worker or one piece
+    everything is computed here. A worker that is killed costs a retry, which is told. What `function` raises is raised
+    here; `LostWorkers` when workers die again and again. An interruption ends all workers.
+    """
+    workers = min(workers or usable_workers(), len(pieces))
+    execute: Executor = in_this_process if workers <= 1 or _in_worker else in_processes
+    return execute(function, pieces, workers, tell)
+
+
+def in_this_process(
+    function: Callable[..., Result], pieces: Sequence[tuple[Any, ...]], workers: int = 1, tell: Tell = to_stderr
+) -> Iterator[Result]:
+    """The `Executor` without processes."""
+    for piece in pieces:
+        yield _call(function, piece)
+
+
+def in_processes(
+    function: Callable[..., Result], pieces: Sequence[tuple[Any, ...]], workers: int, tell: Tell = to_stderr
+) -> Iterator[Result]:
+    """The `Executor` with clean processes of this machine (loky).
+
+    A fork would copy LAMMPS, BLAS and progress threads half alive, and the standard library's clean processes need a
+    guard in the user's script. What was not delivered when a worker was killed is computed again, by half as many
+    workers each time: too little memory is the usual reason.
+    """
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    delivered = 0
+    for attempt in range(RETRIES + 1):
+        try:
+            for result in _attempt(function, pieces[delivered:], workers):
+                delivered += 1
+                yield result
+            return
+        except TerminatedWorkerError as error:
+            if attempt == RETRIES:
+                raise LostWorkers(
+                    f"worker processes were killed {attempt + 1} times, {len(pieces) - delivered} of {len(pieces)} "
+                    "pieces of work are left: most likely the memory is too small; use fewer --workers, a smaller "
+                    "case, or a machine with more memory"
+                ) from error
+            workers = max(1, workers // 2)
+            tell(
+                f"a worker process was killed (is the memory too small?); {len(pieces) - delivered} of {len(pieces)} "
+                f"pieces of work are computed again by {workers} worker{'s' if workers > 1 else ''}"
+            )
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            stop_workers()
+            raise
+
+
+def _attempt(function: Callable[..., Result], pieces: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Result]:
+    """Results in order. A few pieces are sent ahead, not all: their copies would fill the memory."""
+    pool = _pool_of(workers)
+    ahead = iter(pieces)
+    sent = deque(pool.submit(_call, function, piece) for piece in islice(ahead, 3 * workers))
+    try:
+        while sent:
+            result = sent.popleft().result()
+            sent.extend(pool.submit(_call, function, piece) for piece in islice(ahead, 1))
+            yield result
+    finally:
+        for future in sent:
+            future.cancel()
+
+
+def _call(function: Callable[..., Result], piece: tuple[Any, ...]) -> Result:
+    with threadpool_limits(limits=1):
+        return function(*piece)
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+_pool: ProcessPoolExecutor | None = None
+
+
+def _pool_of(workers: int) -> ProcessPoolExecutor:
+    """The pool of this process, made when it is first needed; idle workers of an earlier call are used again."""
+    global _pool
+    from joblib.externals.loky import get_reusable_executor
+
+    environment = {f"{name}_THREADS": "1" for name in THREADS}
+    _pool = get_reusable_executor(
+        workers, timeout=IDLE, initializer=_begin_worker, initargs=(os.getpid(),), env=environment
+    )
+    return _pool
+
+
+def stop_workers() -> None:
+    """Kill the workers of this process, whatever they do."""
+    global _pool
+    pool, _pool = _pool, None
+    if pool is not None:
+        pool.shutdown(wait=True, kill_workers=True)
+
+
+def _begin_worker(parent: int) -> None:
+    global _in_worker
+    _in_worker = True
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
+    end_with(parent, signal.SIGKILL)
+
+
+def end_with(parent: int, number: signal.Signals) -> None:
+    """Send this process the signal `number` as soon as `parent` is no longer its parent: nobody waits for it then.
+
+    A thread looks, every half second. Linux could send the signal itself (PR_SET_PDEATHSIG), but does so when the
+    *thread* that started this process ends, and workers may be started by a thread that ends before its process.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=watch, name="watch the parent", daemon=True).start()
