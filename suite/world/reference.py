@@ -13,6 +13,7 @@ import difflib
 import hashlib
 import importlib
 import os
+import pickle
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -90,7 +91,8 @@ class LammpsCalculator(Calculator):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        state.update(_lammps=None, _numbers=b"")  # a live engine cannot cross processes
+        # a live engine cannot cross processes, and what was computed last must not matter to a copy
+        state.update(_lammps=None, _numbers=b"", _cell=b"", atoms=None, results={})
         return state
 
     def _orient(self, cell: np.ndarray) -> None:
@@ -205,6 +207,43 @@ class LammpsCalculator(Calculator):
             "forces": forces @ rotation,
             "stress": stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]],
         }
+
+
+# --- calculators for pieces of work ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Portable:
+    """A calculator that pieces of work can take with them, perhaps to other processes.
+
+    An engine remembers its neighbour lists, and with them the order of its sums: the last digits of a result depend on
+    what was computed before. `fresh` therefore makes a new copy for every piece, whoever computes it. A calculator that
+    cannot be pickled has no copies and stays in its process: `workers` then is 1.
+    """
+
+    pickled: bytes | None
+    original: Calculator | None
+
+    @classmethod
+    def of(cls, calculator: Calculator) -> Portable:
+        """What the copies of `calculator` are made from."""
+        from joblib.externals.loky.backend.reduction import dumps  # takes classes of a user's script along
+
+        try:
+            return cls(bytes(dumps(calculator)), None)
+        except (pickle.PicklingError, TypeError, AttributeError):  # what pickle raises, by the reason
+            return cls(None, calculator)
+
+    def fresh(self) -> Calculator:
+        """A calculator that has computed nothing yet, or the original where that cannot be."""
+        if self.pickled is not None:
+            return pickle.loads(self.pickled)
+        assert self.original is not None
+        return self.original
+
+    def workers(self, wanted: int | None) -> int | None:
+        """How many processes may work with it, of those `wanted`."""
+        return wanted if self.pickled is not None else 1
 
 
 # --- embedded-atom potentials from their published formulas ----------------------------------------------------

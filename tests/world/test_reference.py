@@ -166,6 +166,13 @@ def test_a_pickled_calculator_computes_the_same(atoms: Atoms) -> None:
     np.testing.assert_allclose(copied.get_forces(), forces, atol=1e-10)
 
 
+def test_a_copy_of_a_calculator_has_computed_nothing(atoms: Atoms) -> None:
+    atoms.get_forces()
+    copied = pickle.loads(pickle.dumps(atoms.calc))
+    assert copied.atoms is None
+    assert copied.results == {}
+
+
 def test_one_calculator_serves_systems_in_turn(atoms: Atoms) -> None:
     """Other sizes and cells in between leave no trace."""
     energy = atoms.get_potential_energy()
