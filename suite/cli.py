@@ -412,7 +412,14 @@ def _list(options: argparse.Namespace) -> int:
     from suite.world.reference import CATALOGUE
 
     potentials: list[dict[str, Any]] = [
-        {"reference": name, "species": list(entry.species), "form": entry.summary, "source": entry.source}
+        {
+            "reference": name,
+            "species": list(entry.species),
+            "cutoff": entry.cutoff,
+            "form": entry.summary,
+            "source": entry.source,
+            "notice": entry.notice,
+        }
         for name, entry in CATALOGUE.items()
     ]
     if options.json:
@@ -427,8 +434,8 @@ def _list(options: argparse.Namespace) -> int:
     )
     table(
         "reference potentials",
-        ["name", "species", "form", "source"],
-        [[p["reference"], "-".join(p["species"]), p["form"], p["source"]] for p in potentials],
+        ["name", "species", "cutoff [Å]", "form", "source"],
+        [[p["reference"], "-".join(p["species"]), f"{p['cutoff']:.3f}", p["form"], p["source"]] for p in potentials],
     )
     return 0
 

@@ -76,7 +76,15 @@ def recipe_of(spec: Spec) -> BasisSpec | GivenSpec:
     if not model.fitted:
         return GivenSpec(model.calculator, model.arguments)
     assert model.cutoff is not None  # `Spec` refuses a basis without one
-    return BasisSpec(spec.material.species, model.cutoff, model.channels, model.degrees, model.radial)
+    return BasisSpec(
+        spec.material.species,
+        model.cutoff,
+        model.channels,
+        model.degrees,
+        model.radial,
+        model.total_degree,
+        model.angular_weight,
+    )
 
 
 def stage_tables(spec: Spec) -> dict[str, dict[str, Any]]:

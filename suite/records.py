@@ -110,10 +110,12 @@ class Training(Record):
 class Model(Record):
     """The potential to judge: an ACE model to be fitted, or with `backend = "calculator"` one that is given.
 
-    An ACE basis has `channels[k]` radial functions and degree `degrees[k]` for products of k + 1 neighbours. A given
-    `calculator` is named as a reference is, with its `arguments`; nothing is fitted then. `strain_step` is the step of
-    the finite differences for the elastic response (default: 4e-3 for ACE, 1e-3 for a calculator, 1e-2 for one whose
-    energies have only 32 bits).
+    An ACE basis has `channels[k]` radial functions and degree `degrees[k]` for products of k + 1 neighbours. With
+    `total_degree` it holds all pair functions, but only those products of k + 2 neighbours for which
+    Σ(n - 1) + w Σl <= `total_degree[k]`: n = 1, 2, ... are their radial numbers, l their angular momenta, and w is
+    `angular_weight`. A given `calculator` is named as a reference is, with its `arguments`; nothing is fitted then.
+    `strain_step` is the step of the finite differences for the elastic response (default: 4e-3 for ACE, 1e-3 for a
+    calculator, 1e-2 for one whose energies have only 32 bits).
     """
 
     backend: Literal["pyace", "calculator"] = "pyace"
@@ -121,6 +123,8 @@ class Model(Record):
     radial: Literal["SBessel"] = "SBessel"
     channels: tuple[Count, ...] = ()
     degrees: tuple[Annotated[int, Field(strict=True, ge=0)], ...] = ()
+    total_degree: tuple[NotNegative, ...] = ()
+    angular_weight: Positive = 1.0
     calculator: str = ""
     arguments: dict[str, Any] = {}
     strain_step: StrainStep | None = None
@@ -459,6 +463,15 @@ def _refuse_bases(spec: Spec, refuse: Callable[[str, str], None]) -> None:
         refuse("model.channels", "radial channels must not increase with the order")
     if (least := _fewest_functions(model.channels, model.degrees)) > MOST_FUNCTIONS:
         refuse("model.channels", f"they make {min(least, 10**12)} functions or more, and {MOST_FUNCTIONS} are the most")
+    products = len(model.channels) - 1
+    if model.total_degree and len(model.total_degree) != products:
+        refuse(
+            "model.total_degree",
+            f"{len(model.total_degree)} limits for {products} orders of products: model.channels without its first "
+            "entry, the pair functions, which all stay",
+        )
+    if model.angular_weight != 1 and not model.total_degree:
+        refuse("model.angular_weight", "has no effect without model.total_degree; leave it out or at 1")
     for channels in spec.tune.channels:
         if len(channels) != len(model.degrees) or list(channels) != sorted(channels, reverse=True):
             refuse("tune.channels", f"{list(channels)} does not fit model.degrees {list(model.degrees)}")

@@ -258,6 +258,12 @@ def _model_parameters(spec: Spec) -> dict[str, Any]:
     model = spec.model
     if not model.fitted:
         return {"model": model.calculator, **{f"model_{key}": str(value) for key, value in model.arguments.items()}}
+    selection: dict[str, Any] = {}
+    if model.total_degree:
+        selection = {
+            "total_degree": " ".join(f"{degree:g}" for degree in model.total_degree),
+            "angular_weight": model.angular_weight,
+        }
     return {
         "model": "ACE",
         "configurations": spec.training.configurations,
@@ -268,6 +274,7 @@ def _model_parameters(spec: Spec) -> dict[str, Any]:
         "cutoff": model.cutoff,
         "channels": " ".join(map(str, model.channels)),
         "degrees": " ".join(map(str, model.degrees)),
+        **selection,
     }
 
 

@@ -3,18 +3,60 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 from ase.calculators.calculator import Calculator
 from scipy.sparse import coo_array, csr_array
 from scipy.spatial import cKDTree
 
 from store.faults import FailedOutcome
+from suite.execution import map_pieces
 from suite.world.cell import Cell, Metric, StraightCell
 from suite.world.dislocation import nearest_image
+from suite.world.reference import Portable
+
+ATOMS = 8_000  # a piece displaces sets of atoms until so many atoms have been computed, times six force calls
+
+
+def force_differences(
+    portable: Portable, atoms: Atoms, sets: Sequence[tuple[np.ndarray, np.ndarray]], step: float
+) -> list[np.ndarray]:
+    """For each set of atoms displaced together, and the atoms near it: -∂f/∂u of those, (3, near, 3) eV/Å^2; the first
+    axis is that of the displacement, by ±`step` Å."""
+    calculator = portable.fresh()
+    moved = atoms.copy()
+    moved.calc = calculator
+    differences = []
+    for members, near in sets:
+        blocks = []
+        for axis in range(3):
+            forces = []
+            for sign in (1, -1):
+                moved.positions[:] = atoms.positions
+                moved.positions[members, axis] += sign * step
+                forces.append(moved.get_forces()[near])
+            blocks.append((forces[1] - forces[0]) / (2 * step))
+        differences.append(np.array(blocks))
+    return differences
+
+
+def _all_differences(
+    calculator: Calculator,
+    atoms: Atoms,
+    sets: Sequence[tuple[np.ndarray, np.ndarray]],
+    step: float,
+    workers: int | None,
+) -> Iterator[np.ndarray]:
+    """`force_differences` of all sets, in pieces that do not depend on the number of `workers`."""
+    portable = Portable.of(calculator)
+    size = max(1, ATOMS // len(atoms))
+    pieces = [(portable, atoms, sets[first : first + size], step) for first in range(0, len(sets), size)]
+    for piece in map_pieces(force_differences, pieces, portable.workers(workers)):
+        yield from piece
 
 
 def interaction_range(
@@ -24,14 +66,13 @@ def interaction_range(
     threshold: float = 1e-4,
     step: float = 1e-3,
     probes: int = 4,
+    workers: int | None = None,
 ) -> float:
     """Distance in the plane beyond which the force response to one displaced atom is below `threshold` of its largest.
 
     Measured at the `probes` atoms next to every core, where neighbours come closer than in the crystal, and at the one
     furthest from them; a calculator need not tell, and the tail of a long potential would only fill the factor.
     """
-    atoms = cell.atoms(displacement)
-    atoms.calc = calculator
     size = np.diag(cell.vectors_perfect)[:2]
 
     def away(point: np.ndarray) -> np.ndarray:
@@ -41,15 +82,13 @@ def interaction_range(
     from_cores = np.array([away(core) for core in cell.cores])
     chosen = {int(np.argmax(from_cores.min(axis=0)))}
     chosen.update(int(i) for row in from_cores for i in np.argsort(row)[:probes])
+    probed, everyone = sorted(chosen), np.arange(len(cell))
+    sets = [(np.array([index]), everyone) for index in probed]
     reach = 0.0
-    for index in sorted(chosen):
+    differences = _all_differences(calculator, cell.atoms(displacement), sets, step, workers)
+    for index, found in zip(probed, differences, strict=True):
         distance = away(cell.reference[index, :2])
-        for axis in range(3):
-            atoms.positions[index, axis] += step
-            plus = atoms.get_forces()
-            atoms.positions[index, axis] -= 2 * step
-            response = np.abs(plus - atoms.get_forces()).max(axis=1)
-            atoms.positions[index, axis] += step
+        for response in np.abs(found).max(axis=2):
             reach = max(reach, float(distance[response > threshold * response.max()].max()))
     return reach + 0.1
 
@@ -81,48 +120,52 @@ def hessian(
     displacement: np.ndarray,
     step: float = 1e-3,
     progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
 ) -> csr_array:
     """Hessian (3n, 3n), eV/Å^2, of a quasi-two-dimensional cell at `displacement` (n, 3).
 
     Atoms further apart than twice the interaction range are displaced together, so that the number of force calls
-    does not grow with the cell. Symmetric; rows sum to zero (translations cost nothing) but for rounding.
+    does not grow with the cell. Symmetric; rows sum to zero (translations cost nothing) but for rounding. Colours are
+    shared among `workers` processes (default: all cores), and the result does not depend on how many.
     """
     size = np.diag(cell.vectors_perfect)[:2]
-    reach = interaction_range(cell, calculator, displacement)
+    reach = interaction_range(cell, calculator, displacement, workers=workers)
     plane = _wrapped(cell.reference[:, :2], size)
     colours = _colours(plane, size, 2 * reach)
-    tree = cKDTree(plane, boxsize=size)
-    atoms = cell.atoms(displacement)
-    atoms.calc = calculator
-    rows, columns, values = [], [], []
     count = int(colours.max()) + 1
+    sets, owners = [], []
     for colour in range(count):
         members = np.flatnonzero(colours == colour)
-        if len(members) == 1:
-            owner = np.full(len(cell), members[0])
-            near = np.arange(len(cell))
-            if reach < size.min() / 2:
-                near = np.array(tree.query_ball_point(plane[members[0]], reach))
-        else:
-            distance, nearest = cKDTree(plane[members], boxsize=size).query(plane)
-            owner = members[nearest]
-            near = np.flatnonzero(distance < reach)
+        near, owner = _surroundings(plane, size, members, reach)
+        sets.append((members, near))
+        owners.append(owner)
+    rows, columns, values = [], [], []
+    differences = _all_differences(calculator, cell.atoms(displacement), sets, step, workers)
+    for colour, ((_, near), owner, found) in enumerate(zip(sets, owners, differences, strict=True)):
         for axis in range(3):
-            atoms.positions[members, axis] += step
-            plus = atoms.get_forces()
-            atoms.positions[members, axis] -= 2 * step
-            minus = atoms.get_forces()
-            atoms.positions[members, axis] += step
-            block = (minus[near] - plus[near]) / (2 * step)
             rows.append((3 * near[:, None] + np.arange(3)).ravel())
-            columns.append(np.repeat(3 * owner[near] + axis, 3))
-            values.append(block.ravel())
+            columns.append(np.repeat(3 * owner + axis, 3))
+            values.append(found[axis].ravel())
         if progress:
             progress(colour + 1, count)
     n = 3 * len(cell)
     matrix = coo_array((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(n, n)).tocsr()
     matrix = ((matrix + matrix.T) / 2).tocsr()
     return _with_zero_row_sums(matrix)
+
+
+def _surroundings(
+    plane: np.ndarray, size: np.ndarray, members: np.ndarray, reach: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Atoms within `reach` of one of `members` in the plane, and which of the members each of them is near to."""
+    if len(members) > 1:
+        distance, nearest = cKDTree(plane[members], boxsize=size).query(plane)
+        near = np.flatnonzero(distance < reach)
+        return near, members[nearest[near]]
+    near = np.arange(len(plane))
+    if reach < size.min() / 2:
+        near = np.array(cKDTree(plane, boxsize=size).query_ball_point(plane[members[0]], reach))
+    return near, np.full(len(near), members[0])
 
 
 def _with_zero_row_sums(matrix: csr_array) -> csr_array:

@@ -26,7 +26,7 @@ from suite.world.hessian import (
     stability_bound,
     stability_constant,
 )
-from suite.world.reference import LammpsCalculator
+from suite.world.reference import LammpsCalculator, Portable
 
 STEP = 1e-3
 
@@ -92,6 +92,44 @@ def test_coloured_hessian_is_the_dense_one(
         found = matrix[:, [index]].toarray().ravel()
         assert np.abs(found - column).max() < 3e-4 * scale
         assert np.abs(found).max() > 0.1 * scale
+
+
+@pytest.fixture
+def many_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A piece is one colour."""
+    monkeypatch.setattr("suite.world.hessian.ATOMS", 1)
+
+
+def test_the_number_of_workers_changes_no_bit(world: World, zhou: Calculator, many_pieces: None) -> None:
+    """Nor does what the calculator has computed before, such as a cell whose neighbour lists have another order."""
+    cell, ground = world.training[0], world.training_equilibria[0].displacement
+    done: list[tuple[int, int]] = []
+    two = hessian(cell, zhou, ground, STEP, lambda *counts: done.append(counts), workers=2)
+    elsewhere = cell.atoms(ground)
+    elsewhere.positions += 0.4 * np.random.default_rng(3).standard_normal(elsewhere.positions.shape)
+    elsewhere.calc = zhou
+    elsewhere.get_forces()
+    one = hessian(cell, zhou, ground, STEP, workers=1)
+    assert (one.data == two.data).all()
+    assert (one.indices == two.indices).all()
+    assert done == [(k + 1, len(done)) for k in range(len(done))]
+    assert len(done) > 20
+
+
+class Rooted(Sprung):
+    """Cannot leave its process."""
+
+    def __reduce__(self) -> str:
+        raise TypeError("cannot pickle")
+
+
+def test_calculators_that_cannot_be_sent_stay_here(world: World, zhou: Calculator, many_pieces: None) -> None:
+    cell, ground = world.training[0], world.training_equilibria[0].displacement
+    rooted = Rooted(zhou, cell.reference + ground, 0.0)
+    assert Portable.of(rooted).fresh() is rooted
+    assert [Portable.of(rooted).workers(n) for n in (None, 1, 4)] == [1, 1, 1]
+    found, expected = (hessian(cell, calculator, ground, STEP, workers=2) for calculator in (rooted, zhou))
+    assert abs(found - expected).max() < 1e-8 * abs(expected).max()
 
 
 def test_hessian_is_symmetric_and_translations_are_free(world: World) -> None:
