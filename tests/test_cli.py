@@ -384,10 +384,10 @@ def test_a_limit_on_files_is_told_and_the_next_run_goes_on(workspace: Path, tmp_
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 4, done.stderr
     _assert_told(done.stderr, runs / "mlflow.db")
+    assert not (runs / "mlflow.db.new").exists()
     shutil.copytree(workspace / "cache", runs / "cache")
     assert main(arguments) == 0
     assert {path.name for path in runs.iterdir()} >= {"mlflow.db", "fields"}
-    assert not (runs / "mlflow.db.new").exists()
 
 
 @pytest.mark.parametrize("where", ["cache", "fields"])
