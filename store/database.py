@@ -102,10 +102,16 @@ def _create(path: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     new = path.with_name(path.name + ".new")
-    for left in (new, path.with_name(new.name + "-journal")):
+    half = (new, path.with_name(new.name + "-journal"))
+    for left in half:
         left.unlink(missing_ok=True)
-    with speaking(path):
-        SqlAlchemyStore(address(new), SCHEME).engine.dispose()
+    try:
+        with speaking(path):
+            SqlAlchemyStore(address(new), SCHEME).engine.dispose()
+    except WorkspaceError:
+        for left in half:
+            left.unlink(missing_ok=True)
+        raise
     os.replace(new, path)
 
 
