@@ -38,11 +38,12 @@ def full_stress(voigt: np.ndarray) -> np.ndarray:
 def ace_rounding(coefficients: np.ndarray, perfect: np.ndarray, volume: float, step: float) -> dict[str, float]:
     """How far two ways to the same numbers of a linear ACE model may differ, for each kind of row.
 
-    Its energies are sums of terms c·B that cancel, a million eV per atom for some eV: what is left is the machine
-    epsilon of the absolute sum, with `perfect` (n,) the values B per atom of the perfect crystal. `energy` in eV per
+    Its energies are sums of terms c·B that cancel, a million eV per atom for some eV: what is left is four times the
+    machine epsilon of the absolute sum, with `perfect` (n,) the values B per atom of the perfect crystal; each B is
+    a product of splines, rounded itself, in all atoms alike. `energy` in eV per
     atom; `force` of a component, eV/Å: as much over 1 Å, the length on which B changes; `stress`, `virial1`, `virial2`
     of an entry, eV/Å^3: differences of energies per `volume` (Å^3 per atom) over powers of the strain `step`.
     """
-    energy = float(np.finfo(float).eps * np.abs(coefficients) @ np.abs(perfect))
+    energy = float(4 * np.finfo(float).eps * np.abs(coefficients) @ np.abs(perfect))
     differences = {name: energy / volume / step**k for k, name in enumerate(("stress", "virial1", "virial2"), start=1)}
     return {"energy": energy, "force": energy, **differences}

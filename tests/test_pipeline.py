@@ -116,7 +116,7 @@ def test_model_is_anchored_at_the_perfect_crystal(world: World, rows: Rows, mode
     atoms = world.crystal.deformed(np.eye(3)) * (2, 2, 2)
     atoms.calc = model.calculator(rows)
     rounding = ace_rounding(model.coefficients, rows.perfect, world.crystal.volume, 1.0)["energy"]
-    assert atoms.get_potential_energy() / len(atoms) == pytest.approx(world.energy_per_atom, abs=10 * rounding)
+    assert atoms.get_potential_energy() / len(atoms) == pytest.approx(world.energy_per_atom, abs=2 * rounding)
 
 
 def test_training_errors_are_those_of_the_calculator(world: World, rows: Rows, model: Model) -> None:
