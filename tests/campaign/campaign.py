@@ -62,11 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 progress.tell(found)
             if any(f.wrong for f in found if f.part in ("judges", "template")):
                 break  # nothing can be believed
-    finally:
+    finally:  # a campaign that is stopped tells what it found so far
         campaign.clean()
-    _report(found, time.monotonic() - progress.begun)
-    if options.json:
-        options.json.write_text(json.dumps([asdict(f) for f in found], indent=1, ensure_ascii=False) + "\n")
+        _report(found, time.monotonic() - progress.begun)
+        if options.json:
+            options.json.write_text(json.dumps([asdict(f) for f in found], indent=1, ensure_ascii=False) + "\n")
     return int(any(f.wrong or f.traceback for f in found))
 
 

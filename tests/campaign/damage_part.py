@@ -190,6 +190,7 @@ def database_bits(workspace: Path, template: Template, dice: random.Random) -> D
     key = dice.choice(keys)
     data, wanted = path.read_bytes(), struct.pack(">d", numbers[key])
     count = data.count(wanted)
+    assert count, f"{key} is not in mlflow.db as eight bytes"
     path.write_bytes(data.replace(wanted, struct.pack(">d", numbers[key] * 0.5)))
     return Damage(f"mlflow.db: the bytes of {key} changed in {count} places", ("mlflow.db",), (RUNS, SWEEP, REPORT))
 
@@ -202,7 +203,7 @@ def database_value(workspace: Path, template: Template, dice: random.Random) -> 
     change = dice.choice(["UPDATE {} SET value = value * 0.5", "UPDATE {} SET value = 1e-9", "DELETE FROM {}"])
     tables = dice.choice([("metrics", "latest_metrics"), ("latest_metrics",)])
     for table in tables:
-        _sql(workspace, f"{change.format(table)} WHERE key = ? AND run_uuid = ?", (metric, ids[name]))
+        sql(workspace, f"{change.format(table)} WHERE key = ? AND run_uuid = ?", (metric, ids[name]))
     told = f"mlflow.db: {change.format(' and '.join(tables))} of {metric} in run {name!r}"
     return Damage(told, ("mlflow.db", ids[name], f"{name!r}"), (RUNS, SWEEP, REPORT))
 
@@ -213,9 +214,9 @@ def database_points(workspace: Path, template: Template, dice: random.Random) ->
     a, b = dice.sample([key for key in ids if key.startswith("L:")], 2)
     change = "UPDATE tags SET value = ? WHERE key = 'point' AND run_uuid = ?"
     read = "SELECT value FROM tags WHERE key = 'point' AND run_uuid = ?"
-    (one,), (other,) = (_sql(workspace, read, (ids[name],))[0] for name in (a, b))
-    _sql(workspace, change, (other, ids[a]))
-    _sql(workspace, change, (one, ids[b]))
+    (one,), (other,) = (sql(workspace, read, (ids[name],))[0] for name in (a, b))
+    sql(workspace, change, (other, ids[a]))
+    sql(workspace, change, (one, ids[b]))
     return Damage(
         f"mlflow.db: keys of {a!r} and {b!r} exchanged", ("mlflow.db", ids[a], ids[b], repr(a), repr(b)), (SWEEP,)
     )
@@ -224,11 +225,12 @@ def database_points(workspace: Path, template: Template, dice: random.Random) ->
 def database_table(workspace: Path, template: Template, dice: random.Random) -> Damage:
     table = dice.choice(["metrics", "latest_metrics", "tags", "params", "runs", "experiments", "alembic_version"])
     change = dice.choice(["DROP TABLE", "DELETE FROM"])
-    _sql(workspace, f"{change} {table}")
+    sql(workspace, f"{change} {table}")
     return Damage(f"mlflow.db: {change} {table}", ("mlflow.db",), (RUNS, dice.choice([SWEEP, REPORT, RUN])))
 
 
-def _sql(workspace: Path, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+def sql(workspace: Path, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+    """Rows of one statement, committed."""
     with closing(sqlite3.connect(workspace / "mlflow.db")) as connection:
         found = connection.execute(statement, values).fetchall()
         connection.commit()

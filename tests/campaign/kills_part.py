@@ -14,7 +14,20 @@ from typing import Any
 
 import compared
 import judging
-from processes import MARKER, ROOT, Case, Done, Finding, Spawned, command_of, end_marked, gone, marked, scratch_folder
+from processes import (
+    MARKER,
+    ROOT,
+    Case,
+    Done,
+    Finding,
+    Spawned,
+    command_of,
+    dislobench,
+    end_marked,
+    gone,
+    marked,
+    scratch_folder,
+)
 
 SWEEP = """
 [sweep.small]
@@ -181,15 +194,15 @@ def _finding(kind: str, wrong: str, done: Done | None, history: Sequence[str], s
     return Finding("kills", kind, wrong, traced, f"{kind}: {judging.signature_of(wrong)}"[:120], told)
 
 
-def judge_leftovers(workspace: Path, scratch: Path) -> str:
+def judge_leftovers(workspace: Path, scratch: Path, command: Callable[..., Done] = dislobench) -> str:
     """What stays of killed commands: runs RUNNING, stores that were being written. `repair` may clean up before, if
     there is one."""
-    known = Spawned(["repair", "--help"], scratch, os.environ[MARKER]).finish(60.0)
+    known = command(["repair", "--help"], scratch)
     if known.code == 0:
-        repaired = Spawned(["repair", "--workspace", str(workspace)], scratch, os.environ[MARKER]).finish(120.0)
+        repaired = command(["repair", "--workspace", str(workspace)], scratch)
         if wrong := judging.of_ending(repaired, (0,)):
             return f"repair: {wrong}"
-    listed = Spawned(["runs", "--json", "--workspace", str(workspace)], scratch, os.environ[MARKER]).finish(60.0)
+    listed = command(["runs", "--json", "--workspace", str(workspace)], scratch)
     if wrong := judging.of_ending(listed, (0,)):
         return f"runs: {wrong}"
     running = [record["name"] for record in compared.printed(listed.out)["runs"] if record["status"] == "RUNNING"]

@@ -78,9 +78,9 @@ class Mutant:
         """How to make it: lines that differ from the base as dislobench's own TOML writer puts it, and options."""
         before = write(_tables(self.base)).splitlines()
         after = self.content.decode("utf-8", errors="backslashreplace").splitlines()
-        changed = [
-            line for line in difflib.unified_diff(before, after, n=0, lineterm="") if line[:2] not in ("--", "++", "@@")
-        ]
+        lines = difflib.unified_diff(before, after, n=0, lineterm="")
+        changed = [line for line in lines if line[:2] not in ("--", "++", "@@") and len(line) > 1]
+        changed.sort(key=lambda line: line[0])  # what is new first
         parts = [f"{self.base.name}: " + " | ".join(_clipped(line) for line in changed[:8])]
         parts += [f"file name {_clipped(self.name)!r}"] if self.name != "mine.toml" else []
         parts += [f"--preset {_clipped(self.preset)!r}"] if self.preset is not None else []

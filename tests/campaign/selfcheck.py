@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ import judging
 import kills_part
 import specs_part
 from mutants import SPECS, Mutant
-from processes import MARKER, TRACEBACK, Case, Done, Finding, Spawned, end_marked, gone, scratch_folder
+from processes import MARKER, TRACEBACK, Case, Done, Finding, Spawned, dislobench, end_marked, gone, scratch_folder
 from workspace import RUN, RUNS, TUNE, Template
 
 Check = tuple[str, str, str]  # what, said about the broken thing, said about the whole one
@@ -132,28 +133,24 @@ def _kills() -> Iterator[Check]:
 
 
 def _leftovers(template: Template) -> Iterator[Check]:
-    """A run that another process left RUNNING, and half a store: no repair may be blind to them."""
-    import shutil
+    """A run that stays RUNNING, and half a store, with a `repair` that does not see them."""
+
+    def without_repair(words: list[str], scratch: Path) -> Done:
+        return dislobench(["no-such-command"] if words[0] == "repair" else words, scratch)
 
     with scratch_folder() as scratch:
         workspace = scratch / "runs"
         shutil.copytree(template.workspace, workspace)
-        clean = kills_part.judge_leftovers(workspace, scratch)
-        spawn, kills_part.Spawned = kills_part.Spawned, _no_repair(kills_part.Spawned)  # type: ignore[misc]
-        run = template.facts["ids"]["first"]
-        damage_part._sql(workspace, "UPDATE runs SET status = 'RUNNING' WHERE run_uuid = ?", (run,))
-        yield "a run that stays RUNNING", kills_part.judge_leftovers(workspace, scratch), clean
-        damage_part._sql(workspace, "UPDATE runs SET status = 'FINISHED' WHERE run_uuid = ?", (run,))
+
+        def judged() -> str:
+            return kills_part.judge_leftovers(workspace, scratch, without_repair)
+
+        clean, run = judged(), template.facts["ids"]["first"]
+        damage_part.sql(workspace, "UPDATE runs SET status = 'RUNNING' WHERE run_uuid = ?", (run,))
+        yield "a run that stays RUNNING", judged(), clean
+        damage_part.sql(workspace, "UPDATE runs SET status = 'FINISHED' WHERE run_uuid = ?", (run,))
         (workspace / "fields" / ".a.zarr.new").mkdir()
-        yield "half a store", kills_part.judge_leftovers(workspace, scratch), clean
-        kills_part.Spawned = spawn  # type: ignore[misc]
-
-
-def _no_repair(spawn: type[Spawned]) -> Any:
-    def broken(words: list[str], scratch: Path, marker: str) -> Spawned:
-        return spawn(["no-such-command"] if words[0] == "repair" else words, scratch, marker)
-
-    return broken
+        yield "half a store", judged(), clean
 
 
 def _damage(template: Template) -> Iterator[Check]:

@@ -154,7 +154,10 @@ def judge_mutants(seed: int, numbers: Sequence[int], loaders: Loaders | None = N
 # --- what check accepts, plan and run do not refuse ----------------------------------------------------------------
 
 # What only computing can know, so that check accepts it and plan or run refuses it with exit 2. (pattern, why)
-ONLY_COMPUTING_KNOWS: list[tuple[str, str]] = []
+ONLY_COMPUTING_KNOWS: list[tuple[str, str]] = [
+    (r"unexpected keyword argument|missing \d+ required", "check executes nothing of what a dotted name refers to"),
+    (r"is no ASE calculator|not an ASE calculator", "what a callable returns is known once it is called"),
+]
 
 SMALL = [  # sizes at which everything takes seconds; every base gets them
     *("simulation.size=14", "training.size=6", "training.configurations=3", "training.test=2"),
