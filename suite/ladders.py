@@ -19,9 +19,9 @@ NUMBERS = (
     *("geometry_error", "energy_error", "geometry_error_linear", "energy_error_linear", "model_force_calls"),
     *("eps_E", "eps_F", "rmse_E", "rmse_F", "eps_stress", "eps_V1", "eps_V1_null_free", "eps_V1_felt"),
     *("eps_V2", "eps_V2_null_free", "pressure", "c0", "eps_H", "eps_H_relaxed", "eps_H_perfect"),
-    *("error_C11", "error_C12", "error_C44", "error_C111", "error_C112", "error_C123"),
-    *("error_C144", "error_C155", "error_C456", "error_C11_null_free", "error_C12_null_free"),
-    *("error_C44_null_free", "term_F", "term_V1", "term_V2", "term_L", "term_E", "term_L_energy"),
+    *("error_C11", "error_C12", "error_C44"),
+    *("error_C11_null_free", "error_C12_null_free", "error_C44_null_free"),
+    *("term_F", "term_V1", "term_V2", "term_L", "term_E", "term_L_energy"),
     *("bound_geometry", "bound_energy", "balance_E", "balance_F", "balance_V1", "balance_spread"),
     *("calibrated_E", "calibrated_F", "calibrated_V1", "calibrated_spread"),
 )
