@@ -60,6 +60,11 @@ class Case(Record):
 class Material(Record):
     """Lattice, chemical symbols, and the reference potential (see `suite.world.reference`).
 
+    A `reference`, or a model's `calculator`, of the form `module:callable` is code: run, plan, tune, scan, export,
+    sweep and verify execute it, and refuse it with `--safe`; check does not execute it. Its module is looked for where
+    Python looks, then in the folder of the spec; files that `arguments` name, in the current folder, then in that of
+    the spec.
+
     `strain_step` is the step of the finite differences for its elastic response: as large as the smoothness of the
     potential allows.
     """
@@ -224,9 +229,10 @@ class Sweep(Record):
 
     `ladders` gives values to keys of the spec, such as `"training.size" = [6, 8, 10]`; all combinations, or with
     `zip` the first values together, the second ones, ... `seeds` are those of the training set; `ablation` runs
-    each point with no elasticity, CLE, and CLE+nonlinear. `against` is the axis of figures and slopes: "L", "N",
-    "log_L_D", or a number of the runs such as "rmse_F". `expect` overrides the slopes of the theory, `set` keys of the
-    spec for all points.
+    each point with no elasticity, CLE, and CLE+nonlinear. A run is one point: values and seeds that come twice, and
+    keys that two of these set, are refused. `against` is the axis of figures and slopes: "L", "N", "log_L_D", or a
+    number of the runs such as "rmse_F". `expect` overrides the slopes of the theory, `set` keys of the spec for all
+    points.
     """
 
     ladders: Annotated[dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]], Field(min_length=1)]

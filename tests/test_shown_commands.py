@@ -50,6 +50,7 @@ RUN_SMALLER = {
     ),
     "dislobench sweep w-screw --preset quick": f"dislobench sweep my.toml --preset tiny {FEW}",
     "dislobench verify w-screw-quick": "dislobench verify published.toml --run RUN",
+    "dislobench run w-screw --preset quick --safe": f"dislobench run w-screw --preset tiny {FEW} --safe",
     "dislobench run w-screw --set model.backend=calculator --set model.calculator=W_eam4": (
         f"dislobench run w-screw --preset tiny {FEW} --set model.backend=calculator --set model.calculator=W_eam4"
     ),
