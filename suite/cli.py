@@ -1,7 +1,8 @@
 """The command `dislobench`: parsing, progress and printing, nothing else.
 
 Exit codes: 0 done, 1 an unexpected error, 2 a bad spec or command, 3 an outcome that cannot be used (a dipole that
-annihilates, a model that does not relax), 4 a damaged or missing store or run, 130 interrupted.
+annihilates, a model that does not relax), 4 a damaged or missing store or run, 130 interrupted, 143
+terminated (SIGTERM).
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 BAD_SPEC, FAILED_OUTCOME, BAD_STORE = BadInput.exit_code, FailedOutcome.exit_code, BadStore.exit_code
 INTERRUPTED = 130
 TRACKING = "MLFLOW_TRACKING_URI"
+PARENT = "DISLOBENCH_PARENT"  # process that started this command and waits for it: the command ends with it
+PATIENCE = 10.0  # seconds for a child to end after SIGTERM
 
 
 class CommandError(Fault):
@@ -35,6 +40,45 @@ class CommandError(Fault):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.exit_code = code
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal that asks this process to end, such as SIGTERM of a batch system: ends a command as Ctrl-C does."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def _ends_cleanly() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into `Terminated`, where they are not ignored (nohup), and in the main thread only.
+
+    The first signal, or Ctrl-C, ends the command; later ones do not disturb its tidying up, but for a second Ctrl-C.
+    """
+    import threading
+
+    defaults = {
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+        signal.SIGINT: signal.default_int_handler,
+    }
+
+    def end(number: int, frame: object) -> None:
+        for each in before:
+            signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_IGN)
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number, default in defaults.items():
+            if signal.getsignal(number) is default:
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,22 +90,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if "workspace" in options:
         _tell_other_tracking(options.workspace)
-    try:
-        return COMMANDS[options.command](options)
-    except Fault as fault:
-        _report(options, str(fault), fault.exit_code)
-        return fault.exit_code
-    except OSError as error:
-        from store.seal import disk_fault
+    with _ends_cleanly():
+        try:
+            if parent := os.environ.pop(PARENT, None):
+                from suite.execution import end_with
 
-        place = error.filename or getattr(options, "workspace", None) or Path.cwd()
-        if (refusal := disk_fault(Path(str(place)), error)) is None:
-            raise
-        _report(options, str(refusal), refusal.exit_code)
-        return refusal.exit_code
-    except KeyboardInterrupt:
-        _report(options, "interrupted; finished stages are cached, so the same command goes on from there", INTERRUPTED)
-        return INTERRUPTED
+                end_with(int(parent), signal.SIGTERM)
+            return COMMANDS[options.command](options)
+        except Fault as fault:
+            _report(options, str(fault), fault.exit_code)
+            return fault.exit_code
+        except OSError as error:
+            from store.seal import disk_fault
+
+            place = error.filename or getattr(options, "workspace", None) or Path.cwd()
+            if (refusal := disk_fault(Path(str(place)), error)) is None:
+                raise
+            _report(options, str(refusal), refusal.exit_code)
+            return refusal.exit_code
+        except KeyboardInterrupt as stop:
+            return _stopped(options, stop)
+
+
+def _stopped(options: argparse.Namespace, stop: KeyboardInterrupt) -> int:
+    """End the workers, tell, and return the exit code."""
+    if "suite.execution" in sys.modules:
+        from suite.execution import stop_workers
+
+        stop_workers()
+    how, code = ("terminated", stop.exit_code) if isinstance(stop, Terminated) else ("interrupted", INTERRUPTED)
+    left = (
+        "the server has ended" if options.command == "ui" else "finished stages are cached, so the same command goes on"
+    )
+    _report(options, f"{how}; {left}", code)
+    return code
 
 
 def _report(options: argparse.Namespace, message: str, code: int) -> None:
@@ -116,6 +178,10 @@ def _run(options: argparse.Namespace) -> int:
         return _run_each(options)
     (options.spec,) = options.specs
     spec = _load(options)
+    if options.start is not None:
+        from suite.world.lammps_job import job_digest
+
+        job_digest(options.start)  # refuses a job that is not there before anything is made
     _make_workspace(options.workspace)
     from store.runs import Tracker
     from suite.judge.remarks import remarks
@@ -168,14 +234,10 @@ def _run_each(options: argparse.Namespace) -> int:
     """Each case in a process of its own: an engine that dies takes only its own case with it."""
     if options.start:
         raise CommandError("--start belongs to one spec; name one only", BAD_SPEC)
-    import signal
-    import subprocess
-
     from suite.spec import load
 
     for name in options.specs:  # a bad spec stops everything before anything runs
         _refuse_code(options, load(name, options.preset, options.overrides))
-    quiet = {key: value for key, value in os.environ.items() if key != TRACKING}  # it has been told once
     worst = 0
     cases: list[Any] = []
     for name in options.specs:
@@ -186,12 +248,10 @@ def _run_each(options: argparse.Namespace) -> int:
         command += ["--workers", str(options.workers)] if options.workers else []
         command += ["--safe"] if options.safe else []
         command += ["--json"] if options.json else []
-        pipe = subprocess.PIPE if options.json else None
-        done = subprocess.run(command, stdout=pipe, text=True, check=False, env=quiet)
-        code = done.returncode
+        code, told = _in_a_process(command, captured=options.json)
         if options.json:
             # an engine may have printed something before
-            last = done.stdout.strip().rpartition("\n")[2]
+            last = told.strip().rpartition("\n")[2]
             cases.append(json.loads(last) if last.startswith("{") else {"case": name, "exit": code})
         if code < 0:
             print(
@@ -204,6 +264,42 @@ def _run_each(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"cases": cases}))
     return worst
+
+
+def _in_a_process(command: Sequence[str], captured: bool = False, **options: Any) -> tuple[int, str]:
+    """Run a command and return its exit code and, if `captured`, its output. It never outlives this process: it is
+    terminated when this one is stopped, and ends by itself when this one is killed."""
+    import subprocess
+
+    output = subprocess.PIPE if captured else None
+    # an address of other runs, which dislobench does not use, has been told once
+    environment = {key: value for key, value in os.environ.items() if key != TRACKING} | {PARENT: str(os.getpid())}
+    with subprocess.Popen(command, stdout=output, text=True, env=environment, **options) as process:
+        try:
+            told, _ = process.communicate()
+        except BaseException:
+            own_group = options.get("start_new_session", False)
+            _end(process, own_group)
+            raise
+    return process.returncode, told or ""
+
+
+def _end(process: Any, own_group: bool) -> None:
+    """Terminate a child (with its whole process group if it has one of its own); kill what does not end in time."""
+    import subprocess
+
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            if own_group:
+                os.killpg(process.pid, number)
+            else:
+                process.send_signal(number)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            continue
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -622,8 +718,6 @@ def _repair(options: argparse.Namespace) -> int:
 
 
 def _ui(options: argparse.Namespace) -> int:
-    import subprocess
-
     from store.runs import Tracker
 
     tracker = Tracker(options.workspace)
@@ -631,10 +725,34 @@ def _ui(options: argparse.Namespace) -> int:
         raise CommandError(
             f"{options.workspace} holds no runs; run a case first, or name another folder with --workspace", BAD_STORE
         )
+    _need_free_port(options.host, options.port)
     print("MLflow UI, in a quarter of a minute (Ctrl-C ends it):", file=sys.stderr)
     for name, link in tracker.ui_links(options.port, options.host).items():
         print(f"  {printable(name)}: {link}", file=sys.stderr)
-    return subprocess.call(tracker.ui_command(options.port, options.host))
+    # a session of its own: the server has children, and all of them end when this command does
+    code, _ = _in_a_process(tracker.ui_command(options.port, options.host), start_new_session=True)
+    raise CommandError(f"the MLflow server ended by itself with exit code {code}; its messages stand above", 1)
+
+
+def _need_free_port(host: str, port: int) -> None:
+    """Refuse a port that nobody can listen on: MLflow's server would try for ever, without a word."""
+    import errno
+    import socket
+
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: no wait for old connections
+            probe.bind(address)
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        cure = (
+            f"name another one, such as --port {port + 1 if port < 65535 else 5000}"
+            if taken
+            else "see --host and --port"
+        )
+        why = "another program listens there" if taken else error.strerror or str(error)
+        raise CommandError(f"cannot listen on {host}, port {port}: {why}; {cure}", BAD_SPEC) from error
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -94,7 +94,7 @@ def map_pieces(
 
     `function` must be importable by its name, and pieces and results must be picklable. With one worker or one piece
     everything is computed here. A worker that is killed costs a retry, which is told. What `function` raises is raised
-    here; `LostWorkers` when workers die again and again. An interruption ends all workers.
+    here; `LostWorkers` when workers die again and again. An error or an interruption ends all workers at once.
     """
     workers = min(workers or usable_workers(), len(pieces))
     execute: Executor = in_this_process if workers <= 1 or _in_worker else in_processes
@@ -139,7 +139,7 @@ def in_processes(
                 f"a worker process was killed (is the memory too small?); {len(pieces) - delivered} of {len(pieces)} "
                 f"pieces of work are computed again by {workers} worker{'s' if workers > 1 else ''}"
             )
-        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        except BaseException:  # an interruption, an error of the function, or nobody wants the rest
             stop_workers()
             raise
 
@@ -149,14 +149,10 @@ def _attempt(function: Callable[..., Result], pieces: Sequence[tuple[Any, ...]],
     pool = _pool_of(workers)
     ahead = iter(pieces)
     sent = deque(pool.submit(_call, function, piece) for piece in islice(ahead, 3 * workers))
-    try:
-        while sent:
-            result = sent.popleft().result()
-            sent.extend(pool.submit(_call, function, piece) for piece in islice(ahead, 1))
-            yield result
-    finally:
-        for future in sent:
-            future.cancel()
+    while sent:
+        result = sent.popleft().result()
+        sent.extend(pool.submit(_call, function, piece) for piece in islice(ahead, 1))
+        yield result
 
 
 def _call(function: Callable[..., Result], piece: tuple[Any, ...]) -> Result:

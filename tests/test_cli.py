@@ -130,6 +130,25 @@ def test_second_run_with_other_weights_reuses_world_and_rows(
     assert [row[0] for row in compared["settings"]] == ["weight_virial1"]
 
 
+def test_numbers_do_not_depend_on_the_number_of_workers(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for entry in (workspace / "cache").glob("*.zarr"):
+        if not entry.name.startswith("rows"):
+            shutil.copytree(entry, tmp_path / "cache" / entry.name)
+    told = [_json(capsys, "show", "first", "--workspace", str(workspace))]
+    for workers in ("1", "3"):
+        words = ["--workspace", str(tmp_path), "--workers", workers]
+        told.append(_json(capsys, "run", "w-screw", "--preset", "tiny", *words))
+        for rows in (tmp_path / "cache").glob("rows-*"):
+            shutil.rmtree(rows)
+    first, one, three = told
+    assert isinstance(first, dict)
+    assert isinstance(one, dict)
+    assert isinstance(three, dict)
+    assert one["numbers"] == three["numbers"] == first["attributes"]["numbers"]
+
+
 def test_show_redraws_from_the_store_alone(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for artifact in (workspace / "artifacts").rglob("*.png"):
         artifact.unlink()

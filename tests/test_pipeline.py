@@ -7,7 +7,7 @@ import pytest
 from laws import ace_rounding
 
 from suite.model.regression import block_weights
-from suite.pipeline import Model, Rows, Verdict, World, assess, build_rows, fit, stage_tables
+from suite.pipeline import Model, Rows, Verdict, World, assess, build_oracle, build_rows, fit, stage_tables
 from suite.spec import Spec, load
 from suite.world.crystal import constants
 from suite.world.relaxation import Status
@@ -181,6 +181,23 @@ def test_a_model_of_single_precision_gets_the_step_that_serves_it(world: World) 
     assert numbers["eps_V2_noise"] > 0.1 * numbers["eps_V2"]
     asked = load("w-screw", "tiny", ["model.backend=calculator", "model.calculator=W_zhou04", "model.strain_step=2e-3"])
     assert assess(asked, world, tests, fit(asked, build_rows(asked, world, workers=1))).numbers["strain_step"] == 2e-3
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_no_bit_depends_on_the_number_of_workers(workers: int, tiny: Spec, world: World, rows: Rows) -> None:
+    again = build_rows(tiny, world, workers=workers)
+    assert list(again.blocks) == list(rows.blocks)
+    for name, block in again.blocks.items():
+        np.testing.assert_array_equal(block.triangle, rows.blocks[name].triangle, name)
+        assert (block.rows, block.target_sum) == (rows.blocks[name].rows, rows.blocks[name].target_sum)
+    for ours, theirs in zip([*again.train, *again.test], [*rows.train, *rows.test], strict=True):
+        np.testing.assert_array_equal(ours.forces, theirs.forces)
+    np.testing.assert_array_equal(fit(tiny, again).coefficients, fit(tiny, rows).coefficients)
+    alone, oracle = (build_oracle(tiny, world, rows, workers=count) for count in (1, workers))
+    for name in ("energies", "dual", "geometry", "energy", "pull", "shift"):
+        np.testing.assert_array_equal(getattr(oracle, name), getattr(alone, name), name)
+    for name, triangle in oracle.forces.items():
+        np.testing.assert_array_equal(triangle, alone.forces[name], name)
 
 
 def test_stages_report_their_progress(tiny: Spec, world: World) -> None:

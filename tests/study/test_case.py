@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +15,15 @@ import pytest
 from store import fields
 from store.runs import Tracker
 from suite import pipeline
-from suite.pipeline import NoOracle, World, build_oracle, build_rows
+from suite.cli import main
+from suite.pipeline import NoOracle, Rows, World, build_oracle, build_rows
 from suite.spec import BadSpec, Spec, Sweep, load
-from suite.study.case import Stages, cached_rows, cached_world, run_case
-from suite.study.sweep import run_sweep
-from suite.world.reference import UnusableReference
+from suite.study import figures
+from suite.study.case import ChangedPotential, Stages, cached_rows, cached_world, run_case, stage_key
+from suite.study.sweep import point_key, run_sweep
+from suite.study.tune import study_key
+from suite.world import contents
+from suite.world.reference import UnusableReference, _zhou04, write_setfl
 
 GIVEN = ("model.backend=calculator", "training.test=4")
 
@@ -83,12 +91,174 @@ def test_ladders_keep_the_last_simulation(workspace: Path) -> None:
     assert len(kept) == 1
 
 
+# --- keys ---------------------------------------------------------------------------------------------------------
+
+OWN = """
+def build(table):
+    from suite.world.reference import LammpsCalculator
+
+    return LammpsCalculator(["pair_style eam/alloy/opt", f"pair_coeff * * {table} W"], ["W"], CUTOFF)
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a spec, the module of its reference, and a file that is the argument: where a user works."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "my_own.py").write_text(OWN.replace("CUTOFF", repr(_zhou04().cutoff)))
+    write_setfl(_zhou04(), tmp_path / "W.table")
+    words = ["material.reference=my_own:build", 'material.arguments={table="W.table"}', "training.configurations=4"]
+    (tmp_path / "own.toml").write_text(load("w-screw", "tiny", words).to_toml())
+    return tmp_path
+
+
+def keys_of(spec: Spec) -> dict[str, str]:
+    contents._digest.cache_clear()  # as in a new process: modules are read once in each
+    stages = {stage: stage_key(spec, stage) for stage in ("simulation", "training", "rows")}
+    return {**stages, "point": point_key(spec), "study": study_key(spec)}
+
+
+def test_keys_hear_changes_of_code_and_files(own: Path) -> None:
+    spec = load(own / "own.toml")
+    before = keys_of(spec)
+    for name in ("my_own.py", "W.table"):
+        text = (own / name).read_text()
+        (own / name).write_text(text.replace("\n", "\n\n", 1))
+        changed = keys_of(spec)
+        assert [key for key in before if changed[key] == before[key]] == [], name
+        (own / name).write_text(text)
+        assert keys_of(spec) == before
+
+
+def test_keys_hear_changes_of_a_given_potential(own: Path) -> None:
+    words = [*GIVEN, "model.calculator=my_own:build", 'model.arguments={table="W.table"}']
+    spec = load("w-screw", "tiny", words)
+    before = keys_of(spec)
+    (own / "my_own.py").write_text(OWN)
+    changed = keys_of(spec)
+    assert {key for key in before if changed[key] != before[key]} >= {"rows", "point"}
+    assert changed["simulation"] == before["simulation"], "the world does not depend on the model"
+
+
+def test_a_point_of_a_sweep_is_computed_again_when_a_file_of_its_reference_has_changed(own: Path) -> None:
+    sweep = Sweep(ladders={"training.size": (6,)}, ablation=False)
+
+    def swept() -> Any:
+        (point,) = run_sweep(lambda _: load(own / "own.toml"), "L", sweep, own / "runs", workers=1).points
+        return point
+
+    first = swept()
+    assert first.numbers["reference_C44"] == pytest.approx(160.75, rel=1e-3)
+    assert not swept().computed
+    zhou = _zhou04()
+    scaled = replace(zhou, pair=lambda r: 1.1 * zhou.pair(r), embedding=lambda rho: 1.1 * zhou.embedding(rho))
+    write_setfl(scaled, own / "W.table")
+    changed = swept()
+    assert changed.computed
+    assert changed.numbers["reference_C44"] == pytest.approx(1.1 * 160.75, rel=1e-3)
+
+
+def test_a_file_that_changes_under_a_run_ends_it(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = pipeline.build_world
+
+    def build_world(*arguments: Any, **named: Any) -> World:
+        world = original(*arguments, **named)
+        with (own / "W.table").open("a") as file:
+            file.write("\n")
+        return world
+
+    monkeypatch.setattr(pipeline, "build_world", build_world)
+    with pytest.raises(ChangedPotential, match="of the reference changed"):
+        cached_world(load(own / "own.toml"), own / "runs", Stages())
+    assert not list((own / "runs").glob("cache/*.zarr"))
+
+
+def test_the_job_belongs_to_the_simulation(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = load("w-screw", "tiny")
+    cached_world(spec, workspace, Stages())
+    (tmp_path / "relaxed.dump").write_text("ITEM\n" * 9 + "1 0 0 0\n")
+    with pytest.raises(UnusableReference, match="the cell has"):  # read, though the simulation is in the cache
+        cached_world(spec, workspace, Stages(), job=tmp_path)
+    keys = [stage_key(spec, "simulation"), stage_key(spec, "simulation", tmp_path)]
+    (tmp_path / "relaxed.dump").write_text("another\n")
+    keys.append(stage_key(spec, "simulation", tmp_path))
+    assert len(set(keys)) == 3
+    assert stage_key(spec, "training", tmp_path) == stage_key(spec, "training")
+
+
+def test_a_job_that_is_not_there_is_refused_before_anything(tmp_path: Path) -> None:
+    for folder, message in ((tmp_path / "nowhere", "no such folder"), (tmp_path, "mpirun")):
+        with pytest.raises(UnusableReference, match=message):
+            run_case(load("w-screw", "tiny"), tmp_path / "runs", job=folder)
+        assert main(["run", "w-screw", "--start", str(folder), "--workspace", str(tmp_path / "runs")]) == 2
+    assert not (tmp_path / "runs").exists()
+
+
+# --- several processes --------------------------------------------------------------------------------------------
+
+
+def at_once(work: Callable[[], Any]) -> list[Any]:
+    """What two threads find that do the same work; locks tell threads apart as they tell processes."""
+    with ThreadPoolExecutor(2) as pool:
+        return [future.result() for future in [pool.submit(work) for _ in range(2)]]
+
+
+def test_rows_wanted_twice_at_once_are_made_once(
+    tiny: Spec, world: World, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, told = [], []
+
+    def build(*arguments: Any) -> Rows:
+        made.append(1)
+        time.sleep(1.0)
+        return rows
+
+    monkeypatch.setattr(pipeline, "build_rows", build)
+    found = at_once(lambda: cached_rows(tiny, world, tmp_path, Stages(), lambda *report: told.append(report)))
+    assert len(made) == 1
+    assert [report[2] for report in told if report[0] == "waiting"] == ["another process computes the same rows"]
+    np.testing.assert_array_equal(found[0].blocks["virial1"].triangle, found[1].blocks["virial1"].triangle)
+
+
+def test_a_world_wanted_twice_at_once_is_made_once(
+    tiny: Spec, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def build(*arguments: Any) -> World:
+        made.append(1)
+        time.sleep(1.0)
+        return world
+
+    monkeypatch.setattr(pipeline, "build_world", build)
+    found = at_once(lambda: cached_world(tiny, tmp_path, Stages()))
+    assert len(made) == 1
+    np.testing.assert_array_equal(found[0].equilibrium.displacement, found[1].equilibrium.displacement)
+
+
 # --- given potentials ---------------------------------------------------------------------------------------------
 
 
-def test_the_reference_as_a_model_has_no_error(workspace: Path) -> None:
-    result = run_case(given("W_zhou04"), workspace, draw=False)
+def test_the_reference_as_a_model_has_no_error(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its balance has nothing to draw; and a figure that fails is a warning on a run that is finished."""
+
+    def fails(tree: Any) -> Any:
+        raise ZeroDivisionError("no room for the legend")
+
+    monkeypatch.setitem(figures.FIGURES, "parity", fails)
+    result = run_case(given("W_zhou04"), workspace)
     numbers = result.verdict.numbers
+    assert {path.stem for path in result.figures} == {
+        "cells", "errors", "differential_displacement", "balance", "convergence"
+    }  # fmt: skip
+    record = Tracker(workspace).find(result.run_id)
+    assert record.status == "FINISHED"
+    assert record.metrics["eps_F"] == numbers["eps_F"]
+    assert record.tags["figure_failed.parity"] == "ZeroDivisionError: no room for the legend"
+    assert "'parity'" in capsys.readouterr().err
     for name in ("geometry_error", "energy_error", "eps_E", "eps_F", "eps_V1", "eps_V2", "eps_V1_felt"):
         assert numbers[name] < 2e-5, name
     assert numbers["model_force_calls"] == 1

@@ -6,9 +6,12 @@ import csv
 import json
 import shutil
 import sqlite3
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -85,6 +88,36 @@ def test_one_more_point_computes_one_point(result: SweepResult, workspace: Path)
     more = LADDER.model_copy(update={"seeds": (0, 1, 2), "ladders": {"training.size": (6.0,)}, "ablation": False})
     found = run_sweep(tiny_with, "more", more, workspace, workers=1)
     assert [point.computed for point in found.points] == [False, False, True]
+
+
+def test_two_sweeps_at_once_compute_a_point_once(
+    result: SweepResult, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[str] = []
+    told: list[tuple[str, float, str]] = []
+    spec = tiny_with({"training.seed": 77})
+
+    def slow(spec: Spec, workspace: Path, **named: Any) -> Any:
+        computed.append(named["name"])
+        time.sleep(1.0)
+        with Tracker(workspace).start(spec.case.name, named["name"], {}, named["tags"]) as run:
+            run.metrics({"geometry_error": 1.0})
+        return SimpleNamespace(run_id=run.id)
+
+    monkeypatch.setattr(module, "run_case", slow)
+
+    def point(_: int) -> Any:
+        tracker = Tracker(workspace)
+        return module._run(
+            spec, workspace, tracker, result.run_id, "x", 1, {}, lambda *report: told.append(report), False
+        )
+
+    with ThreadPoolExecutor(2) as pool:  # locks tell threads apart as they tell processes
+        found = list(pool.map(point, range(2)))
+    assert computed == ["x"]
+    assert found[0][0].id == found[1][0].id
+    assert sorted(here for _, here in found) == [False, True]
+    assert ("waiting", 0.0, "another process computes x") in told
 
 
 def test_points_are_crossed_or_zipped() -> None:

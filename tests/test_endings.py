@@ -1,0 +1,213 @@
+"""How commands end: Ctrl-C, SIGTERM, SIGKILL, a busy port. No process stays, and nothing blocks the next command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from store.runs import Tracker
+from suite.cli import main
+from suite.spec import load
+from suite.study.case import Stages, cached_rows, cached_world
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found in /proc")
+MARK = "DISLOBENCH_TEST_MARK"
+SOON = 15.0  # seconds: workers look for their parent twice a second, between two calls of compiled code
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace whose world is in the cache."""
+    folder = tmp_path_factory.mktemp("endings")
+    spec = load("w-screw", "tiny")
+    world = cached_world(spec, folder, Stages())
+    cached_rows(spec, world, folder, Stages(), workers=1)
+    return folder
+
+
+class Command:
+    """A command in a process of its own; everything that it starts bears a mark in the environment."""
+
+    def __init__(self, *arguments: str, program: str = "from suite.cli import main") -> None:
+        self.mark = uuid.uuid4().hex
+        code = f"{program}\nimport sys\nsys.exit(main({list(arguments)!r}))"
+        environment = os.environ | {MARK: self.mark}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def alive(self) -> set[int]:
+        """Processes that bear the mark; zombies have no environment."""
+        found = set()
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if f"{MARK}={self.mark}".encode() in path.read_bytes().split(b"\0"):
+                    found.add(int(path.parent.name))
+            except OSError:  # it has ended, or is another user's
+                continue
+        return found
+
+    def until(self, happened: Callable[[], Any], seconds: float = 240.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not happened():
+            assert time.monotonic() < deadline, self.alive()
+            time.sleep(0.05)
+
+    def computing(self) -> bool:
+        """Two workers are at work: each has used a second of its processor, more than it needs to begin."""
+        assert self.process.poll() is None, self.process.communicate()
+        return sum(_seconds_of_a_worker(pid) > 1.0 for pid in self.alive()) >= 2
+
+    def gone(self) -> bool:
+        return not self.alive()
+
+    def clear(self) -> None:
+        for pid in self.alive():
+            os.kill(pid, signal.SIGKILL)
+        self.process.communicate()
+
+
+def _seconds_of_a_worker(pid: int) -> float:
+    """CPU time of a worker; 0 for other processes."""
+    try:
+        if b"LokyProcess" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return 0.0
+        user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    except OSError:  # it has ended
+        return 0.0
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.fixture
+def start() -> Any:
+    begun: list[Command] = []
+
+    def start(*arguments: str, **named: str) -> Command:
+        begun.append(Command(*arguments, **named))
+        return begun[-1]
+
+    yield start
+    for command in begun:
+        command.clear()
+
+
+def long_run(workspace: Path) -> list[str]:
+    many = ["--set", "training.configurations=1500", "--workers", "2"]
+    return ["run", "w-screw", "--preset", "tiny", "--workspace", str(workspace), *many]
+
+
+def long_study(workspace: Path) -> list[str]:
+    return ["tune", "w-screw", "--preset", "tiny", "--workspace", str(workspace), "--trials", "9999", "--workers", "2"]
+
+
+@pytest.mark.parametrize("command", [long_run, long_study], ids=["run", "tune"])
+def test_workers_end_when_their_parent_is_killed(
+    command: Callable[[Path], list[str]], workspace: Path, start: Callable[..., Command]
+) -> None:
+    running = start(*command(workspace))
+    running.until(running.computing)
+    running.process.kill()
+    running.until(running.gone, SOON)
+
+
+@pytest.mark.parametrize(("number", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "int")])
+def test_a_run_that_is_stopped_ends_its_workers_and_says_so(
+    number: signal.Signals, code: int, word: str, workspace: Path, start: Callable[..., Command]
+) -> None:
+    running = start(*long_run(workspace))
+    running.until(running.computing)
+    running.process.send_signal(number)
+    _, message = running.process.communicate(timeout=60)
+    assert running.process.returncode == code
+    assert f"dislobench: {word}" in message
+    assert "goes on" in message
+    assert "Traceback" not in message
+    running.until(running.gone, SOON)
+    record = Tracker(workspace).history("w-screw")[0]
+    assert record.status == "KILLED"
+    assert not list((workspace / "locks").iterdir()), "nothing is left that another process would wait for"
+
+
+def test_several_cases_end_with_their_command(workspace: Path, start: Callable[..., Command]) -> None:
+    """`run A B` starts a process for each case: stopped with it, and gone when it is killed."""
+    arguments = ["run", "w-screw", *long_run(workspace)[1:]]
+    stopped = start(*arguments)
+    stopped.until(stopped.computing)
+    stopped.process.send_signal(signal.SIGTERM)
+    stopped.process.communicate(timeout=60)
+    assert stopped.process.returncode == 143
+    stopped.until(stopped.gone, SOON)
+    assert Tracker(workspace).history("w-screw")[0].status == "KILLED"
+    killed = start(*arguments)
+    killed.until(killed.computing)
+    killed.process.kill()
+    killed.until(killed.gone, SOON)
+
+
+# --- the UI -------------------------------------------------------------------------------------------------------
+
+SERVER = """
+import store.runs, sys
+server = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(600)"
+store.runs.Tracker.ui_command = lambda self, port, host: [sys.executable, "-c", server]
+from suite.cli import main
+"""
+CHILD = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    Tracker(folder).prepare()
+    return folder
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_ui_ends_its_server_and_the_server_s_children(
+    number: signal.Signals, code: int, served: Path, free_port: int, start: Callable[..., Command]
+) -> None:
+    program = SERVER.format(child=CHILD)
+    running = start("ui", "--workspace", str(served), "--port", str(free_port), program=program)
+    running.until(lambda: len(running.alive()) >= 3)
+    time.sleep(0.5)  # the child ignores SIGTERM as soon as it has begun
+    running.process.send_signal(number)
+    _, message = running.process.communicate(timeout=60)
+    assert running.process.returncode == code
+    assert "the server has ended" in message
+    running.until(running.gone, SOON)
+
+
+def test_a_busy_port_is_told_at_once(served: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        assert main(["ui", "--workspace", str(served), "--port", str(port)]) == 2
+    message = capsys.readouterr().err
+    assert f"port {port}" in message
+    assert "--port" in message
+
+
+def test_a_server_that_dies_early_is_told(
+    served: Path, free_port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dies = [sys.executable, "-c", "raise SystemExit(7)"]
+    monkeypatch.setattr(Tracker, "ui_command", lambda self, port, host: dies)
+    assert main(["ui", "--workspace", str(served), "--port", str(free_port)]) == 1
+    assert "ended by itself with exit code 7" in capsys.readouterr().err

@@ -1,0 +1,96 @@
+"""Work in pieces: their order, their threads, and workers that are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from suite.execution import LostWorkers, at_most, in_processes, in_this_process, map_pieces, usable_workers
+
+
+def product(number: int, delay: float = 0.0) -> tuple[int, float]:
+    time.sleep(delay)
+    rows = np.random.default_rng(number).standard_normal((300, 40))
+    return number, float(np.linalg.svd(rows, compute_uv=False)[0])
+
+
+def dies_until(number: int, marks: str, deaths: int) -> int:
+    """Piece 3 kills its process `deaths` times; every call leaves a mark."""
+    marked = Path(marks)
+    (marked / f"{number}-{time.monotonic_ns()}").touch()
+    if number == 3 and len(list(marked.glob("3-*"))) <= deaths:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def surroundings(number: int) -> tuple[int, int, list[int]]:
+    float(np.ones((2, 2)).dot(np.ones((2, 2))).sum())
+    return os.getpid(), usable_workers(), [library["num_threads"] for library in threadpool_info()]
+
+
+def refuses(number: int) -> int:
+    if number == 2:
+        raise ValueError("piece 2 is refused")
+    return number
+
+
+def test_results_come_in_order_and_do_not_depend_on_the_workers() -> None:
+    pieces = [(number, 0.05 * (number == 0)) for number in range(12)]  # the first one is the last to be ready
+    alone = list(map_pieces(product, pieces, 1))
+    assert [number for number, _ in alone] == list(range(12))
+    assert list(map_pieces(product, pieces, 2)) == alone
+    assert list(map_pieces(product, pieces, 3)) == alone
+    assert list(map_pieces(product, [], 2)) == []
+
+
+@pytest.mark.parametrize("execute", [in_this_process, in_processes])
+def test_every_executor_keeps_the_contract(execute: object) -> None:
+    """Order, what is raised, and one thread for linear algebra."""
+    assert callable(execute)
+    assert [number for number, _ in execute(product, [(n,) for n in (3, 1, 2)], 2)] == [3, 1, 2]
+    found = []
+    with pytest.raises(ValueError, match="piece 2 is refused"):
+        found.extend(execute(refuses, [(n,) for n in range(4)], 2))
+    for _, _, threads in execute(surroundings, [(n,) for n in range(2)], 2):
+        assert threads
+        assert set(threads) == {1}
+
+
+def test_a_worker_has_no_workers() -> None:
+    for process, workers, _ in in_processes(surroundings, [(n,) for n in range(4)], 2):
+        assert process != os.getpid()
+        assert workers == 1
+
+
+def test_a_limit_holds_inside_its_block() -> None:
+    before = usable_workers()
+    with at_most(7), at_most(None):
+        assert usable_workers() == 7
+        with at_most(1):
+            (process, *_), _ = map_pieces(surroundings, [(0,), (1,)])
+            assert process == os.getpid()
+    assert usable_workers() == before
+
+
+def test_a_killed_worker_costs_a_retry_of_what_was_not_delivered(tmp_path: Path) -> None:
+    told: list[str] = []
+    pieces = [(number, str(tmp_path), 1) for number in range(8)]
+    assert list(map_pieces(dies_until, pieces, 2, told.append)) == list(range(8))
+    assert len(told) == 1
+    assert "pieces of work are computed again by 1 worker" in told[0]
+    assert len(list(tmp_path.glob("3-*"))) == 2
+
+
+def test_workers_that_die_again_and_again_are_an_outcome_with_a_remedy(tmp_path: Path) -> None:
+    told: list[str] = []
+    with pytest.raises(LostWorkers, match=r"killed 3 times.*fewer --workers") as caught:
+        list(map_pieces(dies_until, [(number, str(tmp_path), 99) for number in range(6)], 2, told.append))
+    assert caught.value.exit_code == 3
+    assert len(told) == 2
+    assert list(map_pieces(product, [(0,), (1,)], 2)) == list(map_pieces(product, [(0,), (1,)], 1)), "a new pool works"
