@@ -21,7 +21,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -148,11 +148,17 @@ def _attempt(function: Callable[..., Result], pieces: Sequence[tuple[Any, ...]],
     """Results in order. A few pieces are sent ahead, not all: their copies would fill the memory."""
     pool = _pool_of(workers)
     ahead = iter(pieces)
-    sent = deque(pool.submit(_call, function, piece) for piece in islice(ahead, 3 * workers))
+    folder = os.getcwd()  # workers of an earlier call may have begun in another one, and pieces name files
+    sent = deque(pool.submit(_call_in, folder, function, piece) for piece in islice(ahead, 3 * workers))
     while sent:
         result = sent.popleft().result()
-        sent.extend(pool.submit(_call, function, piece) for piece in islice(ahead, 1))
+        sent.extend(pool.submit(_call_in, folder, function, piece) for piece in islice(ahead, 1))
         yield result
+
+
+def _call_in(folder: str, function: Callable[..., Result], piece: tuple[Any, ...]) -> Result:
+    os.chdir(folder)
+    return _call(function, piece)
 
 
 def _call(function: Callable[..., Result], piece: tuple[Any, ...]) -> Result:
@@ -180,11 +186,18 @@ def _pool_of(workers: int) -> ProcessPoolExecutor:
 
 
 def stop_workers() -> None:
-    """Kill the workers of this process, whatever they do."""
+    """Kill the workers of this process, whatever they do.
+
+    As if they had died: loky's own `shutdown(kill_workers=True)` loses its managing thread when work is waiting
+    (KeyError, joblib 1.6), and the process hangs at its end.
+    """
     global _pool
     pool, _pool = _pool, None
     if pool is not None:
-        pool.shutdown(wait=True, kill_workers=True)
+        for process in list((pool._processes or {}).values()):
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+        pool.shutdown(wait=True)
 
 
 def _begin_worker(parent: int) -> None:
