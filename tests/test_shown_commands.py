@@ -37,6 +37,7 @@ RUN_AS_SHOWN = (
     "dislobench runs",
     "dislobench show RUN",
     "dislobench compare RUN RUN",
+    "dislobench repair",
     "dislobench doctor",
 )
 RUN_SMALLER = {
