@@ -41,14 +41,15 @@ def _allowed(entry: dict[str, Any]) -> str:
         return f"`{entry['const']}`"
     if "pattern" in entry:
         return f"string like `{entry['pattern']}`"
-    bounds = [f"{sign} {entry[key]:g}" for key, sign in (("exclusiveMinimum", ">"), ("minimum", "≥")) if key in entry]
+    signs = (("exclusiveMinimum", ">"), ("minimum", "≥"), ("exclusiveMaximum", "<"), ("maximum", "≤"))
+    bounds = [f"{sign} {entry[key]:.10g}" for key, sign in signs if key in entry]
     if entry.get("type") == "array":
         inner = entry.get("items") or (entry.get("prefixItems") or [{}])[0]
         return f"list of {_allowed(inner)}"
     kind = {"number": "number", "integer": "whole number", "object": "table"}.get(
         entry.get("type", ""), entry.get("type")
     )
-    return " ".join([str(kind), *bounds])
+    return " ".join(filter(None, [str(kind), ", ".join(bounds)]))
 
 
 def store_page() -> str:
@@ -56,8 +57,11 @@ def store_page() -> str:
     return (
         "# What a run's store holds\n\n"
         "`runs/fields/RUN.zarr` is an xarray DataTree in zarr with `manifest.json`, checksums; `store.fields.read`\n"
-        "verifies it. Attributes of the root: the resolved `spec`, all `numbers`, `reference` numbers, `status`,\n"
-        "versions.\n\n" + describe()
+        "verifies it. The manifest also holds the name of the store: one that lies under another name is refused.\n"
+        "Attributes of the root: the resolved `spec`, all `numbers`, `reference` numbers, `status`, versions, and the\n"
+        "`record` of the run as the database holds it. `store.seal.attributes` reads them without an array. Where\n"
+        "numbers in the database differ from this record, that is told and the record is shown; `dislobench repair`\n"
+        "rebuilds a lost database from it.\n\n" + describe()
     )
 
 

@@ -7,22 +7,21 @@ import os
 import re
 import sqlite3
 import warnings
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from store.faults import BadStore
+from store.listing import WorkspaceError, damaged
 from store.locking import locked
+from store.seal import writing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SCHEME = "mlflow-artifacts:/"
 """Start of every artifact address; what follows is relative to `<workspace>/artifacts`."""
-
-
-class WorkspaceError(BadStore, RuntimeError):
-    """The workspace cannot hold or open its database: the path, what is wrong, and the cure."""
 
 
 def address(database: Path) -> str:
@@ -41,7 +40,8 @@ def connect(database: Path) -> MlflowClient:
         raise WorkspaceError(
             f"{database}: {found[0]!r} in the path would be read as part of a database address; choose another folder"
         )
-    database.parent.mkdir(parents=True, exist_ok=True)
+    with writing(database.parent):
+        database.parent.mkdir(parents=True, exist_ok=True)
     quiet()
     with warnings.catch_warnings():
         # Deprecations among MLflow's own dependencies appear on its import and its first query,
@@ -63,7 +63,11 @@ def _open(database: Path) -> MlflowClient:
         else:
             _create(database)
         try:
-            return MlflowClient(address(database), registry_uri=address(database))
+            with speaking(database):
+                client = MlflowClient(address(database), registry_uri=address(database))
+                # MLflow keeps one pool for an address; its connections may be to a file that was replaced.
+                client._tracking_client.store.engine.dispose()
+            return cast(MlflowClient, _Guarded(client, database))
         except MlflowException as fault:
             raise WorkspaceError(
                 f"{database}: {fault.message}; this database was made by another version of "
@@ -81,6 +85,8 @@ def quiet() -> None:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
+    # It would print a traceback of every error that it raises; `speaking` says what they mean.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def _check(path: Path) -> None:
@@ -89,14 +95,75 @@ def _check(path: Path) -> None:
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("PRAGMA schema_version").fetchone()
     except sqlite3.Error as fault:
-        raise WorkspaceError(f"{path}: {fault}; move the file away, or choose another workspace") from fault
+        raise damaged(path, fault) from fault
 
 
 def _create(path: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     new = path.with_name(path.name + ".new")
-    for left in (new, path.with_name(new.name + "-journal")):
+    half = (new, path.with_name(new.name + "-journal"))
+    for left in half:
         left.unlink(missing_ok=True)
-    SqlAlchemyStore(address(new), SCHEME).engine.dispose()
+    try:
+        with speaking(path):
+            SqlAlchemyStore(address(new), SCHEME).engine.dispose()
+    except WorkspaceError:
+        for left in half:
+            left.unlink(missing_ok=True)
+        raise
     os.replace(new, path)
+
+
+class _Guarded:
+    """MLflow's client, every call of which goes through `speaking`."""
+
+    def __init__(self, client: MlflowClient, database: Path) -> None:
+        self._client = client
+        self._database = database
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        return self._speaking(found) if callable(found) else found
+
+    def _speaking(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def call(*arguments: Any, **named: Any) -> Any:
+            with speaking(self._database):
+                return method(*arguments, **named)
+
+        return call
+
+
+# What SQLite says -> what it means, and the cure.
+_REFUSALS = {
+    "database or disk is full": (
+        "cannot be written: the disk is full; free some space and give the same command again: what was finished is "
+        "kept"
+    ),
+    "disk I/O error": (
+        "cannot be written: disk I/O error; free some space, raise the limit on the size of files (`ulimit -f`), or "
+        "look after the disk, and give the same command again: what was finished is kept"
+    ),
+    "readonly database": "can be read only; copy the workspace, or name another with --workspace",
+    "unable to open database file": (
+        "cannot be opened for writing; free some space, or name another workspace with --workspace"
+    ),
+    "malformed": "is damaged; `dislobench repair` rebuilds it from the stores of the runs",
+    "file is not a database": "is damaged; `dislobench repair` rebuilds it from the stores of the runs",
+}
+
+
+@contextmanager
+def speaking(database: Path) -> Iterator[None]:
+    """Turn what SQLite refuses, inside MLflow, into a WorkspaceError that names the file and the cure."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        for said, meaning in _REFUSALS.items():
+            if said in str(error):
+                raise WorkspaceError(f"{database}: {meaning}") from error
+        raise

@@ -24,7 +24,8 @@ _NAME = re.compile(r"[/\w.\- :]+")
 class FinishedRun:
     """A run that is over before it is logged: one trial of a study, one rung of a ladder.
 
-    `start` and `end` are Unix seconds; None means the time of logging.
+    `start` and `end` are Unix seconds; None means the time of logging. `id` is one the run had before its database was
+    lost; "" draws a new one.
     """
 
     name: str
@@ -34,6 +35,7 @@ class FinishedRun:
     status: str = "FINISHED"
     start: float | None = None
     end: float | None = None
+    id: str = ""
 
 
 def check_name(kind: str, name: Any) -> str:

@@ -1,18 +1,16 @@
 """Groups of arrays in one zarr store: written whole or not at all, read whole or refused.
 
 A missing chunk reads as the fill value, without a word. So a store carries a manifest
-with the checksum of every file, written last; a reader believes nothing that the manifest does
-not vouch for.
+with its own name and the checksum of every file, written last; a reader believes nothing that the
+manifest does not vouch for (see `store.seal`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 import re
-import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,11 +20,11 @@ import xarray as xr
 import zarr
 
 from store import schema
-from store.faults import BadStore
 from store.locking import locked
+from store.seal import MANIFEST, StoreError, attributes, recover, remove, seal, sibling, sync, verify, writing
 
-FORMAT = 1
-MANIFEST = "manifest.json"
+__all__ = ["StoreError", "attributes", "read", "remove", "verify", "write"]
+
 CHUNK_BYTES = 64 * 2**20
 """An array below this size is one chunk, hence one file."""
 
@@ -36,14 +34,6 @@ _RESERVED = {
     *("_FillValue", "missing_value", "scale_factor", "add_offset", "dtype", "calendar"),
     *("coordinates", "grid_mapping", "_Unsigned", "_ARRAY_DIMENSIONS"),
 }
-
-
-class StoreError(BadStore, RuntimeError):
-    """A store cannot be written or read: the path, what is wrong, and the cure."""
-
-    def __init__(self, path: Path, wrong: str, cure: str) -> None:
-        self.path = path
-        super().__init__(f"{path}: {wrong}; {cure}")
 
 
 def write(
@@ -64,7 +54,8 @@ def write(
     old one set aside, which the next write to `path` restores before it begins.
 
     Raises before anything is written: SchemaError; StoreError for what zarr or JSON would not bring
-    back as it was, and for a `path` that holds something else than a store.
+    back as it was, and for a `path` that holds something else than a store. Raises StoreError when
+    the disk is full or cannot be written; the old store is still there then.
     """
     path = Path(path).absolute()
     prepared = _prepared(path, groups, check)
@@ -74,20 +65,25 @@ def write(
     encoding = {
         f"/{name}": {str(k): _encoding(v) for k, v in dataset.variables.items()} for name, dataset in prepared.items()
     }
-    new, aside = _sibling(path, "new"), _sibling(path, "old")
+    new, aside = sibling(path, "new"), sibling(path, "old")
     _replaceable(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.parent):
-        _recover(path, new, aside)
-        # Every chunk becomes a file, so that a missing one is always a fault.
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            tree.to_zarr(new, mode="w-", zarr_format=3, consolidated=False, encoding=encoding)
-        _seal(new)
-        if path.exists():
-            os.rename(path, aside)
-        os.rename(new, path)
-        _sync(path.parent)
-        _remove(aside)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.parent):
+            recover(path)
+            try:
+                # Every chunk becomes a file, so that a missing one is always a fault.
+                with zarr.config.set({"array.write_empty_chunks": True}):
+                    tree.to_zarr(new, mode="w-", zarr_format=3, consolidated=False, encoding=encoding)
+                seal(new, path.name)
+            except OSError:
+                remove(new)  # on a full disk, half a store would take the room of a whole one
+                raise
+            if path.exists():
+                os.rename(path, aside)
+            os.rename(new, path)
+            sync(path.parent)
+            remove(aside)
     return path
 
 
@@ -118,124 +114,11 @@ def read(path: Path | str) -> xr.DataTree:
     return xr.DataTree.from_dict(plain)
 
 
-def verify(path: Path | str) -> None:
-    """Compare every file of the store at `path` with its manifest.
-
-    Raises StoreError if there is no store or no manifest, if the manifest is damaged or of a newer
-    format, or if a file is missing, changed, or unknown to the manifest.
-    """
-    path = Path(path).absolute()
-    again = "delete the store and run its case again"
-    if not path.is_dir():
-        if path.exists():
-            raise StoreError(path, "not a folder", "a store is a folder made by fields.write")
-        if _sibling(path, "old").exists():
-            cure = f"rename {_sibling(path, 'old').name} back, or run the case again"
-            raise StoreError(path, "no store: replacing it was interrupted", cure)
-        raise StoreError(path, "no store", "run its case first, or correct the path")
-    manifest = path / MANIFEST
-    if not manifest.is_file():
-        raise StoreError(path, f"no {MANIFEST}: the store was not written to its end", again)
-    listed = _listed(path, manifest.read_bytes(), again)
-    present = _files(path)
-    for name, entry in listed.items():
-        if name not in present:
-            raise StoreError(path, f"missing file {name}", again)
-        digest, size = _digest(path / name)
-        if size != entry["size"]:
-            wrong = f"{name} has {size} bytes, the manifest says {entry['size']}"
-            raise StoreError(path, wrong, again)
-        if digest != entry["sha256"]:
-            raise StoreError(path, f"checksum mismatch in {name}", again)
-    if extra := sorted(present - listed.keys()):
-        raise StoreError(path, f"{extra[0]} is not in the manifest", "delete that file, or " + again)
-
-
-def _listed(path: Path, raw: bytes, again: str) -> dict[str, dict[str, Any]]:
-    """Return the files that the manifest `raw` lists, after checking the manifest itself."""
-    try:
-        manifest = json.loads(raw)
-        form, files, digest = manifest["format"], manifest["files"], manifest["sha256"]
-        newer = form > FORMAT
-    except (ValueError, KeyError, TypeError):
-        raise StoreError(path, f"{MANIFEST} is damaged", again) from None
-    if newer:
-        wrong = f"written in format {form}, this version reads up to {FORMAT}"
-        raise StoreError(path, wrong, "upgrade dislobench")
-    if _manifest(files) != raw:
-        raise StoreError(path, f"{MANIFEST} is damaged: its checksum is not {digest}", again)
-    return files
-
-
-def _manifest(files: dict[str, dict[str, Any]]) -> bytes:
-    body = {"format": FORMAT, "files": files}
-    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-    return json.dumps({**body, "sha256": digest}, sort_keys=True, indent=1).encode()
-
-
-def _seal(folder: Path) -> None:
-    """Flush every file below `folder` to the disk, then write the manifest that vouches for them.
-
-    The order matters: after a power cut a manifest must not describe data still in memory.
-    """
-    files = {}
-    for name in sorted(_files(folder)):
-        digest, size = _digest(folder / name)
-        _sync(folder / name)
-        files[name] = {"sha256": digest, "size": size}
-    with open(folder / MANIFEST, "wb") as handle:
-        handle.write(_manifest(files))
-        handle.flush()
-        os.fsync(handle.fileno())
-    for below, _, _ in os.walk(folder):
-        _sync(Path(below))
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _files(folder: Path) -> set[str]:
-    """Return the paths of all files below `folder` except its manifest, relative, with slashes."""
-    found = (entry for entry in folder.rglob("*") if not entry.is_dir())
-    return {entry.relative_to(folder).as_posix() for entry in found} - {MANIFEST}
-
-
-def _digest(path: Path) -> tuple[str, int]:
-    with open(path, "rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
-        return digest, handle.tell()
-
-
-def _sibling(path: Path, role: str) -> Path:
-    """Return the name that a store has while it is being written ("new") or replaced ("old")."""
-    return path.with_name(f".{path.name}.{role}")
-
-
 def _replaceable(path: Path) -> None:
     """Refuse to replace anything but a store, whole or damaged, or an empty folder."""
     inside = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
     if path.exists() and not (path.is_dir() and (not inside or inside & {MANIFEST, "zarr.json"})):
         raise StoreError(path, "exists and is not a store", "choose another path, or move it away")
-
-
-def _recover(path: Path, new: Path, aside: Path) -> None:
-    """Clear what a killed write left; bring the old store back if it died between the renames."""
-    if aside.exists() and not path.exists():
-        os.rename(aside, path)
-    _remove(new)
-    _remove(aside)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _encoding(array: xr.Variable) -> dict[str, Any]:

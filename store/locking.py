@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from store.seal import writing
+
 LOCK_NAME = ".lock"
 
 
@@ -20,9 +22,11 @@ def locked(folder: Path) -> Iterator[None]:
     The empty lock file stays: deleting it would let two processes hold two locks of one name.
     A file is locked rather than the folder itself because NFS refuses locks on folders.
 
-    Raises OSError if the folder does not exist, is not writable, or its file system has no locks.
+    Raises StoreError if the folder cannot be written, OSError if it does not exist or its file system has no locks.
     """
-    with open(folder / LOCK_NAME, "w") as handle:
+    with writing(folder):
+        handle = open(folder / LOCK_NAME, "w")  # noqa: SIM115 - closed below
+    with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 

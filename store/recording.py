@@ -7,16 +7,23 @@ import shutil
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from store import living
 from store.database import SCHEME
 from store.entries import FinishedRun, check_tags, flatten, jsonable, split_metrics
+from store.faults import FailedOutcome
+from store.listing import RunRecord
+from store.locking import locked
+from store.seal import write_json, writing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+RECORD = "run.json"
 MAX_ERROR = 2000  # characters of an exception's message kept in the tag `error`
 
 
@@ -25,14 +32,20 @@ class Run:
 
     Normal exit: FINISHED. An Exception: the tags `status` (class name) and `error` (message), then
     FAILED; KeyboardInterrupt and SystemExit: the same tags, then KILLED; the exception propagates.
-    Without a `with` block a run stays RUNNING.
+    A FailedOutcome (a result about the physics) also gets the tag `outcome`, unless the run has one. Without a `with`
+    block a run stays RUNNING.
+
+    The file `run.json` beside the artifacts tells what the database tells, under a checksum, so that a lost database
+    can be rebuilt.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str, folder: Path) -> None:
-        self.id = run_id
+    def __init__(self, client: MlflowClient, record: RunRecord, folder: Path, workspace: Path, alive: int) -> None:
+        self.id = record.id
         self._client = client
         self._folder = folder
-        self._logged: dict[str, str] = {}
+        self._workspace = workspace
+        self._known = record
+        self._alive = alive  # see `store.living`
 
     def __enter__(self) -> Self:
         return self
@@ -43,17 +56,54 @@ class Run:
         fault: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if fault is None:
-            self._client.set_terminated(self.id, "FINISHED")
-            return
-        status = "FAILED" if isinstance(fault, Exception) else "KILLED"
         try:
-            message = str(fault)[:MAX_ERROR]
-            self.tags({"status": type(fault).__name__, "error": message})
-            self._client.set_terminated(self.id, status)
-        except Exception as second:
-            # The first failure is the one to see; that it went unrecorded is a note to it.
-            fault.add_note(f"MLflow run {self.id} could not be marked {status}: {second}")
+            if fault is None:
+                self._end("FINISHED")
+                return
+            status = "FAILED" if isinstance(fault, Exception) else "KILLED"
+            told = {"status": type(fault).__name__, "error": str(fault)[:MAX_ERROR]}
+            if isinstance(fault, FailedOutcome) and "outcome" not in self._known.tags:
+                told["outcome"] = type(fault).__name__.lower()
+            try:
+                self.tags(told)
+                self._end(status)
+            except Exception as second:
+                # The first failure is the one to see; that it went unrecorded is a note to it.
+                fault.add_note(f"MLflow run {self.id} could not be marked {status}: {second}")
+        finally:
+            with locked(self._workspace):
+                living.release(self._workspace, self.id, self._alive)
+
+    def _end(self, status: str) -> None:
+        self._client.set_terminated(self.id, status)
+        self._known = replace(self._known, status=status)
+        self.keep_record()
+
+    def keep_record(self) -> None:
+        """Write what is known of the run into its `run.json`; raises StoreError when the disk refuses."""
+        path = self._folder.parent / RECORD
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, self.record())
+
+    def record(self, metrics: Mapping[str, Any] | None = None, tags: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the run as the database will hold it once `metrics` and `tags` are logged too, as plain JSON.
+
+        Raises ValueError or TypeError as `Run.metrics` and `Run.tags` do.
+        """
+        finite, nonfinite = split_metrics(metrics or {})
+        known = self._known
+        return {
+            "id": known.id,
+            "name": known.name,
+            "experiment": known.experiment,
+            "status": known.status,
+            "start": known.start,
+            "parent": known.parent,
+            "parameters": dict(known.parameters),
+            "metrics": {**known.metrics, **finite},
+            "tags": {**known.tags, **check_tags(tags or {}), **nonfinite},
+        }
 
     def metrics(self, values: Mapping[str, Any], step: int | None = None) -> None:
         """Log real numbers in one call; inf and NaN become tags `nonfinite.<name>`.
@@ -63,6 +113,8 @@ class Run:
         """
         finite, nonfinite = split_metrics(values)
         log(self._client, self.id, metrics=finite, tags=nonfinite, step=step or 0)
+        self._known.metrics.update(finite)
+        self._known.tags.update(nonfinite)
 
     def parameters(self, values: Mapping[str, Any]) -> None:
         """Log parameters, nested mappings flattened with dots.
@@ -72,18 +124,20 @@ class Run:
         """
         flat = flatten(values)
         for name, text in flat.items():
-            if (before := self._logged.get(name, text)) != text:
+            if (before := self._known.parameters.get(name, text)) != text:
                 raise ValueError(
                     f"parameter {name!r} of run {self.id} is {before!r}, it cannot become {text!r};"
                     " log what changes as a metric or a tag"
                 )
-        new = {name: text for name, text in flat.items() if name not in self._logged}
+        new = {name: text for name, text in flat.items() if name not in self._known.parameters}
         log(self._client, self.id, parameters=new)
-        self._logged |= new
+        self._known.parameters.update(new)
 
     def tags(self, values: Mapping[str, Any]) -> None:
         """Set tags, replacing those of the same name; raises ValueError as `entries.check_tags`."""
-        log(self._client, self.id, tags=check_tags(values))
+        checked = check_tags(values)
+        log(self._client, self.id, tags=checked)
+        self._known.tags.update(checked)
 
     def artifact(self, path: Path | str, folder: str | None = None) -> Path:
         """Copy a file or a folder into the artifacts, below `folder`; return the copy.
@@ -92,16 +146,18 @@ class Run:
         """
         source = Path(path)
         target = self._place(f"{folder}/{source.name}" if folder else source.name)
-        if source.is_dir():
-            shutil.copytree(source, target, dirs_exist_ok=True)
-        else:
-            shutil.copy2(source, target)
+        with writing(target):
+            if source.is_dir():
+                _copy_folder(source, target)
+            else:
+                shutil.copy2(source, target)
         return target
 
     def text(self, name: str, text: str) -> Path:
         """Write `text` (UTF-8) to the artifact `name`, folders allowed; return its path."""
         target = self._place(name)
-        target.write_text(text, encoding="utf-8")
+        with writing(target):
+            target.write_text(text, encoding="utf-8")
         return target
 
     def json(self, name: str, value: Any) -> Path:
@@ -111,13 +167,30 @@ class Run:
         """
         return self.text(name, json.dumps(jsonable(value), indent=1, ensure_ascii=False) + "\n")
 
+    def sealed_json(self, name: str, content: Mapping[str, Any]) -> Path:
+        """Write `content` with its checksum to the artifact `name`, to be read by `seal.read_json`; return its path."""
+        target = self._place(name)
+        write_json(target, content)
+        return target
+
     def _place(self, name: str) -> Path:
         parts = PurePosixPath(name).parts
         if not parts or ".." in parts or PurePosixPath(name).is_absolute():
             raise ValueError(f"artifact name {name!r} leads out of the run; use a relative path")
         target = self._folder.joinpath(*parts)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        with writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
         return target
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    """As shutil.copytree, which hides the error of a full disk in a text."""
+    target.mkdir(exist_ok=True)
+    for entry in source.iterdir():
+        if entry.is_dir():
+            _copy_folder(entry, target / entry.name)
+        else:
+            shutil.copy2(entry, target / entry.name)
 
 
 def log(
@@ -161,7 +234,7 @@ def insert_runs(
     heads, parameters, metrics, labels = [], [], [], []
     now = int(time.time() * 1000)
     for run, flat, finite, tags in runs:
-        key = uuid.uuid4().hex
+        key = run.id or uuid.uuid4().hex
         begin = now if run.start is None else round(run.start * 1000)
         end = now if run.end is None else round(run.end * 1000)
         heads.append(

@@ -5,7 +5,8 @@
         run.metrics({"geometry_error": 0.01})
     tracker.history("w-screw")
 
-MLflow takes seconds to import, so only what writes or reads a run imports it. Artifacts have
+MLflow takes seconds to import, so only what writes a run imports it; runs are read from the sqlite file
+(`store.listing`), which needs no lock and no permission to write. Artifacts have
 `mlflow-artifacts:` addresses, which hold no absolute path: a workspace can be moved or copied and
 its artifacts still open in the UI that `Tracker.ui_command` starts.
 """
@@ -13,19 +14,24 @@ its artifacts still open in the UI that `Tracker.ui_command` starts.
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from store.database import SCHEME, WorkspaceError, address, connect, quiet
+from store import listing, living
+from store.database import SCHEME, address, connect, quiet, speaking
 from store.entries import FinishedRun, check_tags, flatten, split_metrics
 from store.faults import BadStore
+from store.leftovers import clear_leftovers
+from store.listing import PARENT, RunRecord, UnknownTables, WorkspaceError
 from store.locking import locked
-from store.recording import Run, insert_runs
+from store.recording import RECORD, Run, insert_runs
+from store.sealed import Believed, believe
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,9 +39,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FinishedRun", "Run", "RunNotFound", "RunRecord", "Tracker", "WorkspaceError"]
 
-PARENT = "mlflow.parentRunId"
 STATUSES = ("FINISHED", "FAILED", "KILLED")
 _PAGE = 1000
+_LOG = logging.getLogger("dislobench")
 
 
 class RunNotFound(BadStore, LookupError):
@@ -47,34 +53,17 @@ class RunNotFound(BadStore, LookupError):
         super().__init__(f"{message}{hint}; `dislobench runs` lists what is there")
 
 
-@dataclass(frozen=True)
-class RunRecord:
-    """A run as it stands in the database; `start` is ISO 8601 UTC, MLflow's own tags are left out.
-
-    A run whose process was killed stays RUNNING.
-    """
-
-    id: str
-    name: str
-    experiment: str
-    status: str
-    start: str
-    parameters: dict[str, str]
-    metrics: dict[str, float]
-    tags: dict[str, str]
-    parent: str | None
-
-
 class Tracker:
     """The runs of one workspace: `<workspace>/mlflow.db` and `<workspace>/artifacts/`.
 
-    Reading never creates a workspace. Each process makes its own Tracker.
+    Reading never creates a workspace, and writes nothing. Each process makes its own Tracker.
     """
 
     def __init__(self, workspace: Path | str) -> None:
         self.workspace = Path(workspace).absolute()
         self.artifacts = self.workspace / "artifacts"
         self.database = self.workspace / "mlflow.db"
+        self.fields = self.workspace / "fields"
         self._opened: MlflowClient | None = None
 
     @property
@@ -108,10 +97,15 @@ class Tracker:
         checked = check_tags(tags)
         checked |= self._parent_tag(experiment, parent)
         client = self._client()
-        made = client.create_run(self._experiment(experiment), tags=checked, run_name=name)
-        run = Run(client, made.info.run_id, self._folder(made))
+        number = self._experiment(experiment)
+        with locked(self.workspace):  # or it could be taken for a dead one before its lock is held
+            made = client.create_run(number, tags=checked, run_name=name)
+            alive = living.hold(self.workspace, made.info.run_id)
+        record = _record(made, experiment)
+        run = Run(client, record, self._folder(record), self.workspace, alive)
         try:
             run.parameters(parameters)
+            run.keep_record()
         except BaseException as fault:
             run.__exit__(type(fault), fault, fault.__traceback__)
             raise
@@ -133,16 +127,56 @@ class Tracker:
             ready.append((child, flatten(child.parameters), finite, tags))
         link = self._parent_tag(experiment, parent)
         number = self._experiment(experiment)
-        with locked(self.workspace):
-            return insert_runs(self._client(), number, experiment, ready, link)
+        client = self._client()
+        with locked(self.workspace), speaking(self.database):
+            return insert_runs(client, number, experiment, ready, link)
 
     def resume(self, run_id: str) -> Run:
-        """Go on with a run that was left RUNNING, by a process that died for instance.
+        """Go on with a run that ended, or was left RUNNING by a process that died.
 
         Raises RunNotFound for an unknown id.
         """
-        raw = self._raw(run_id)
-        return Run(self._client(), run_id, self._folder(raw))
+        record = self._get(run_id)
+        folder, client = self._folder(record), self._client()
+        with locked(self.workspace):
+            alive = living.hold(self.workspace, run_id)
+        return Run(client, record, folder, self.workspace, alive)
+
+    def close_dead(self) -> list[RunRecord]:
+        """End the runs that are RUNNING although no process works on them, as KILLED; return them.
+
+        A run is alive while a process holds its lock (`store.living`).
+        """
+        if not self.database.exists():
+            return []
+        running = self._read(status="RUNNING")
+        if not running and not living.held(self.workspace):
+            return []
+        client = self._client() if running else None
+        closed = []
+        with locked(self.workspace):
+            for record in self._read(status="RUNNING") if client else []:
+                if not living.alive(self.workspace, record.id):
+                    assert client is not None
+                    client.set_tag(record.id, "error", "its process died without closing it")
+                    client.set_terminated(record.id, "KILLED")
+                    closed.append(replace(record, status="KILLED"))
+            for run_id in living.held(self.workspace):
+                living.alive(self.workspace, run_id)  # removes the file of a dead one
+        return closed
+
+    def tidy(self) -> list[str]:
+        """Close dead runs and clear what killed writes left; return a sentence for each. Runs that live stay.
+
+        Raises WorkspaceError or StoreError when the workspace cannot be written.
+        """
+        closed = [f"run {r.name!r} ({r.id[:8]}): closed as KILLED, its process is gone" for r in self.close_dead()]
+        return closed + clear_leftovers(self.workspace)
+
+    def discard(self, run_ids: Sequence[str]) -> None:
+        """Delete runs as the UI does: they are no longer listed, and `mlflow gc` removes them."""
+        for run_id in run_ids:
+            self._client().delete_run(run_id)
 
     def start_or_resume(
         self, experiment: str, name: str, parameters: Mapping[str, Any], tags: Mapping[str, Any], known_by: str
@@ -158,27 +192,23 @@ class Tracker:
 
     def children(self, parent: str) -> list[RunRecord]:
         """Return the children of the run with id `parent`, oldest first; raises RunNotFound for an unknown id."""
-        experiment = self._get(parent).experiment
-        found = self._search(f"tags.`{PARENT}` = '{parent}'", experiment)
-        return sorted(found, key=lambda record: record.start)
+        self._get(parent)
+        return sorted(self._read(parent=parent), key=lambda record: record.start)
 
     def find(self, reference: str) -> RunRecord:
         """Return the run with this id, else the newest of this name, else of this id prefix.
 
         A prefix has at least four characters. An exact name goes before a prefix, so that
         no random id ever hides a run called "beef". Raises RunNotFound, with close names or with
-        the ids that share the prefix.
+        the ids that share the prefix, and WorkspaceError where `history` does.
         """
         hexadecimal = re.fullmatch(r"[0-9a-f]{4,32}", reference) is not None
         if hexadecimal and len(reference) == 32:
             return self._get(reference)
-        quote = '"' if "'" in reference else "'"
-        if quote not in reference:  # MLflow's filters cannot hold both
-            by_name = self._search(f"attributes.run_name = {quote}{reference}{quote}", limit=1)
-            if named := next(by_name, None):
-                return named
+        if named := self._read(name=reference, limit=1):
+            return named[0]
         if hexadecimal:
-            match list(self._search(f"attributes.run_id LIKE '{reference}%'", limit=5)):
+            match self._read(prefix=reference, limit=5):
                 case [only]:
                     return only
                 case [*several] if several:
@@ -186,26 +216,51 @@ class Tracker:
                         f"id prefix {reference!r} is not unique in {self.workspace}",
                         [record.id for record in several],
                     )
-        names = dict.fromkeys(record.name for record in self._search(""))
+        names = dict.fromkeys(record.name for record in self.history())
         raise RunNotFound(
             f"no run {reference!r} in {self.workspace}",
             difflib.get_close_matches(reference, names, n=3),
         )
 
     def history(self, experiment: str | None = None) -> list[RunRecord]:
-        """Return all runs, or those of one experiment, newest first; none is not an error."""
-        return list(self._search("", experiment))
+        """Return all runs, or those of one experiment, newest first; none is not an error.
+
+        Raises WorkspaceError for a database that was lost or emptied while the stores of its runs are there.
+        """
+        found = self._read(experiment=experiment)
+        if not found and (lost := self.lost()) and not listing.known_ids(self.database):
+            raise WorkspaceError(
+                f"{self.database}: {'holds no runs' if self.database.exists() else 'is missing'}, while {self.fields} "
+                f"holds the stores of {len(lost)}; `dislobench repair --workspace {self.workspace}` rebuilds it from "
+                "them"
+            )
+        return found
+
+    def lost(self) -> list[str]:
+        """Return the ids of the runs that have a store but do not stand in the database."""
+        if not self.fields.is_dir():
+            return []
+        stored = {path.stem for path in self.fields.glob("*.zarr") if re.fullmatch("[0-9a-f]{32}", path.stem)}
+        return sorted(stored - listing.known_ids(self.database)) if stored else []
 
     def tagged(self, experiment: str, tag: str, value: str) -> list[RunRecord]:
-        """Return the runs of an experiment whose `tag` has this value, newest first; without quotes in both."""
-        return list(self._search(f"tags.`{tag}` = '{value}'", experiment))
+        """Return the runs of an experiment whose `tag` has this value, newest first."""
+        return [record for record in self._read(experiment=experiment) if record.tags.get(tag) == value]
 
     def artifacts_dir(self, run_id: str) -> Path:
         """Return the folder of the artifacts of a run; it exists once something is in it.
 
-        Raises RunNotFound for an unknown id.
+        Raises RunNotFound for an unknown id, WorkspaceError for a place outside the workspace.
         """
-        return self._folder(self._raw(run_id))
+        return self._folder(self._get(run_id))
+
+    def store_of(self, run_id: str) -> Path:
+        """Return the place of the fields of a run, whether they are there or not."""
+        return self.fields / f"{run_id}.zarr"
+
+    def believe(self, record: RunRecord) -> Believed:
+        """Compare a run with its seal; see `store.sealed`. Raises WorkspaceError as `artifacts_dir`."""
+        return believe(record, self.store_of(record.id), self._folder(record).parent / RECORD)
 
     def ui_command(self, port: int = 5000, host: str = "127.0.0.1") -> list[str]:
         """Return the argv of the MLflow server for this workspace."""
@@ -272,50 +327,58 @@ class Tracker:
             )
         return {PARENT: parent}
 
-    def _raw(self, run_id: str) -> MlflowRun:
-        if self.database.exists():
-            client = self._client()
-            from mlflow.exceptions import MlflowException
-
-            try:
-                return client.get_run(run_id)
-            except MlflowException as fault:
-                if fault.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                    raise
+    def _get(self, run_id: str) -> RunRecord:
+        if found := self._read(run_id=run_id):
+            return found[0]
+        self.history()  # refuses a database that was lost
         raise RunNotFound(f"no run with the id {run_id!r} in {self.workspace}")
 
-    def _get(self, run_id: str) -> RunRecord:
-        raw = self._raw(run_id)
-        return _record(raw, self._client().get_experiment(raw.info.experiment_id).name)
+    def _read(self, **conditions: Any) -> list[RunRecord]:
+        """As `listing.read`; through MLflow's client, which takes seconds, when the tables are not the known ones."""
+        try:
+            return listing.read(self.database, **conditions)
+        except UnknownTables as error:
+            _LOG.warning("%s; reading through MLflow's client instead", error)
+            return self._read_through_client(**conditions)
 
-    def _search(self, condition: str, experiment: str | None = None, limit: int | None = None) -> Iterator[RunRecord]:
-        if not self.database.exists():
-            return
+    def _read_through_client(
+        self, *, experiment: str | None = None, limit: int | None = None, prefix: str = "", **equal: str
+    ) -> list[RunRecord]:
+        """The same answer by another route; `equal` are the other conditions of `listing.read`."""
         client = self._client()
         names = {e.experiment_id: e.name for e in client.search_experiments(max_results=50_000)}
         wanted = [key for key, name in names.items() if experiment in (None, name)]
+        names_of = {"run_id": "id"}
+        found: list[RunRecord] = []
         token = None
         while wanted:
             page = client.search_runs(
-                wanted,
-                condition,
-                max_results=limit or _PAGE,
-                order_by=["attributes.start_time DESC"],
-                page_token=token,
+                wanted, max_results=_PAGE, order_by=["attributes.start_time DESC"], page_token=token
             )
-            yield from (_record(raw, names[raw.info.experiment_id]) for raw in page)
-            token = page.token
-            if limit or not token:
-                return
+            found += [_record(raw, names[raw.info.experiment_id]) for raw in page]
+            if not (token := page.token):
+                break
+        chosen = [
+            record
+            for record in found
+            if record.id.startswith(prefix)
+            and all(getattr(record, names_of.get(name, name)) == value for name, value in equal.items())
+        ]
+        return chosen[:limit]
 
-    def _folder(self, raw: MlflowRun) -> Path:
-        place = raw.info.artifact_uri
-        if not place.startswith(SCHEME):
-            raise WorkspaceError(
-                f"{self.database}: run {raw.info.run_id} keeps its artifacts at {place}, outside "
-                "the workspace; it was not made by a Tracker"
-            )
-        return self.artifacts / place.removeprefix(SCHEME)
+    def _folder(self, record: RunRecord) -> Path:
+        """The folder of a run's artifacts; a database made by a stranger must not lead out of the workspace."""
+        outside = WorkspaceError(
+            f"{self.database}: run {record.id} keeps its artifacts at {record.place}, outside the workspace; it was "
+            "not made by dislobench: do not trust this workspace"
+        )
+        parts = PurePosixPath(record.place.removeprefix(SCHEME)).parts
+        if not record.place.startswith(SCHEME) or not parts or ".." in parts or parts[0] == "/":
+            raise outside
+        folder = self.artifacts.joinpath(*parts)
+        if not folder.resolve().is_relative_to(self.artifacts.resolve()):  # through a link
+            raise outside
+        return folder
 
 
 def _check_run_name(name: str) -> None:
@@ -335,4 +398,5 @@ def _record(raw: MlflowRun, experiment: str) -> RunRecord:
         metrics=dict(raw.data.metrics),
         tags={k: v for k, v in raw.data.tags.items() if not k.startswith("mlflow.")},
         parent=raw.data.tags.get(PARENT),
+        place=raw.info.artifact_uri,
     )

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
+
+MOST_WORKERS = 1024
 
 
 def _positive_int(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _workers(text: str) -> int:
+    value = _positive_int(text)
+    if value > MOST_WORKERS:
+        raise argparse.ArgumentTypeError(f"{text} processes are more than {MOST_WORKERS}")
     return value
 
 
@@ -30,7 +40,15 @@ def _port(text: str) -> int:
 def _folder(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("an empty name is no folder")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.\-]*://", text):
+        raise argparse.ArgumentTypeError(f"{text} is an address, and only local folders can be used so far")
     return Path(text)
+
+
+def _run_name(text: str) -> str:
+    if not text.strip() or len(text) > 200 or not text.isprintable():
+        raise argparse.ArgumentTypeError("a name of a run has 1 to 200 characters, none of them invisible")
+    return text.strip()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -72,6 +90,13 @@ def build_parser() -> argparse.ArgumentParser:
             help="override a key of the spec, for instance training.size=8 (repeatable)",
         )
 
+    def with_safe(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--safe",
+            action="store_true",
+            help="refuse a spec that names code (module:callable), which this command would run",
+        )
+
     def with_workspace(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--workspace", type=_folder, default=Path("runs"), help="folder of all results (default: ./runs)"
@@ -82,8 +107,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     with_spec(sub, several=True)
     with_workspace(sub)
-    sub.add_argument("--name", help="name of the run in MLflow")
-    sub.add_argument("--workers", type=_positive_int, help="processes for the design matrix (default: all cores)")
+    with_safe(sub)
+    sub.add_argument("--name", type=_run_name, help="name of the run in MLflow")
+    sub.add_argument("--workers", type=_workers, help="processes for the design matrix (default: all cores)")
     sub.add_argument(
         "--start", type=_folder, metavar="FOLDER", help="start from a relaxation that `export` prepared and LAMMPS did"
     )
@@ -93,6 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
         "dislobench export w-loop --preset paper --folder job",
     )
     with_spec(sub)
+    with_safe(sub)
     sub.add_argument("--folder", type=_folder, default=Path("job"), help="where to write it (default: ./job)")
     sub = command(
         "scan",
@@ -100,6 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
         "dislobench scan si-edge --size 20",
     )
     with_spec(sub)
+    with_safe(sub)
     sub.add_argument("--size", type=_width, default=24.0, help="width of the small cell in a0 (default: 24)")
     sub.add_argument("--grid", type=_positive_int, default=4, help="candidates along e1 in one unit cell (default: 4)")
     sub = command(
@@ -109,8 +137,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     with_spec(sub)
     with_workspace(sub)
+    with_safe(sub)
     sub.add_argument("--trials", type=_positive_int, help="trials the study shall have (default: tune.trials)")
-    sub.add_argument("--workers", type=_positive_int, default=1, help="processes that run trials (default: 1)")
+    sub.add_argument("--workers", type=_workers, default=1, help="processes that run trials (default: 1)")
     sub.add_argument("--verify", type=_positive_int, help="trials to relax in full (default: tune.verify)")
     sub = command(
         "sweep",
@@ -119,8 +148,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     with_spec(sub)
     with_workspace(sub)
+    with_safe(sub)
     sub.add_argument("--only", action="append", metavar="NAME", help="only this sweep of the spec (repeatable)")
-    sub.add_argument("--workers", type=_positive_int, help="processes for the design matrix (default: all cores)")
+    sub.add_argument(
+        "--retry", action="store_true", help="compute again the points that failed, such as dipoles that annihilated"
+    )
+    sub.add_argument("--workers", type=_workers, help="processes for the design matrix (default: all cores)")
     sub = command(
         "verify",
         "Recompute our published numbers, or take those of a run, and compare.",
@@ -129,6 +162,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("expectation", nargs="?", help="name in specs/expected, or a TOML file (default: list them)")
     sub.add_argument("--run", metavar="RUN", dest="run_reference", help="compare this run instead of computing one")
     with_workspace(sub)
+    with_safe(sub)
     sub = command(
         "report",
         "Write the report of a workspace, from its store alone: HTML, Markdown, CSV.",
@@ -139,21 +173,32 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--folder", type=_folder, help="where to write it (default: WORKSPACE/report)")
     command("list", "List the shipped specs and the reference potentials.", "dislobench list")
     with_spec(command("check", "Check a spec without computing anything.", "dislobench check my.toml --preset paper"))
-    with_spec(command("plan", "Tell what a run will take, without running.", "dislobench plan w-screw --preset paper"))
+    sub = command("plan", "Tell what a run will take, without running.", "dislobench plan w-screw --preset paper")
+    with_spec(sub)
+    with_safe(sub)
     sub = command("show", "Print a run and redraw its figures from the store.", "dislobench show 3f2a")
     sub.add_argument(
         "run_reference",
         metavar="RUN",
         help="id, unique beginning of an id (4 characters or more), or name (the newest)",
     )
-    sub.add_argument("--figures", type=Path, help="folder for the figures (default: WORKSPACE/figures/RUN)")
+    sub.add_argument("--figures", type=_folder, help="folder for the figures (default: WORKSPACE/figures/RUN)")
     with_workspace(sub)
     sub = command("runs", "List the runs of a workspace.", "dislobench runs --case w-screw")
     sub.add_argument("--case", help="only this case")
+    sub.add_argument("--trials", action="store_true", help="list the trials of studies too, not only their number")
+    sub.add_argument("--points", action="store_true", help="list the points of sweeps too, not only their number")
+    sub.add_argument("--all", action="store_true", help="list trials and points")
     with_workspace(sub)
     sub = command("compare", "Compare two runs, number by number.", "dislobench compare 3f2a 77b1")
     sub.add_argument(
         "runs", nargs=2, metavar="RUN", help="id, unique beginning of an id (4 characters or more), or name"
+    )
+    with_workspace(sub)
+    sub = command(
+        "repair",
+        "Rebuild a lost or damaged database from the stores of the runs, and clear what killed commands left.",
+        "dislobench repair --workspace runs",
     )
     with_workspace(sub)
     sub = command("ui", "Start the MLflow UI on the workspace.", "dislobench ui --port 5000")

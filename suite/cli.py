@@ -10,21 +10,26 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from store.faults import BadInput, BadStore, FailedOutcome, Fault
 from suite.arguments import build_parser
+from suite.text import printable
 
 if TYPE_CHECKING:
+    from store.sealed import Believed
     from suite.spec import Spec
 
 BAD_SPEC, FAILED_OUTCOME, BAD_STORE = BadInput.exit_code, FailedOutcome.exit_code, BadStore.exit_code
 INTERRUPTED = 130
+TRACKING = "MLFLOW_TRACKING_URI"
 PARENT = "DISLOBENCH_PARENT"  # process that started this command and waits for it: the command ends with it
 PATIENCE = 10.0  # seconds for a child to end after SIGTERM
 
@@ -83,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help()
         return 0
+    if "workspace" in options:
+        _tell_other_tracking(options.workspace)
     with _ends_cleanly():
         try:
             if parent := os.environ.pop(PARENT, None):
@@ -93,6 +100,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Fault as fault:
             _report(options, str(fault), fault.exit_code)
             return fault.exit_code
+        except OSError as error:
+            from store.seal import disk_fault
+
+            place = error.filename or getattr(options, "workspace", None) or Path.cwd()
+            if (refusal := disk_fault(Path(str(place)), error)) is None:
+                raise
+            _report(options, str(refusal), refusal.exit_code)
+            return refusal.exit_code
         except KeyboardInterrupt as stop:
             return _stopped(options, stop)
 
@@ -114,7 +129,22 @@ def _stopped(options: argparse.Namespace, stop: KeyboardInterrupt) -> int:
 def _report(options: argparse.Namespace, message: str, code: int) -> None:
     if getattr(options, "json", False):
         print(json.dumps({"error": message, "exit": code}))
-    print(f"dislobench: {message}", file=sys.stderr)
+    print(f"dislobench: {printable(message)}", file=sys.stderr)
+
+
+def _tell_other_tracking(workspace: Path) -> None:
+    """Say that the address of MLflow in the environment is not the one in use."""
+    named = os.environ.get(TRACKING)
+    if not named:
+        return
+    from store.database import address
+
+    if named != address(workspace.absolute() / "mlflow.db"):
+        print(
+            f"dislobench: {TRACKING} is set but dislobench writes to {workspace}/mlflow.db; unset it, or choose the "
+            "folder with --workspace",
+            file=sys.stderr,
+        )
 
 
 # --- commands ----------------------------------------------------------------------------------------------------
@@ -123,7 +153,24 @@ def _report(options: argparse.Namespace, message: str, code: int) -> None:
 def _load(options: argparse.Namespace) -> Spec:
     from suite.spec import load
 
-    return load(options.spec, options.preset, options.overrides)
+    return _refuse_code(options, load(options.spec, options.preset, options.overrides))
+
+
+def _refuse_code(options: argparse.Namespace, spec: Spec) -> Spec:
+    """The spec; raises `CommandError` when it names code and the command line asked for none."""
+    if getattr(options, "safe", False) and spec.code:
+        raise CommandError(
+            f"{spec.case.name} names {' and '.join(spec.code)}: code that this command would run, and --safe forbids "
+            "it; read that code, and leave --safe out when you trust it",
+            BAD_SPEC,
+        )
+    return spec
+
+
+def _spec_words(options: argparse.Namespace) -> list[str]:
+    """The words of a command line that choose preset and overrides."""
+    preset = [] if options.preset is None else ["--preset", options.preset]
+    return [*preset, *(word for override in options.overrides for word in ("--set", override))]
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -136,12 +183,16 @@ def _run(options: argparse.Namespace) -> int:
 
         job_digest(options.start)  # refuses a job that is not there before anything is made
     _make_workspace(options.workspace)
+    from store.runs import Tracker
+    from suite.judge.remarks import remarks
     from suite.study.case import run_case, run_name
     from suite.terminal import progress_reporter, run_table
     from suite.world.relaxation import Status
 
     with progress_reporter(quiet=options.json) as progress:
-        name = options.name or " ".join([run_name(spec), *options.overrides])[:200]
+        for sentence in Tracker(options.workspace).tidy():
+            progress("workspace", 1.0, sentence)
+        name = options.name or " ".join([run_name(spec), *options.overrides])[:200].strip()
         result = run_case(spec, options.workspace, progress, name, workers=options.workers, job=options.start)
     status = result.verdict.status
     failure = "" if status is Status.CONVERGED else f"the model's relaxation: {status.value}. Remedy: {status.remedy}"
@@ -151,6 +202,7 @@ def _run(options: argparse.Namespace) -> int:
             "case": spec.case.name,
             "status": status.name.lower(),
             "numbers": result.verdict.numbers,
+            "remarks": remarks(result.verdict.numbers),
             "seconds": result.stages.seconds,
             "megabytes": result.stages.megabytes,
             "fields": str(result.fields),
@@ -170,6 +222,12 @@ def _make_workspace(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CommandError(f"cannot use the workspace: {error}; name another with --workspace", BAD_STORE) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise CommandError(
+            f"{folder} can be read only; copy the workspace, or name another with --workspace "
+            "(runs, show --figures, report --folder and compare read it as it is)",
+            BAD_STORE,
+        )
 
 
 def _run_each(options: argparse.Namespace) -> int:
@@ -179,19 +237,22 @@ def _run_each(options: argparse.Namespace) -> int:
     from suite.spec import load
 
     for name in options.specs:  # a bad spec stops everything before anything runs
-        load(name, options.preset, options.overrides)
+        _refuse_code(options, load(name, options.preset, options.overrides))
     worst = 0
     cases: list[Any] = []
     for name in options.specs:
-        command = [sys.executable, "-m", "suite.cli", "run", name, "--workspace", str(options.workspace)]
-        command += ["--preset", options.preset] if options.preset else []
-        command += [word for override in options.overrides for word in ("--set", override)]
+        # -P: nothing that lies in the current folder may stand in for a module of dislobench
+        command = [sys.executable, "-P", "-m", "dislobench", "run", name, "--workspace", str(options.workspace)]
+        command += _spec_words(options)
         command += ["--name", options.name] if options.name else []
         command += ["--workers", str(options.workers)] if options.workers else []
+        command += ["--safe"] if options.safe else []
         command += ["--json"] if options.json else []
         code, told = _in_a_process(command, captured=options.json)
         if options.json:
-            cases.append(json.loads(told) if told.strip() else {"case": name, "exit": code})
+            # an engine may have printed something before
+            last = told.strip().rpartition("\n")[2]
+            cases.append(json.loads(last) if last.startswith("{") else {"case": name, "exit": code})
         if code < 0:
             print(
                 f"dislobench: {name}: an engine killed the process ({signal.Signals(-code).name}); the case is lost, "
@@ -211,7 +272,8 @@ def _in_a_process(command: Sequence[str], captured: bool = False, **options: Any
     import subprocess
 
     output = subprocess.PIPE if captured else None
-    environment = os.environ | {PARENT: str(os.getpid())}
+    # an address of other runs, which dislobench does not use, has been told once
+    environment = {key: value for key, value in os.environ.items() if key != TRACKING} | {PARENT: str(os.getpid())}
     with subprocess.Popen(command, stdout=output, text=True, env=environment, **options) as process:
         try:
             told, _ = process.communicate()
@@ -251,10 +313,10 @@ def _export(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"folder": str(options.folder), "files": [path.name for path in files]}))
         return 0
-    preset = f" --preset {options.preset}" if options.preset else ""
+    again = shlex.join(["dislobench", "run", options.spec, *_spec_words(options), "--start", str(options.folder)])
     print(f"wrote    {', '.join(path.name for path in files)}")
-    print(f"relax    cd {options.folder} && mpirun -n 2 lmp -in relax.in")
-    print(f"then     dislobench run {options.spec}{preset} --start {options.folder}")
+    print(f"relax    cd {shlex.quote(str(options.folder))} && mpirun -n 2 lmp -in relax.in")
+    print(f"then     {printable(again)}")
     return 0
 
 
@@ -325,32 +387,36 @@ def _tune(options: argparse.Namespace) -> int:
         )
         return 0
     tune_table(result)
-    print(weights_toml(result.recommended))
+    journal = shlex.quote(str(result.folder / "journal.log"))
+    print(printable(weights_toml(result.recommended)))
     print(f"report     {result.folder / 'report.html'}")
     print(f"weights    {result.folder / 'recommended.toml'}")
-    print(f"dashboard  optuna-dashboard {result.folder / 'journal.log'}    (pip install optuna-dashboard)")
+    print(f"dashboard  optuna-dashboard {journal}    (pip install optuna-dashboard)")
     return 0
 
 
 def _sweep(options: argparse.Namespace) -> int:
     from suite.spec import load, load_sweeps, toml_value
 
-    sweeps = load_sweeps(options.spec, options.preset, options.overrides)
-    if unknown := [name for name in options.only or [] if name not in sweeps]:
+    only = options.only or []
+    sweeps = load_sweeps(options.spec, options.preset, options.overrides, only)
+    if unknown := [name for name in only if name not in sweeps]:
         raise CommandError(f"no sweep {unknown[0]!r} in {options.spec}; it has {', '.join(sweeps)}", BAD_SPEC)
-    chosen = {name: sweep for name, sweep in sweeps.items() if not options.only or name in options.only}
+    chosen = {name: sweep for name, sweep in sweeps.items() if not only or name in only}
     _make_workspace(options.workspace)
     from suite.study.sweep import run_sweep
     from suite.terminal import progress_reporter, sweep_table
 
     def resolved(settings: Mapping[str, Any]) -> Spec:
         words = [f"{key}={toml_value(value)}" for key, value in settings.items()]
-        return load(options.spec, options.preset, [*options.overrides, *words])
+        return _refuse_code(options, load(options.spec, options.preset, [*options.overrides, *words]))
 
     results = []
     with progress_reporter(quiet=options.json) as progress:
         for name, sweep in chosen.items():
-            results.append(run_sweep(resolved, name, sweep, options.workspace, progress, options.workers))
+            results.append(
+                run_sweep(resolved, name, sweep, options.workspace, progress, options.workers, options.retry)
+            )
             if not options.json:
                 sweep_table(results[-1])  # at once: the next one may be stopped
     if options.json:
@@ -359,7 +425,7 @@ def _sweep(options: argparse.Namespace) -> int:
         told = [content_of(r.name, r.spec, r.sweep, r.points, r.rates) for r in results]
         print(json.dumps({"sweeps": told}))
         return 0
-    print(f"report   dislobench report --workspace {options.workspace}")
+    print(f"report   dislobench report --workspace {shlex.quote(str(options.workspace))}")
     return 0
 
 
@@ -371,19 +437,23 @@ def _verify(options: argparse.Namespace) -> int:
         print(json.dumps({"published": list(published())}) if options.json else "\n".join(published()))
         return 0
     expected = read_expected(options.expectation)
-    _make_workspace(options.workspace)
     from store.runs import Tracker
-    from suite.study.case import run_case
+    from suite.study.ledger import believed
     from suite.terminal import progress_reporter, table
 
     tracker = Tracker(options.workspace)
     if options.run_reference is None:
-        spec = load(expected.spec, expected.preset, expected.set)
+        _make_workspace(options.workspace)
+        from suite.study.case import run_case
+
+        spec = _refuse_code(options, load(expected.spec, expected.preset, expected.set))
         with progress_reporter(quiet=options.json) as progress:
             run = run_case(spec, options.workspace, progress, f"verify {options.expectation}").run_id
     else:
         run = tracker.find(options.run_reference).id
-    checks = compare(expected, tracker.find(run).metrics)
+    found = believed(tracker, run)
+    _tell(found)
+    checks = compare(expected, found.record.metrics)
     bad = [check for check in checks if not check.good]
     if options.json:
         rows = [{"name": c.name, "expected": c.expected, "found": c.found, "good": c.good} for c in checks]
@@ -412,10 +482,7 @@ def _report_command(options: argparse.Namespace) -> int:
     from suite.study.report import write_report
 
     folder = options.folder or options.workspace / "report"
-    try:
-        written = write_report(options.workspace, folder, options.case)
-    except LookupError as error:
-        raise CommandError(str(error), BAD_STORE) from error
+    written = write_report(options.workspace, folder, options.case)
     if options.json:
         print(json.dumps({"files": [str(path) for path in written]}))
     else:
@@ -441,7 +508,14 @@ def _list(options: argparse.Namespace) -> int:
     from suite.world.reference import CATALOGUE
 
     potentials: list[dict[str, Any]] = [
-        {"reference": name, "species": list(entry.species), "form": entry.summary, "source": entry.source}
+        {
+            "reference": name,
+            "species": list(entry.species),
+            "cutoff": entry.cutoff,
+            "form": entry.summary,
+            "source": entry.source,
+            "notice": entry.notice,
+        }
         for name, entry in CATALOGUE.items()
     ]
     if options.json:
@@ -456,8 +530,8 @@ def _list(options: argparse.Namespace) -> int:
     )
     table(
         "reference potentials",
-        ["name", "species", "form", "source"],
-        [[p["reference"], "-".join(p["species"]), p["form"], p["source"]] for p in potentials],
+        ["name", "species", "cutoff [Å]", "form", "source"],
+        [[p["reference"], "-".join(p["species"]), f"{p['cutoff']:.3f}", p["form"], p["source"]] for p in potentials],
     )
     return 0
 
@@ -466,19 +540,26 @@ def _check(options: argparse.Namespace) -> int:
     from suite.spec import read
 
     file = read(options.spec)
-    presets = [options.preset] if options.preset else [None, *file.presets]
+    presets = [None, *file.presets] if options.preset is None else [options.preset]
     problems: list[str] = []
-    from suite.spec import BadSpec, load, load_sweeps
+    from suite.spec import BadSpec, load, load_sweeps, read_sweeps
+
+    def good(preset: str | None, look: Callable[[], Any]) -> bool:
+        """Whether `look` finds the spec good; keeps what it finds, once for all presets."""
+        try:
+            look()
+        except BadSpec as error:
+            where = "" if preset is None else f"with preset {preset}: "
+            known = {p.partition(": ")[2] if p.startswith("with preset") else p for p in problems}
+            problems.extend(where + p for p in error.problems if p not in known)
+            return False
+        return True
 
     for preset in presets:
-        try:
-            load(options.spec, preset, options.overrides)
-            if "sweep" in file.tables:
-                load_sweeps(options.spec, preset, options.overrides)
-        except BadSpec as error:
-            where = f"with preset {preset}: " if preset else ""
-            known = {p.partition(": ")[2] if p.startswith("with preset") else p for p in problems}
-            problems += [where + p for p in error.problems if p not in known]
+        sound = good(preset, partial(load, options.spec, preset, options.overrides))
+        swept = "sweep" in file.tables or "sweep" in file.presets.get(preset or "", {})
+        if swept and good(preset, partial(read_sweeps, options.spec, preset)) and sound:
+            good(preset, partial(load_sweeps, options.spec, preset, options.overrides))
     if problems:
         raise CommandError("\n".join(problems), BAD_SPEC)
     checked = ", ".join(p or "no preset" for p in presets)
@@ -488,14 +569,17 @@ def _check(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> int:
     spec = _load(options)
-    from suite.study.plan import plan
+    from suite.study.plan import WARNING, plan
 
     found = plan(spec)
+    if warning := found.get(WARNING):
+        print(f"dislobench: {warning}", file=sys.stderr)
     if options.json:
         print(json.dumps(found))
         return 0
     from suite.terminal import table
 
+    found = {key: value for key, value in found.items() if key != WARNING}
     table(f"plan of {spec.case.name}", ["what", "how much"], [[k, _short(v)] for k, v in found.items()])
     return 0
 
@@ -504,11 +588,13 @@ def _show(options: argparse.Namespace) -> int:
     from store import fields
     from store.runs import Tracker
 
-    record = Tracker(options.workspace).find(options.run_reference)
-    path = Path(options.workspace) / "fields" / f"{record.id}.zarr"
+    tracker = Tracker(options.workspace)
+    found = tracker.believe(tracker.find(options.run_reference))
+    record, path = found.record, tracker.store_of(found.record.id)
     if not path.exists():
         reason = record.tags.get("error") or f"it ended as {record.status} before the store stage; run its case again"
         raise CommandError(f"run {record.name!r} ({record.id}) has no fields: {reason}", BAD_STORE)
+    _tell(found)
     tree = fields.read(path)
     folder = options.figures or Path(options.workspace) / "figures" / record.id
     from suite.study.figures import draw_all
@@ -530,41 +616,68 @@ def _show(options: argparse.Namespace) -> int:
 
 def _runs(options: argparse.Namespace) -> int:
     from store.runs import Tracker
+    from suite.study.ledger import ledger
 
-    records = Tracker(options.workspace).history(options.case)
+    tracker = Tracker(options.workspace)
+    rows = ledger(tracker, options.case, options.trials or options.all, options.points or options.all)
+    if lost := tracker.lost():
+        print(
+            f"dislobench: {len(lost)} stores in {tracker.fields} have no run in the database; "
+            f"`dislobench repair --workspace {options.workspace}` adds them",
+            file=sys.stderr,
+        )
     if options.json:
-        print(json.dumps({"runs": [r.__dict__ for r in records]}))
+        print(json.dumps({"runs": [row.content() for row in rows], "lost": lost}))
         return 0
-    if not records:
+    if not rows:
         which = f" of case {options.case!r}" if options.case else ""
         print(f"no runs{which} in {options.workspace}; start with: dislobench run w-screw --preset quick")
         return 0
     from suite.terminal import table
 
+    told = any(row.note for row in rows)
     table(
         f"runs in {options.workspace}",
-        ["id", "name", "status", "outcome", "geometry [Å]", "energy [eV]", "started"],
+        ["id", "name", "status", "outcome", "geometry [Å]", "energy [eV]", "started", *(["note"] if told else [])],
         [
             [
                 r.id[:8],
-                r.name,
+                r.name + _folded(row.folded, r.tags.get("kind")),
                 r.status,
                 r.tags.get("outcome", r.tags.get("status", "")),
                 _short(r.metrics.get("geometry_error")),
                 _short(r.metrics.get("energy_error")),
                 r.start[:19],
+                *([row.note] if told else []),
             ]
-            for r in records
+            for row in rows
+            for r in (row.record,)
         ],
     )
     return 0
 
 
+def _folded(count: int, kind: str | None) -> str:
+    word = "trials" if kind == "study" else "points"
+    return f" ({count} {word}; --{word} lists them)" if count else ""
+
+
+def _tell(believed: Believed) -> None:
+    """Say on standard error what is wrong with the numbers of a run."""
+    if believed.note:
+        record = believed.record
+        print(f"dislobench: {record.name} ({record.id[:8]}): {believed.note}", file=sys.stderr)
+
+
 def _compare(options: argparse.Namespace) -> int:
     from store.runs import Tracker
+    from suite.study.ledger import believed
 
     tracker = Tracker(options.workspace)
-    a, b = (tracker.find(reference) for reference in options.runs)
+    found = [believed(tracker, reference) for reference in options.runs]
+    for each in found:
+        _tell(each)
+    a, b = (each.record for each in found)
     settings = [
         [k, a.parameters.get(k, ""), b.parameters.get(k, "")]
         for k in sorted(a.parameters.keys() | b.parameters.keys())
@@ -576,7 +689,8 @@ def _compare(options: argparse.Namespace) -> int:
         ratio = y / x if x and y is not None else None
         numbers.append([key, x, y, ratio])
     if options.json:
-        print(json.dumps({"runs": [a.id, b.id], "settings": settings, "numbers": numbers}))
+        told = {"runs": [a.id, b.id], "settings": settings, "numbers": numbers, "notes": [each.note for each in found]}
+        print(json.dumps(told))
         return 0
     from suite.terminal import table
 
@@ -584,6 +698,23 @@ def _compare(options: argparse.Namespace) -> int:
     table("settings that differ", ["setting", *heads], settings or [["none", "", ""]])
     table("numbers", ["number", *heads, "ratio"], [[k, *map(_short, rest)] for k, *rest in numbers])
     return 0
+
+
+def _repair(options: argparse.Namespace) -> int:
+    if options.workspace.is_dir():
+        _make_workspace(options.workspace)  # refuses one that can be read only
+    from suite.study.repair import repair
+    from suite.terminal import progress_reporter
+
+    with progress_reporter(quiet=options.json) as progress:
+        found = repair(options.workspace, progress)
+    if options.json:
+        print(json.dumps({"done": found.done, "left": found.left}))
+    else:
+        print("\n".join(f"done     {sentence}" for sentence in found.done or ["nothing: there was nothing to repair"]))
+    for sentence in found.left:
+        print(f"dislobench: not repaired: {sentence}", file=sys.stderr)
+    return BAD_STORE if found.left else 0
 
 
 def _ui(options: argparse.Namespace) -> int:
@@ -597,7 +728,7 @@ def _ui(options: argparse.Namespace) -> int:
     _need_free_port(options.host, options.port)
     print("MLflow UI, in a quarter of a minute (Ctrl-C ends it):", file=sys.stderr)
     for name, link in tracker.ui_links(options.port, options.host).items():
-        print(f"  {name}: {link}", file=sys.stderr)
+        print(f"  {printable(name)}: {link}", file=sys.stderr)
     # a session of its own: the server has children, and all of them end when this command does
     code, _ = _in_a_process(tracker.ui_command(options.port, options.host), start_new_session=True)
     raise CommandError(f"the MLflow server ended by itself with exit code {code}; its messages stand above", 1)
@@ -659,6 +790,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "show": _show,
     "runs": _runs,
     "compare": _compare,
+    "repair": _repair,
     "ui": _ui,
     "doctor": _doctor,
 }

@@ -148,11 +148,17 @@ def _attempt(function: Callable[..., Result], pieces: Sequence[tuple[Any, ...]],
     """Results in order. A few pieces are sent ahead, not all: their copies would fill the memory."""
     pool = _pool_of(workers)
     ahead = iter(pieces)
-    sent = deque(pool.submit(_call, function, piece) for piece in islice(ahead, 3 * workers))
+    folder = os.getcwd()  # workers of an earlier call may have begun in another one, and pieces name files
+    sent = deque(pool.submit(_call_in, folder, function, piece) for piece in islice(ahead, 3 * workers))
     while sent:
         result = sent.popleft().result()
-        sent.extend(pool.submit(_call, function, piece) for piece in islice(ahead, 1))
+        sent.extend(pool.submit(_call_in, folder, function, piece) for piece in islice(ahead, 1))
         yield result
+
+
+def _call_in(folder: str, function: Callable[..., Result], piece: tuple[Any, ...]) -> Result:
+    os.chdir(folder)
+    return _call(function, piece)
 
 
 def _call(function: Callable[..., Result], piece: tuple[Any, ...]) -> Result:

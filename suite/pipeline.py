@@ -24,16 +24,18 @@ from ase.calculators.calculator import Calculator
 from store.faults import BadInput
 from suite.execution import single_threaded
 from suite.judge import theory
-from suite.judge.errors import compare
+from suite.judge.errors import Curvature, compare
 from suite.judge.matching import match_configurations, match_elasticity, match_hessian
 from suite.judge.oracle import Oracle, Scales, elastic_forms, reduce_response, reduce_test_sets
 from suite.model.given import GivenSpec
 from suite.model.regression import Block, Solution, block_weights, solve, stack
 from suite.model.rows import BasisSpec, configuration_blocks, elastic_blocks, elastic_rows, perfect_row
 from suite.model.training import Configurations, label, rattle
+from suite.records import SINGLE_STEP
 from suite.results import Model, Rows, Simulation, Verdict, World, elasticity_of
 from suite.spec import Spec
 from suite.world.cell import Cell, Metric, StraightCell, build_cell, repeats_for
+from suite.world.core_state import core_change, core_mismatch, core_spread
 from suite.world.crystal import (
     LATTICES,
     Crystal,
@@ -44,6 +46,7 @@ from suite.world.crystal import (
     energy_per_atom,
     equilibrium_crystal,
     response,
+    single_precision,
     strain_path,
 )
 from suite.world.dislocation import LOOPS, Dislocation, ImpossibleCell, Loop, catalogue_entry
@@ -73,7 +76,15 @@ def recipe_of(spec: Spec) -> BasisSpec | GivenSpec:
     if not model.fitted:
         return GivenSpec(model.calculator, model.arguments)
     assert model.cutoff is not None  # `Spec` refuses a basis without one
-    return BasisSpec(spec.material.species, model.cutoff, model.channels, model.degrees, model.radial)
+    return BasisSpec(
+        spec.material.species,
+        model.cutoff,
+        model.channels,
+        model.degrees,
+        model.radial,
+        model.total_degree,
+        model.angular_weight,
+    )
 
 
 def stage_tables(spec: Spec) -> dict[str, dict[str, Any]]:
@@ -116,7 +127,7 @@ def build_world(
 def _crystal(spec: Spec, calculator: Calculator) -> tuple[Crystal, float, Response]:
     """The reference's perfect crystal, its energy per atom (eV) and its elastic response."""
     crystal = equilibrium_crystal(LATTICES[spec.material.lattice], spec.material.species, calculator)
-    path = strain_path(crystal, calculator, spec.material.strain_step)
+    path = strain_path(crystal, calculator, spec.material.strain_step, coarse=True)
     return crystal, energy_per_atom(crystal, calculator), response(crystal, calculator, path)
 
 
@@ -146,27 +157,30 @@ def _simulate(
         )
         progress("stability", 0.0, "factor and smallest eigenvalue")
         factor = Factor(matrix)
-        stability = stability_constant(simulation, matrix, factor)
+        stability, softest = stability_constant(simulation, matrix, factor)
     else:
         progress("stability", 0.0, "smallest eigenvalue by conjugate gradients")
         products = HessianProducts(simulation, calculator, equilibrium.displacement, metric)
-        stability = softest_mode(products)[0]
+        stability, softest = softest_mode(products)
     if stability <= 0:
         raise FailedRelaxation("simulation cell", replace(equilibrium, status=Status.SADDLE))
-    simulated = Simulation(crystal, energy, elastic, dislocation_of(spec), simulation, equilibrium, matrix, stability)
+    kind = dislocation_of(spec)
+    simulated = Simulation(crystal, energy, elastic, kind, simulation, equilibrium, matrix, stability, softest)
     if factor is not None:
         simulated.__dict__["factor"] = factor
     return simulated
 
 
-def inverse_hessian(spec: Spec, world: World) -> Callable[[np.ndarray, float], np.ndarray]:
-    """H⁻¹ at the simulation equilibrium: a function of a force (n, 3) and of a relative tolerance, which a factor
-    does not need."""
+def curvature_of(spec: Spec, world: World) -> Curvature:
+    """The reference's second derivatives at the simulation equilibrium: by the factor of its Hessian, or by conjugate
+    gradients where there is none."""
     if world.hessian is not None:
-        return lambda force, tolerance: world.factor.solve(force)
+        solve = world.factor.solve
+        return Curvature(lambda force, tolerance: solve(force), solve, world.stability, world.softest)
     calculator = build_reference(spec.material.reference, spec.material.arguments)
     metric = world.simulation.metric(calculator)
-    return HessianProducts(world.simulation, calculator, world.equilibrium.displacement, metric).solve
+    products = HessianProducts(world.simulation, calculator, world.equilibrium.displacement, metric)
+    return Curvature(products.solve, metric, world.stability, world.softest)
 
 
 @single_threaded
@@ -387,20 +401,45 @@ class NoOracle(BadInput, ValueError):
     """A case whose fits cannot be judged without relaxation."""
 
 
+def _core_numbers(world: World, relaxation: Relaxation) -> dict[str, float]:
+    """How alike the cores are: within the simulation, to those trained on, and the model's to the reference's (Å)."""
+    cell, displacement = world.simulation, world.equilibrium.displacement
+    if not isinstance(cell, StraightCell):
+        return {}
+    pairs = zip(world.training, world.training_equilibria, strict=True)
+    trained = [(small, equilibrium.displacement) for small, equilibrium in pairs]
+    numbers = {
+        "core_spread": core_spread((cell, displacement)),
+        "core_mismatch": core_mismatch((cell, displacement), trained),
+    }
+    if relaxation.status in (Status.CONVERGED, Status.UNSTABLE):
+        numbers["core_change"] = core_change(cell, displacement, relaxation.displacement)
+    return {name: value for name, value in numbers.items() if np.isfinite(value)}
+
+
+def _strain_step(spec: Spec, crystal: Crystal, calculator: Calculator, progress: Progress) -> float:
+    """The strain step for the model: that of the spec, or for a given potential one that its precision allows."""
+    if spec.model.fitted or spec.model.strain_step is not None or not single_precision(crystal, calculator):
+        return spec.model.step
+    progress("matching", 0.0, f"energies of 32 bits: strain step {SINGLE_STEP:g} instead of {spec.model.step:g}")
+    return SINGLE_STEP
+
+
 @single_threaded
 def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progress = silent) -> Verdict:
     """Matching numbers, geometry and energy error (relaxed and by linear response), bound and balance.
 
-    A relaxation that fails is an outcome, told by `Verdict.status`: its errors are absent from `numbers`.
+    A relaxation that fails is an outcome, told by `Verdict.status`: its errors are absent from `numbers`. So is a model
+    that is not stable at its equilibrium, or that has no forces to speak of.
     """
     calculator = model.calculator(rows)
     progress("matching", 0.0, "test set and elastic response")
     tests = list(zip(world.training, rows.test, strict=True))
     ground = energy_per_atom(world.crystal, calculator)
     matching = match_configurations(tests, calculator, ground)
-    path = strain_path(world.crystal, calculator, spec.model.step)
-    model_response = response(world.crystal, calculator, path)
-    numbers = {**matching.numbers, **match_elasticity(world.response, model_response, world.felt)}
+    step = _strain_step(spec, world.crystal, calculator, progress)
+    model_response = response(world.crystal, calculator, strain_path(world.crystal, calculator, step, coarse=True))
+    numbers = {**matching.numbers, **match_elasticity(world.response, model_response, world.felt), "strain_step": step}
     if spec.matching.hessian:
         progress("eps_H", 0.0, "Lanczos on two Hessians")
         reference = build_reference(spec.material.reference, spec.material.arguments)
@@ -410,7 +449,7 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
         world.simulation,
         world.equilibrium,
         world.simulation_energy,
-        inverse_hessian(spec, world),
+        curvature_of(spec, world),
         calculator,
         ground,
         spec.simulation.force_tolerance,
@@ -426,5 +465,8 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
     terms = theory.bound(numbers, spec.training.size, world.core_distance, len(world.simulation.cores))
     numbers |= terms
     numbers |= theory.balance(numbers, world.core_distance, world.stability, world.leverage)
-    numbers["c0"] = world.stability
+    numbers["c0"], numbers["c0_model"] = world.stability, comparison.stability
+    numbers |= _core_numbers(world, comparison.relaxation)
+    if comparison.resolution is not None and np.isfinite(comparison.resolution):
+        numbers["geometry_resolution"] = comparison.resolution
     return Verdict(numbers, matching, model_response, comparison, theory.limiting_term(terms))

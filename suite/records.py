@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from keyword import iskeyword
+from math import comb
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,11 +17,24 @@ OBSERVABLES = ("energy", "force", "stress", "virial1", "virial2")
 # Strain step for ACE models. Fits are smooth, but their energies are small differences of large terms, with
 # coefficients of up to 1e6: at 1e-3 their rounding is 2 % of the third derivatives, at 4e-3 4e-4, and truncation 3e-5.
 ACE_STEP = 4e-3
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+# Potentials with energies of 32 bits: rounding of 1e-7 of some eV is 60 GPa in C11 at 1e-3, 0.6 GPa at 1e-2.
+SINGLE_STEP = 1e-2
+# a rank-revealing fit that drops all directions, or a ridge that outweighs them, leaves a model without forces; it is
+# at rest wherever it starts, and would pass for a perfect one
+LARGEST_REGULARISATION = 1e-2
+LONGEST_NAME = 100  # of a case: it names an experiment of MLflow and a folder
+MOST_FUNCTIONS = 20_000  # a fit has some hundreds
+LONGEST_ARGUMENT = 5000  # characters of an argument of a model: it is a parameter of the run
+# Numbers are numbers: `strict` refuses true and "6" where 6 is meant, and takes 6 for 6.0
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0)]
+NotNegative = Annotated[Number, Field(ge=0)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]  # what every generator of random numbers takes
+Switch = Annotated[bool, Field(strict=True)]
 Constant = Literal["C11", "C12", "C44", "C111", "C112", "C123", "C144", "C155", "C456"]
-StrainStep = Annotated[float, Field(ge=1e-5, le=0.02)]
+StrainStep = Annotated[float, Field(strict=True, ge=1e-5, le=0.02)]
+Regularisation = Annotated[Number, Field(gt=0, le=LARGEST_REGULARISATION)]
 
 
 def _ordered(limits: tuple[float, float]) -> tuple[float, float]:
@@ -37,13 +52,18 @@ class Record(BaseModel):
 class Case(Record):
     """What the case is called, and where in the paper it stands."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=LONGEST_NAME)]
     title: str
     paper: str = ""
 
 
 class Material(Record):
     """Lattice, chemical symbols, and the reference potential (see `suite.world.reference`).
+
+    A `reference`, or a model's `calculator`, of the form `module:callable` is code: run, plan, tune, scan, export,
+    sweep and verify execute it, and refuse it with `--safe`; check does not execute it. Its module is looked for where
+    Python looks, then in the folder of the spec; files that `arguments` name, in the current folder, then in that of
+    the spec.
 
     `strain_step` is the step of the finite differences for its elastic response: as large as the smoothness of the
     potential allows.
@@ -67,7 +87,7 @@ class DislocationSpec(Record):
     variant: str = ""
     arrangement: Literal["quadrupole", "walls", "dipole"] = "quadrupole"
     core: str = "easy"
-    sites: tuple[tuple[float, float], tuple[float, float]] | None = None
+    sites: tuple[tuple[Number, Number], tuple[Number, Number]] | None = None
     diameter: Positive | None = None
 
 
@@ -78,7 +98,7 @@ class Simulation(Record):
     force_tolerance: Positive = 1e-4  # eV/Å; pyace's radial splines are too rough for less
     max_steps: Count = 300
     perturbation: NotNegative = 0.01  # Å; breaks symmetry, so that no relaxation ends on a saddle
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Training(Record):
@@ -88,23 +108,28 @@ class Training(Record):
     configurations: Count = 100
     test: Count = 50  # matching conditions are measured on it: it cannot be empty
     amplitudes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.1, 0.5)
-    equilibrium: bool = True
-    seed: int = 0
+    equilibrium: Switch = True
+    seed: Seed = 0
 
 
 class Model(Record):
     """The potential to judge: an ACE model to be fitted, or with `backend = "calculator"` one that is given.
 
-    An ACE basis has `channels[k]` radial functions and degree `degrees[k]` for products of k + 1 neighbours. A given
-    `calculator` is named as a reference is, with its `arguments`; nothing is fitted then. `strain_step` is the step of
-    the finite differences for the elastic response (default: 4e-3 for ACE, 1e-3 for a calculator).
+    An ACE basis has `channels[k]` radial functions and degree `degrees[k]` for products of k + 1 neighbours. With
+    `total_degree` it holds all pair functions, but only those products of k + 2 neighbours for which
+    Σ(n - 1) + w Σl <= `total_degree[k]`: n = 1, 2, ... are their radial numbers, l their angular momenta, and w is
+    `angular_weight`. A given `calculator` is named as a reference is, with its `arguments`; nothing is fitted then.
+    `strain_step` is the step of the finite differences for the elastic response (default: 4e-3 for ACE, 1e-3 for a
+    calculator, 1e-2 for one whose energies have only 32 bits).
     """
 
     backend: Literal["pyace", "calculator"] = "pyace"
     cutoff: Positive | None = None
     radial: Literal["SBessel"] = "SBessel"
     channels: tuple[Count, ...] = ()
-    degrees: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    degrees: tuple[Annotated[int, Field(strict=True, ge=0)], ...] = ()
+    total_degree: tuple[NotNegative, ...] = ()
+    angular_weight: Positive = 1.0
     calculator: str = ""
     arguments: dict[str, Any] = {}
     strain_step: StrainStep | None = None
@@ -126,12 +151,12 @@ class Observables(Record):
     or eps_V2.
     """
 
-    energy: bool = True
-    force: bool = True
-    stress: bool = False
-    virial1: bool = True
-    virial2: bool = True
-    shift: dict[Constant, Annotated[float, Field(allow_inf_nan=False)]] = {}
+    energy: Switch = True
+    force: Switch = True
+    stress: Switch = False
+    virial1: Switch = True
+    virial2: Switch = True
+    shift: dict[Constant, Number] = {}
 
     @property
     def label(self) -> str:
@@ -154,21 +179,23 @@ class Solver(Record):
     """How the least-squares problem is solved; `scale` divides every column by its norm first."""
 
     kind: Literal["ard", "bayesian_ridge", "ridge", "rrqr"] = "rrqr"
-    alpha: NotNegative = 1e-10  # ridge: relative to the largest squared singular value
-    tolerance: Positive = 1e-10  # rrqr: relative size of a negligible diagonal of R
+    # ridge: relative to the largest squared singular value
+    alpha: Annotated[NotNegative, Field(le=LARGEST_REGULARISATION)] = 1e-10
+    tolerance: Regularisation = 1e-10  # rrqr: relative size of a negligible diagonal of R
     max_iterations: Count = 300
     threshold: Positive = 1e4  # ard: precision beyond which a function is pruned, relative to noise
-    scale: bool = True
+    scale: Switch = True
 
 
 class Matching(Record):
     """Optional, costly matching conditions."""
 
-    hessian: bool = False
+    hessian: Switch = False
 
 
 Objective = Literal["balance", "calibrated", "bound_geometry", "bound_energy", "felt", "geometry", "energy"]
 Range = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
+AlphaRange = Annotated[tuple[Regularisation, Regularisation], AfterValidator(_ordered)]
 
 
 class Tune(Record):
@@ -188,13 +215,13 @@ class Tune(Record):
     virial1: Range | None = (1e-3, 1e5)
     virial2: Range | None = (1e-5, 1e3)
     amplitudes: Range | None = None
-    alpha: Range | None = None
+    alpha: AlphaRange | None = None
     threshold: Range | None = None
     channels: tuple[tuple[Count, ...], ...] = ()
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
-    seed: int = 0
+    seed: Seed = 0
     trials: Count = 200
-    verify: Annotated[int, Field(ge=1)] = 8
+    verify: Count = 8
 
 
 class Sweep(Record):
@@ -202,17 +229,18 @@ class Sweep(Record):
 
     `ladders` gives values to keys of the spec, such as `"training.size" = [6, 8, 10]`; all combinations, or with
     `zip` the first values together, the second ones, ... `seeds` are those of the training set; `ablation` runs
-    each point with no elasticity, CLE, and CLE+nonlinear. `against` is the axis of figures and slopes: "L", "N",
-    "log_L_D", or a number of the runs such as "rmse_F". `expect` overrides the slopes of the theory, `set` keys of the
-    spec for all points.
+    each point with no elasticity, CLE, and CLE+nonlinear. A run is one point: values and seeds that come twice, and
+    keys that two of these set, are refused. `against` is the axis of figures and slopes: "L", "N", "log_L_D", or a
+    number of the runs such as "rmse_F". `expect` overrides the slopes of the theory, `set` keys of the spec for all
+    points.
     """
 
-    ladders: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]]
-    zip: bool = False
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
-    ablation: bool = True
+    ladders: Annotated[dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]], Field(min_length=1)]
+    zip: Switch = False
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    ablation: Switch = True
     against: str = "L"
-    expect: dict[Literal["geometry_error", "energy_error"], float] = {}
+    expect: dict[Literal["geometry_error", "energy_error"], Number] = {}
     set: dict[str, Any] = {}
 
 
@@ -266,6 +294,14 @@ class Spec(Record):
         """What is judged, in a word: the observables of a fit, or a given potential."""
         return self.observables.label if self.model.fitted else self.model.calculator
 
+    @property
+    def code(self) -> list[str]:
+        """Dotted paths that the spec names: code that runs as soon as a potential is built."""
+        from suite.world.reference import is_code
+
+        named = [self.material.reference, *([] if self.model.fitted else [self.model.calculator])]
+        return [name for name in named if is_code(name)]
+
     def weight(self, observable: str) -> float:
         """Weight of an observable, zero when it is switched off."""
         return getattr(self.weights, observable) if getattr(self.observables, observable) else 0.0
@@ -298,6 +334,10 @@ def _impossible(spec: Spec) -> list[tuple[str, str]]:
     if unknown := [s for s in material.species if s not in _symbols()]:
         refuse("material.species", f"{unknown[0]!r} is not a chemical symbol")
 
+    _refuse_arguments("material", material.reference, material.arguments, refuse)
+    if not model.fitted:
+        _refuse_arguments("model", model.calculator, model.arguments, refuse)
+
     loop = dislocation.kind == "loop"
     entry = CATALOGUE.get((material.lattice, dislocation.kind, dislocation.variant))
     if loop and (material.lattice, dislocation.variant) in LOOPS:
@@ -311,6 +351,9 @@ def _impossible(spec: Spec) -> list[tuple[str, str]]:
             )
         if dislocation.sites is not None:
             refuse("dislocation.sites", "a loop has no core sites")
+        for key in ("core", "arrangement"):
+            if getattr(dislocation, key) != DislocationSpec.model_fields[key].default:
+                refuse(f"dislocation.{key}", f"{getattr(dislocation, key)!r}: a loop has no {key}: remove the key")
     elif entry is None:
         wanted_kind = f"{dislocation.kind} {dislocation.variant}".strip()
         refuse("dislocation.kind", f"no {wanted_kind} dislocation in {material.lattice}; known: {known_entries()}")
@@ -341,7 +384,20 @@ def _impossible(spec: Spec) -> list[tuple[str, str]]:
     elif reason := unknown_reference(model.calculator):
         refuse("model.calculator", reason if model.calculator else "is missing: which potential is to be judged?")
 
-    known = [f"{a:g}" for a in (0.0, *spec.training.amplitudes)]
+    bond = _approximate_bond(material)
+    for key, lengths in (
+        ("training.amplitudes", spec.training.amplitudes),
+        ("simulation.perturbation", (spec.simulation.perturbation,)),
+    ):
+        if max(lengths) >= bond:
+            refuse(key, f"{max(lengths):g} Å: neighbours are about {bond:.1f} Å apart, and atoms would meet")
+    names = [f"{a:g}" for a in spec.training.amplitudes]
+    known = ["0", *names]
+    if shared := [name for name in names if known.count(name) > 1]:
+        refuse(
+            "training.amplitudes",
+            f"two of them are called {shared[0]} Å in six digits, and numbers of runs have that name: remove one",
+        )
     for name in spec.weights.amplitudes:
         if name not in known:
             refuse("weights.amplitudes", f"{name!r} is not an amplitude of the training set: {', '.join(known)}")
@@ -354,6 +410,36 @@ def _impossible(spec: Spec) -> list[tuple[str, str]]:
     elif not any(spec.weight(name) > 0 for name in ("energy", "force")):
         refuse("observables", "neither energies nor forces are fitted: elastic constants alone determine no model")
     return problems
+
+
+def _refuse_arguments(table: str, name: str, arguments: dict[str, Any], refuse: Callable[[str, str], None]) -> None:
+    """Arguments that no function can be called with, or that no content key and no parameter of a run can hold."""
+    from suite.world.reference import CATALOGUE
+
+    for argument, value in arguments.items():
+        key = f"{table}.arguments.{argument}"
+        if name in CATALOGUE:
+            refuse(key, f"{name} of the catalogue takes no arguments")
+        if not (argument.isidentifier() and argument.isascii()) or iskeyword(argument):
+            refuse(key, f"{argument!r} cannot name an argument: use letters, digits and underscores, no word of Python")
+        for item in _leaves(value):
+            if not isinstance(item, str | int | float):
+                refuse(key, f"{argument} = {item}: a {type(item).__name__} is no argument: write it as text, in quotes")
+            elif item != item:
+                refuse(key, f"{argument} = {item}: it is not a number, not even equal to itself")
+        if len(str(value)) > LONGEST_ARGUMENT:
+            refuse(
+                key,
+                f"{argument} has {len(str(value))} characters, and a run keeps {LONGEST_ARGUMENT}: put it in a file",
+            )
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(item)
+    else:
+        yield value
 
 
 def _refuse_bases(spec: Spec, refuse: Callable[[str, str], None]) -> None:
@@ -381,9 +467,29 @@ def _refuse_bases(spec: Spec, refuse: Callable[[str, str], None]) -> None:
         refuse("model.degrees", "pair functions have no angles: the first degree must be 0")
     if list(model.channels) != sorted(model.channels, reverse=True):
         refuse("model.channels", "radial channels must not increase with the order")
+    if (least := _fewest_functions(model.channels, model.degrees)) > MOST_FUNCTIONS:
+        refuse("model.channels", f"they make {min(least, 10**12)} functions or more, and {MOST_FUNCTIONS} are the most")
+    products = len(model.channels) - 1
+    if model.total_degree and len(model.total_degree) != products:
+        refuse(
+            "model.total_degree",
+            f"{len(model.total_degree)} limits for {products} orders of products: model.channels without its first "
+            "entry, the pair functions, which all stay",
+        )
+    if model.angular_weight != 1 and not model.total_degree:
+        refuse("model.angular_weight", "has no effect without model.total_degree; leave it out or at 1")
     for channels in spec.tune.channels:
         if len(channels) != len(model.degrees) or list(channels) != sorted(channels, reverse=True):
             refuse("tune.channels", f"{list(channels)} does not fit model.degrees {list(model.degrees)}")
+        elif _fewest_functions(channels, model.degrees) > MOST_FUNCTIONS:
+            refuse("tune.channels", f"{list(channels)} makes more than {MOST_FUNCTIONS} functions")
+
+
+def _fewest_functions(channels: tuple[int, ...], degrees: tuple[int, ...]) -> int:
+    """A lower bound of the number of functions of one element: products of k radial functions, in any order, times the
+    angular momenta that a product of two or more can have."""
+    orders = enumerate(zip(channels, degrees, strict=False), start=1)
+    return sum(comb(n + k - 1, k) * (degree + 1 if k > 1 else 1) for k, (n, degree) in orders)
 
 
 def _symbols() -> set[str]:

@@ -30,7 +30,8 @@ class Simulation:
     """The reference's crystal and the large cell: what neither the training set nor a loss weight can change.
 
     `energy_per_atom` of the perfect crystal, eV; `hessian` (3n, 3n) at the equilibrium of the simulation cell, eV/Å^2,
-    None where its factor would fill the memory (three-dimensional cells); `stability` c0, eV/Å^2.
+    None where its factor would fill the memory (three-dimensional cells); `stability` c0, eV/Å^2, and its mode, the
+    `softest` one (n, 3).
     """
 
     crystal: Crystal
@@ -41,6 +42,7 @@ class Simulation:
     equilibrium: Relaxation
     hessian: csr_array | None
     stability: float
+    softest: np.ndarray
 
     @cached_property
     def factor(self) -> Factor:

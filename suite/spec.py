@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +19,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from store.faults import BadInput
+from suite.ladders import label, overrides_of, points_of, wrong_axis, wrong_ladders
 from suite.records import OBSERVABLES, Material, Record, Solver, Spec, Sweep
-from suite.toml import did_you_mean, dump_toml, toml_value
+from suite.toml import DEEPEST, TomlError, bare, did_you_mean, dump_toml, parse_toml, shortened, toml_value
+from suite.world.modules import find_module, located, missing_files, remember_beside
+from suite.world.reference import is_code, unknown_reference
 
 __all__ = [
     "OBSERVABLES",
@@ -36,11 +39,17 @@ __all__ = [
     "load_sweeps",
     "locate",
     "read",
+    "read_sweeps",
+    "read_toml",
     "resolve",
     "shipped",
     "specs_folder",
     "toml_value",
 ]
+
+
+Origin = dict[tuple[str, ...], str]  # where each key came from
+Problem = tuple[str, str]  # key, sentence
 
 
 class BadSpec(BadInput, ValueError):
@@ -65,8 +74,14 @@ class SpecFile:
         return locate(self.text)
 
     @property
-    def presets(self) -> dict[str, Any]:
+    def presets(self) -> dict[str, dict[str, Any]]:
+        """The tables of every preset, by its name."""
         return self.tables.get("preset", {})
+
+    @property
+    def folder(self) -> Path:
+        """Where the file lies: modules and files that it names are looked for there too."""
+        return self.path.absolute().parent
 
 
 def specs_folder() -> Path:
@@ -81,73 +96,195 @@ def shipped() -> dict[str, Path]:
 
 
 def read(name: str | Path) -> SpecFile:
-    """Read a shipped spec by name, or any file by path; raises `BadSpec` when it is absent or not TOML."""
+    """Read a shipped spec by name, or any file by path; raises `BadSpec` when it is absent or not TOML, and when its
+    presets or sweeps are no tables."""
     path = Path(name)
-    if path.suffix != ".toml" or not path.exists():
+    if path.suffix != ".toml" or not _exists(path):
         known = shipped()
         if str(name) in known:
             path = known[str(name)]
         elif path.suffix == ".toml":
             raise BadSpec([f"{path}: no such file"])
         else:
-            raise BadSpec([f"no spec {str(name)!r}; shipped: {', '.join(known)}{did_you_mean(str(name), known)}"])
+            hint = did_you_mean(str(name), known)
+            raise BadSpec([f"no spec {shortened(str(name))}; shipped: {', '.join(known)}{hint}"])
+    file = SpecFile(path, *read_toml(path))
+    if problems := list(_misshapen(file)):
+        raise BadSpec(problems)
+    return file
+
+
+def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
+    """Text and tables of a TOML file; raises `BadSpec` with file and line."""
     try:
         text = path.read_text(encoding="utf-8")
     except (UnicodeDecodeError, OSError) as error:
         raise BadSpec([f"{path}: cannot be read as UTF-8 text: {error}"]) from error
     try:
-        return SpecFile(path, text, tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        match = re.search(r"line (\d+)", str(error))
-        line = match.group(1) if match else "1"
-        raise BadSpec([f"{path}:{line}: not TOML: {error}"]) from error
+        return text, parse_toml(text)
+    except TomlError as error:
+        raise BadSpec([f"{path}:{error.line}: {error}"]) from error
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise BadSpec([f"{shortened(str(path))}: no file can have this name: {error.strerror}"]) from error
+
+
+# of a preset or sweep: it is an option on the command line and a part of file names
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
+
+
+def _misshapen(file: SpecFile) -> Iterator[str]:
+    """Presets and sweeps that are no tables of tables, and names that no file can have."""
+    presets = file.tables.get("preset", {})
+    groups: list[tuple[tuple[str, ...], Any]] = [(("preset",), presets), (("sweep",), file.tables.get("sweep", {}))]
+    if isinstance(presets, dict):
+        inner = ((name, preset) for name, preset in presets.items() if isinstance(preset, dict))
+        groups += [(("preset", name, "sweep"), preset["sweep"]) for name, preset in inner if "sweep" in preset]
+    for place, group in groups:
+        key, kind = ".".join(place), place[-1]
+        if not isinstance(group, dict):
+            yield f"{_line(file, place)}: {key}: {shortened(group)} is no table: write [{key}.NAME]"
+            continue
+        for name, table in group.items():
+            where = _line(file, (*place, name))
+            if not isinstance(table, dict):
+                yield f"{where}: {key}.{name}: {shortened(table)} is no table: write [{key}.NAME] and its keys below it"
+            if not _NAME.fullmatch(name):
+                yield (
+                    f"{where}: {key}: {shortened(name)} cannot be the name of a {kind}: use up to 60 letters, digits, "
+                    "underscores, dashes and periods, and begin with a letter or a digit"
+                )
 
 
 def load(name: str | Path, preset: str | None = None, overrides: Sequence[str] = ()) -> Spec:
-    """The resolved record of spec `name` with a `preset` and `key=value` overrides; raises `BadSpec`."""
+    """The resolved record of spec `name` with a `preset` and `key=value` overrides; raises `BadSpec`.
+
+    A module or a file that the spec names is looked for where Python or the current folder has it, and then in the
+    folder of the spec; the record has the absolute path of a file that was found there. Nothing of it is executed.
+    """
     file = read(name)
     merged, origin = resolve(file, preset, overrides)
+    spec, found = _validated(merged, file.folder)
+    if spec is None or found:
+        raise BadSpec([f"{_place(tuple(key.split('.')), file, origin)}: {key}: {text}" for key, text in found])
+    return spec
+
+
+def _validated(tables: Mapping[str, Any], folder: Path) -> tuple[Spec | None, list[Problem]]:
+    """The record of resolved tables of a spec in `folder`, and all that is wrong with them."""
+    tables, absent = _with_named(tables, folder)
     try:
-        return Spec.model_validate(merged).read_from(file.path.absolute().parent)
+        return Spec.model_validate(tables).read_from(folder.absolute()), absent
     except ValidationError as error:
-        found = _problems(error) + _hidden(error, merged)
-        lines = [f"{_place(tuple(key.split('.')), file, origin)}: {key}: {text}" for key, text in found]
-        raise BadSpec(lines) from error
+        return None, [*_problems(error), *_hidden(error, tables), *absent]
 
 
-Origin = dict[tuple[str, ...], str]
+_NAMED = (("material", "reference"), ("model", "calculator"))  # tables whose `arguments` go to what a key names
 
 
-def load_sweeps(name: str | Path, preset: str | None = None, overrides: Sequence[str] = ()) -> dict[str, Sweep]:
-    """The sweeps of spec `name`, by name; raises `BadSpec`, also for a ladder over a key that a spec does not have."""
+def _with_named(tables: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], list[Problem]]:
+    """`tables` with paths of files as they were found, and the modules and files that are nowhere."""
+    found, problems = dict(tables), []
+    for table, key in _NAMED:
+        content = tables.get(table)
+        if not isinstance(content, Mapping) or (table == "model" and content.get("backend") != "calculator"):
+            continue
+        name, arguments = content.get(key), content.get("arguments", {})
+        if isinstance(name, str) and is_code(name) and unknown_reference(name) is None:
+            module = name.partition(":")[0]
+            remember_beside(module, folder)
+            if find_module(module, folder) is None:
+                problems.append((f"{table}.{key}", f"no module {module!r} where Python looks, nor in {folder}"))
+        if isinstance(arguments, Mapping):
+            placed = located(arguments, folder)
+            found[table] = {**content, "arguments": placed} if "arguments" in content else content
+            problems += [
+                (f"{table}.arguments.{argument}", f"no file {shortened(file)} in the current folder or in {folder}")
+                for argument, value in placed.items()
+                for file in missing_files({argument: value})
+            ]
+    return found, problems
+
+
+def load_sweeps(
+    name: str | Path, preset: str | None = None, overrides: Sequence[str] = (), only: Collection[str] = ()
+) -> dict[str, Sweep]:
+    """The sweeps of spec `name`, by name; raises `BadSpec` as `read_sweeps` does, and for a point that no run could be.
+
+    The points of all sweeps are resolved, or with `only` those of these.
+    """
     file = read(name)
-    tables = _merge(file.tables.get("sweep", {}), (file.presets.get(preset, {}) if preset else {}).get("sweep", {}))
+    sweeps = read_sweeps(name, preset)
+    tables, _ = resolve(file, preset, overrides)
+    problems = []
+    for key, sweep in sweeps.items():
+        if not only or key in only:
+            problems += _places(file, preset, key, _points(sweep, tables, file))
+    if problems:
+        raise BadSpec(problems)
+    return sweeps
+
+
+def read_sweeps(name: str | Path, preset: str | None = None) -> dict[str, Sweep]:
+    """The sweeps of spec `name` as they are written, by name; raises `BadSpec`, also for a ladder over a key that a
+    spec does not have, and for values that come twice. Points are not resolved."""
+    file = read(name)
+    tables = _merge(file.tables.get("sweep", {}), file.presets.get(preset or "", {}).get("sweep", {}))
     if not tables:
         raise BadSpec([f"{file.path}: it has no [sweep.NAME]; docs/sweeps.md shows one"])
     found, problems = {}, []
     for key, table in tables.items():
-        place = f"{file.path}:{file.lines.get(('sweep', key), 1)}"
         try:
             found[key] = Sweep.model_validate(table)
         except ValidationError as error:
             for item in error.errors():
                 path = ".".join(map(str, item["loc"]))
                 hint = did_you_mean(path, Sweep.model_fields) if item["type"] == "extra_forbidden" else ""
-                problems.append(f"{place}: sweep.{key}.{path}: {item['msg'][0].lower()}{item['msg'][1:]}{hint}")
+                problems += _places(file, preset, key, [(path, f"{item['msg'][0].lower()}{item['msg'][1:]}{hint}")])
             continue
-        sweep = found[key]
-        for ladder in [*sweep.ladders, *sweep.set]:
-            table_name, _, field_name = ladder.partition(".")
-            record = Spec.model_fields.get(table_name)
-            known = getattr(record.annotation, "model_fields", {}) if record else {}
-            if field_name.partition(".")[0] not in known:
-                every = [f"{t}.{k}" for t, f in Spec.model_fields.items() for k in f.annotation.model_fields]  # type: ignore[union-attr]
-                problems.append(f"{place}: sweep.{key}: no key {ladder!r} in a spec{did_you_mean(ladder, every)}")
-        if sweep.zip and len({len(values) for values in sweep.ladders.values()}) > 1:
-            problems.append(f"{place}: sweep.{key}.ladders: with zip all ladders must be equally long")
+        problems += _places(file, preset, key, wrong_ladders(found[key]))
     if problems:
         raise BadSpec(problems)
     return found
+
+
+def _places(file: SpecFile, preset: str | None, name: str, problems: Iterable[Problem]) -> list[str]:
+    """Problems of sweep `name` with file and line: in the preset where that changes the sweep."""
+    changed = ("preset", preset or "", "sweep", name)
+    table = changed if any(key[: len(changed)] == changed for key in file.lines) else ("sweep", name)
+    return [f"{_line(file, (*table, *key.split('.')))}: sweep.{name}.{key}: {text}" for key, text in problems]
+
+
+def _points(sweep: Sweep, tables: Mapping[str, Any], file: SpecFile) -> list[Problem]:
+    """What is wrong with the points of a sweep over the resolved `tables` of a spec; each reason once."""
+    found: dict[Problem, str] = {}  # reason -> the first point that has it
+    runs: dict[str, str] = {}  # content of a run -> its point
+    specs: list[Spec] = []
+    again: dict[str, None] = {}
+    for values, seed, setting in points_of(sweep):
+        merged = dict(tables)
+        for key, value in overrides_of(sweep, values, seed, setting).items():
+            merged = _merge(merged, _nested(key.split("."), value))
+        spec, problems = _validated(merged, file.folder)
+        for problem in problems:
+            found.setdefault(problem, label(values))
+        if spec is None or problems:
+            continue
+        specs.append(spec)
+        content = json.dumps(spec.model_dump(exclude={"case", "tune"}), sort_keys=True)
+        if content in runs:
+            again[f"{runs[content]}; {label(values)}"] = None
+        runs[content] = label(values)
+    wrong = [("ladders", f"at {point}: {key}: {text}") for (key, text), point in found.items()]
+    wrong += [("ladders", f"one run would be several points: {points}") for points in again]
+    if sweep.ablation and specs and not specs[0].model.fitted:
+        wrong.append(("ablation", "nothing is fitted, so that observables change nothing: write ablation = false"))
+    reason = wrong_axis(sweep, specs)
+    return wrong if reason is None else [*wrong, ("against", reason)]
 
 
 def resolve(file: SpecFile, preset: str | None, overrides: Sequence[str]) -> tuple[dict[str, Any], Origin]:
@@ -155,11 +292,11 @@ def resolve(file: SpecFile, preset: str | None, overrides: Sequence[str]) -> tup
     tables = {k: v for k, v in file.tables.items() if k not in ("preset", "sweep")}
     origin: Origin = {key: f"{file.path}:{line}" for key, line in file.lines.items()}
     problems = []
-    if not isinstance(file.presets, dict) or (preset and preset not in file.presets):
+    if preset is not None and preset not in file.presets:
         known = list(file.presets)
-        hint = did_you_mean(str(preset), known)
-        problems.append(f"{file.path}: no preset {preset!r}; it has {', '.join(known) or 'none'}{hint}")
-    elif preset:
+        hint = did_you_mean(preset, known)
+        problems.append(f"{file.path}: no preset {shortened(preset)}; it has {', '.join(known) or 'none'}{hint}")
+    elif preset is not None:
         tables = _merge(tables, {k: v for k, v in file.presets[preset].items() if k != "sweep"})
         for key, line in file.lines.items():
             if key[:2] == ("preset", preset):
@@ -167,22 +304,29 @@ def resolve(file: SpecFile, preset: str | None, overrides: Sequence[str]) -> tup
     for override in overrides:
         name, equals, text = override.partition("=")
         path = tuple(part.strip() for part in name.split("."))
-        if not equals or not all(path) or len(path) < 2:
+        if not equals or not all(path) or not 2 <= len(path) <= DEEPEST or "\n" in text:
             problems.append(f"--set {override}: write --set table.key=value")
             continue
         try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+            value = parse_toml(f"value = {text}")["value"]
+        except TomlError as error:
+            if not isinstance(error.__cause__, tomllib.TOMLDecodeError):
+                problems.append(f"--set {name}: {error}")
+                continue
             value = text.strip()  # a bare word is a string
-        nested: Any = value
-        for part in reversed(path):
-            nested = {part: nested}
-        tables = _merge(tables, nested)
+        tables = _merge(tables, _nested(path, value))
         origin[path] = f"--set {override}"
         origin.setdefault(path[:1], origin[path])
     if problems:
         raise BadSpec(problems)
     return tables, origin
+
+
+def _nested(path: Sequence[str], value: Any) -> dict[str, Any]:
+    """Tables that hold nothing but `value` at `path`."""
+    for part in reversed(path[1:]):
+        value = {part: value}
+    return {path[0]: value}
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,36 +339,44 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-_HEADER = re.compile(r"^\s*\[\s*([A-Za-z0-9_.\-\" ]+?)\s*\]\s*(#.*)?$")
-_KEY = re.compile(r"^\s*([A-Za-z0-9_.\-]+)\s*=")
+_HEADER = re.compile(r"^\s*\[\s*((?:[A-Za-z0-9_.\- ]|\"[^\"]*\")+?)\s*\]\s*(#.*)?$")
+_KEY = re.compile(r"^\s*((?:[A-Za-z0-9_.\-]|\"[^\"]*\")+)\s*=")
+_PART = re.compile(r"\"([^\"]*)\"|([^.\"]+)")
 
 
 def locate(text: str) -> dict[tuple[str, ...], int]:
-    """Line numbers of tables and keys in TOML `text` (bare and dotted keys; multi-line values are skipped over)."""
+    """Line numbers of tables and keys in TOML `text` (bare, quoted and dotted; multi-line values are skipped over)."""
     lines: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
     depth = 0
     for number, line in enumerate(text.splitlines(), start=1):
-        bare = re.sub(r'"(\\.|[^"\\])*"|\'[^\']*\'', '""', line).split("#")[0]
+        rest = bare(line)
         if depth == 0:
             if header := _HEADER.match(line):
-                table = tuple(part.strip(' "') for part in header.group(1).split("."))
+                table = _parts(header.group(1))
                 for length in range(1, len(table) + 1):
                     lines.setdefault(table[:length], number)
                 continue
             if assignment := _KEY.match(line):
-                lines[(*table, *assignment.group(1).split("."))] = number
-        depth += bare.count("[") + bare.count("{") - bare.count("]") - bare.count("}")
+                lines[(*table, *_parts(assignment.group(1)))] = number
+        depth += rest.count("[") + rest.count("{") - rest.count("]") - rest.count("}")
     return lines
 
 
-Problem = tuple[str, str]  # key, sentence
+def _parts(key: str) -> tuple[str, ...]:
+    """The parts of a dotted key, with or without quotes."""
+    return tuple((quoted or word.strip()) for quoted, word in _PART.findall(key))
 
 
 def _problems(error: ValidationError) -> list[Problem]:
     problems: list[Problem] = []
-    for item in error.errors():
+    items = error.errors()
+    for item in items:
         path = tuple(str(part) for part in item["loc"])
+        if item["type"] == "too_short" and any(
+            other["loc"][: len(path)] == item["loc"] != other["loc"] for other in items
+        ):
+            continue  # pydantic counts the good values only, and the others have been named
         if item["type"] == "value_error" and not path:
             problems += [(key, text) for key, text in json.loads(str(item["ctx"]["error"]))]
         else:
@@ -243,7 +395,7 @@ def _hidden(error: ValidationError, merged: Mapping[str, Any]) -> list[Problem]:
     except ValidationError as rest:
         if all(item["type"] == "value_error" and not item["loc"] for item in rest.errors()):
             named = {".".join(key.split(".")[:2]) for key, _ in _problems(error)}
-            return [(key, text) for key, text in _problems(rest) if key not in named]
+            return [(key, text) for key, text in _problems(rest) if ".".join(key.split(".")[:2]) not in named]
     return []
 
 
@@ -252,6 +404,12 @@ def _place(path: tuple[str, ...], file: SpecFile, origin: Origin) -> str:
         if path[:length] in origin:
             return origin[path[:length]]
     return str(file.path)
+
+
+def _line(file: SpecFile, path: tuple[str, ...]) -> str:
+    """`file:line` of the longest beginning of `path` that the file has."""
+    lengths = range(len(path), 0, -1)
+    return f"{file.path}:{next((file.lines[path[:n]] for n in lengths if path[:n] in file.lines), 1)}"
 
 
 def _sentence(item: Mapping[str, Any], path: tuple[str, ...]) -> str:
@@ -268,5 +426,7 @@ def _sentence(item: Mapping[str, Any], path: tuple[str, ...]) -> str:
         return "is missing"
     if kind == "literal_error":
         options = re.findall(r"'([^']*)'", item["ctx"]["expected"])
-        return f"{value!r} is not one of {', '.join(options)}{did_you_mean(str(value), options)}"
-    return f"{value!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
+        return f"{shortened(value)} is not one of {', '.join(options)}{did_you_mean(str(value), options)}"
+    if kind == "value_error":
+        return f"{shortened(value)}: {item['ctx']['error']}"
+    return f"{shortened(value)}: {item['msg'][0].lower()}{item['msg'][1:]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from suite.judge.matching import told
+from suite.judge.remarks import remarks
 from suite.judge.theory import TERMS
+from suite.text import printable
 
 if TYPE_CHECKING:
     from suite.pipeline import Progress as Report
@@ -47,8 +51,8 @@ def progress_reporter(quiet: bool = False) -> Iterator[Report]:
                 if what not in tasks:
                     for task in tasks.values():
                         bars.update(task, completed=1.0)
-                    tasks[what] = bars.add_task(what, total=1.0, note=note)
-                bars.update(tasks[what], completed=fraction, note=note)
+                    tasks[what] = bars.add_task(escape(printable(what)), total=1.0, note="")
+                bars.update(tasks[what], completed=fraction, note=escape(printable(note)))
 
             yield show
             for task in tasks.values():
@@ -65,7 +69,7 @@ def progress_reporter(quiet: bool = False) -> Iterator[Report]:
                 told[what] = now
                 left = (now - begun[what]) * (1 / fraction - 1) if 0 < fraction < 1 and not first else None
                 rest = f", about {left:.0f} s left" if left is not None else ""
-                print(f"{what}: {note}{rest}", file=sys.stderr, flush=True)
+                print(printable(f"{what}: {note}{rest}"), file=sys.stderr, flush=True)
 
         yield line
 
@@ -75,17 +79,22 @@ def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> No
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)
-    result = Table(title=escape(title), title_justify="left", show_edge=False)
+
+    def plain(cell: Any) -> str:
+        return escape(printable(str(cell)))
+
+    result = Table(title=plain(title), title_justify="left", show_edge=False)
     for head in heads:
-        result.add_column(escape(head), overflow="fold")
+        result.add_column(plain(head), overflow="fold")
     for row in rows:
-        result.add_row(*(escape(str(cell)) for cell in row))
+        result.add_row(*map(plain, row))
     console.print(result)
     console.print()
 
 
 _HEADLINES = (
     ("geometry_error", "geometry error ‖Dȳ - Dȳ_ML‖", "Å"),
+    ("geometry_resolution", "  uncertain by the force tolerance", "Å"),
     ("geometry_error_linear", "  by linear response", "Å"),
     ("energy_error", "energy error |E(ȳ) - E_ML(ȳ_ML)|", "eV"),
     ("energy_error_linear", "  by linear response", "eV"),
@@ -102,14 +111,15 @@ _HEADLINES = (
     ("error_C11", "error of C11", "GPa"),
     ("error_C12", "error of C12", "GPa"),
     ("error_C44", "error of C44", "GPa"),
-    ("c0", "stability constant c0", "eV/Å²"),
+    ("c0", "stability constant c0 of the reference", "eV/Å²"),
+    ("c0_model", "stability constant c0 of the model", "eV/Å²"),
     ("balance_spread", "spread of the literal balance", "ln"),
     ("calibrated_spread", "spread of the calibrated balance", "ln"),
 )
 
 
 def _numbers(numbers: dict[str, float]) -> list[list[str]]:
-    return [[label, f"{numbers[key]:.4g}", unit] for key, label, unit in _HEADLINES if key in numbers]
+    return [[label, told(numbers, key), unit] for key, label, unit in _HEADLINES if key in numbers]
 
 
 def run_table(spec: Spec, result: CaseResult) -> None:
@@ -138,9 +148,11 @@ def run_table(spec: Spec, result: CaseResult) -> None:
             for name in stages.seconds
         ],
     )
+    for sentence in remarks(result.verdict.numbers):
+        print(f"note     {sentence}")
     figures = result.figures[0].parent if result.figures else Path()
     print(f"run      {result.run_id}\nfields   {result.fields}\nfigures  {figures}")
-    print(f"again    dislobench show {result.run_id[:8]} --workspace {result.fields.parent.parent}")
+    print(f"again    dislobench show {result.run_id[:8]} --workspace {shlex.quote(str(result.fields.parent.parent))}")
 
 
 def store_table(record: Any, tree: Any, folder: Path) -> None:
@@ -220,6 +232,9 @@ def sweep_table(result: SweepResult) -> None:
             for point in result.points
         ],
     )
+    if not result.rates:
+        print(f"no rate: it needs three values of {result.sweep.against} with a finite error, of one setting\n")
+        return
     table(
         "rates",
         ["error", "setting", "slope", "95 % interval", "expected", "verdict", "window", "points"],

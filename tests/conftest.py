@@ -1,5 +1,8 @@
 """Expensive things, made once: the tungsten reference, its crystal, one small relaxed world, its rows and a fit."""
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import pytest
 from ase.calculators.calculator import Calculator
 from materials import calculator_of, crystal_of, response_of
@@ -9,6 +12,34 @@ from suite.spec import Spec, load
 from suite.world.crystal import Crystal, Response, elastic_tensor
 from suite.world.dislocation import Dislocation, catalogue_entry
 from suite.world.elasticity import Stroh, rotate, stroh
+
+POWERLESS = """
+import ctypes, os, sys
+if "POWERLESS" not in os.environ:  # root may write what is read-only, unless it gives that power up for good
+    ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
+    os.execve(sys.executable, sys.orig_argv, {**os.environ, "POWERLESS": "1"})
+"""
+
+
+@pytest.fixture
+def powerless() -> str:
+    """Beginning of a program that obeys the permissions of files, whoever runs the tests."""
+    return POWERLESS
+
+
+@pytest.fixture
+def read_only() -> Iterator[Callable[[Path], None]]:
+    """Make a folder and all in it read-only until the end of the test."""
+    changed: dict[Path, int] = {}
+
+    def close(folder: Path) -> None:
+        for path in [folder, *folder.rglob("*")]:
+            changed[path] = path.stat().st_mode
+            path.chmod(0o555 if path.is_dir() else 0o444)
+
+    yield close
+    for path, mode in changed.items():
+        path.chmod(mode)
 
 
 @pytest.fixture(scope="session")

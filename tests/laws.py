@@ -1,4 +1,9 @@
-"""Laws that many tests share: a force is minus the derivative of an energy, a rotation turns a vector."""
+"""Laws that many tests share: a force is minus the derivative of an energy, a rotation turns a vector, sums round.
+
+Tests pass on any processor: a tolerance follows from rounding times condition (`ace_rounding`), from the step of a
+difference, from the tolerance of an iteration, or from the digits of a published number. What is the same sum in
+another order agrees to 1e-12 or better; 1e-9 leaves room for a condition of 1e6.
+"""
 
 from collections.abc import Callable
 
@@ -28,3 +33,17 @@ def rotation(seed: int) -> np.ndarray:
 def full_stress(voigt: np.ndarray) -> np.ndarray:
     """Stress (3, 3) from ASE's xx yy zz yz xz xy."""
     return voigt[[[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
+
+
+def ace_rounding(coefficients: np.ndarray, perfect: np.ndarray, volume: float, step: float) -> dict[str, float]:
+    """How far two ways to the same numbers of a linear ACE model may differ, for each kind of row.
+
+    Its energies are sums of terms c·B that cancel, a million eV per atom for some eV: what is left is four times the
+    machine epsilon of the absolute sum, with `perfect` (n,) the values B per atom of the perfect crystal; each B is
+    a product of splines, rounded itself, in all atoms alike. `energy` in eV per
+    atom; `force` of a component, eV/Å: as much over 1 Å, the length on which B changes; `stress`, `virial1`, `virial2`
+    of an entry, eV/Å^3: differences of energies per `volume` (Å^3 per atom) over powers of the strain `step`.
+    """
+    energy = float(4 * np.finfo(float).eps * np.abs(coefficients) @ np.abs(perfect))
+    differences = {name: energy / volume / step**k for k, name in enumerate(("stress", "virial1", "virial2"), start=1)}
+    return {"energy": energy, "force": energy, **differences}

@@ -11,7 +11,8 @@ from ase.calculators.calculator import Calculator, all_changes
 from suite.world.crystal import LATTICES, STEP, Crystal, Response, equilibrium_crystal, response, strain_path
 from suite.world.reference import CATALOGUE, build_reference
 
-LATTICE = {"W_zhou04": "bcc", "W_eam4": "bcc", "Si_ppm17": "diamond", "NiAl_amb95": "B2"}
+OF_ELEMENT = {"W": "bcc", "Si": "diamond", "Ni": "fcc", "Al": "fcc", "Cu": "fcc"}
+LATTICE = {name: "B2" if len(entry.species) == 2 else OF_ELEMENT[entry.species[0]] for name, entry in CATALOGUE.items()}
 LAMBDA, MU = 1.3, 1.0  # Lamé constants of the solids below, eV/Å^3
 
 
@@ -75,3 +76,28 @@ class Sprung(Calculator):
         away -= away.mean(axis=0)
         energy = energy + self.stiffness / 2 * float((away**2).sum())
         self.results = {"energy": energy, "forces": forces - self.stiffness * away}
+
+
+class Rounded(Calculator):
+    """A calculator with energies and forces of 32 bits, as most neural networks have."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+
+    def __init__(self, base: Calculator) -> None:
+        super().__init__()
+        self.base = base
+
+    def calculate(
+        self, atoms: Atoms | None = None, properties: list[str] | None = None, system_changes: list[str] = all_changes
+    ) -> None:
+        super().calculate(atoms, properties, system_changes)
+        self.base.calculate(atoms)
+        self.results = {
+            "energy": float(np.float32(self.base.results["energy"])),
+            "forces": self.base.results["forces"].astype(np.float32).astype(float),
+        }
+
+
+def single_zhou() -> Rounded:
+    """Tungsten in single precision, as a spec names it: `materials:single_zhou`."""
+    return Rounded(calculator_of("W_zhou04"))

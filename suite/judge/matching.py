@@ -87,7 +87,9 @@ def match_elasticity(reference: Response, model: Response, felt: np.ndarray) -> 
 
     `eps_V1_null_free` and `eps_V2_null_free` are distances to the span of the null Lagrangians, which exert no force in
     a fixed periodic cell; `eps_V1_felt` is what the dislocation of the case feels, by the form `felt` (k, 81) of
-    `elasticity.felt_form`. Constants in GPa as `error_C11` ..., pressure as `pressure`.
+    `elasticity.felt_form`. `eps_V1_noise` and `eps_V2_noise` are how much the first two change with twice the strain
+    step: numbers that are not well above them are rounding or truncation of the finite differences. Constants in GPa as
+    `error_C11` ..., pressure as `pressure`.
     """
     difference = model - reference
     numbers = {
@@ -98,6 +100,8 @@ def match_elasticity(reference: Response, model: Response, felt: np.ndarray) -> 
         "eps_V2_null_free": float(np.linalg.norm(without_null_part(difference.d3))),
         "eps_V1_felt": float(np.linalg.norm(felt @ difference.d2.ravel())),
     }
+    if difference.coarse is not None:
+        _, numbers["eps_V1_noise"], numbers["eps_V2_noise"] = difference.noise
     ours, theirs = constants(model), constants(reference)
     for name in ("C11", "C12", "C44"):
         numbers[f"error_{name}"] = ours[name] - theirs[name]
@@ -168,3 +172,15 @@ def _hessian_errors(
         )
         parts[name] = float(np.abs(values).max())
     return parts["relaxed"], parts["perfect"]
+
+
+NOISES = {f"eps_{order}{part}": f"eps_{order}_noise" for order in ("V1", "V2") for part in ("", "_null_free", "_felt")}
+"""Elastic errors, and the number that says how far finite differences determine them."""
+
+
+def told(numbers: Mapping[str, float], name: str) -> str:
+    """A number for a table; an elastic error with its uncertainty where that is more than a tenth of it."""
+    value, noise = numbers[name], numbers.get(NOISES.get(name, ""), 0.0)
+    if noise <= 0.1 * abs(value):
+        return f"{value:.4g}"
+    return f"{value:.2g} ± {noise:.1g}" if noise < value else f"noise (below {noise:.1g})"

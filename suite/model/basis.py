@@ -43,8 +43,10 @@ class Environment:
 class AceBasis:
     """Linear ACE basis of `species` with `cutoff` Å.
 
-    `channels[k]` radial functions (at most) and angular degree `degrees[k]` for products of k + 1 neighbours. In a
-    basis of several elements each element owns its functions, equally many. Raises `ImpossibleBasis`.
+    `channels[k]` radial functions (at most) and angular degree `degrees[k]` for products of k + 1 neighbours. Where
+    `total_degree` is given, a product of k + 2 neighbours with radial numbers n and angular momenta l stays only if
+    Σ(n - 1) + `angular_weight` Σl <= `total_degree[k]`; pair functions all stay. In a basis of several elements each
+    element owns its functions, equally many. Raises `ImpossibleBasis`.
     """
 
     def __init__(
@@ -54,6 +56,8 @@ class AceBasis:
         channels: Sequence[int],
         degrees: Sequence[int],
         radial: str = "SBessel",
+        total_degree: Sequence[float] = (),
+        angular_weight: float = 1.0,
     ) -> None:
         if not cutoff > 0:
             raise ImpossibleBasis(f"the cutoff must be positive, not {cutoff} Å")
@@ -65,11 +69,24 @@ class AceBasis:
             )
         if list(channels[1:]) != sorted(channels[1:], reverse=True) or max(channels) > channels[0]:
             raise ImpossibleBasis(f"channels {list(channels)} must not increase with the order")
+        if total_degree and (len(total_degree) != len(channels) - 1 or min(total_degree) < 0):
+            raise ImpossibleBasis(
+                f"total_degree {list(total_degree)} must have an entry, not negative, for each of the "
+                f"{len(channels) - 1} orders of channels {list(channels)} after the first"
+            )
+        if not angular_weight > 0:
+            raise ImpossibleBasis(f"angular_weight must be positive, not {angular_weight}")
         from pyace import create_multispecies_basis_config
         from pyace.basis import ACEBBasisSet
 
         self.species, self.cutoff = tuple(sorted(species)), float(cutoff)
-        self.parameters = {"channels": list(channels), "degrees": list(degrees), "radial": radial}
+        self.parameters = {
+            "channels": list(channels),
+            "degrees": list(degrees),
+            "radial": radial,
+            "total_degree": list(total_degree),
+            "angular_weight": angular_weight,
+        }
         self._configuration = create_multispecies_basis_config(
             {
                 "deltaSplineBins": SPLINE_BIN,
@@ -87,6 +104,8 @@ class AceBasis:
                 "functions": {"ALL": {"nradmax_by_orders": list(channels), "lmax_by_orders": list(degrees)}},
             }
         )
+        if total_degree:
+            _select(self._configuration, total_degree, angular_weight)
         self._basis = ACEBBasisSet(self._configuration)
         counts = [len(one) + len(more) for one, more in zip(self._basis.basis_rank1, self._basis.basis, strict=True)]
         if len(set(counts)) > 1:
@@ -205,6 +224,22 @@ def build_environment(atoms: Atoms, cutoff: float, types: np.ndarray) -> Environ
     handle.neighbour_list = [flat[a:b] for a, b in pairwise(starts)]
     handle.origins = owners.tolist()
     return Environment(handle, owners, shifts)
+
+
+def _select(configuration: Any, total_degree: Sequence[float], angular_weight: float) -> None:
+    """Keep the pair functions and the products of low total degree in every block of a pyace configuration."""
+
+    def stays(function: Any) -> bool:
+        n, momenta = function.ns, function.ls
+        if len(n) == 1:
+            return True
+        degree = sum(n) - len(n) + angular_weight * sum(momenta)
+        return bool(degree <= total_degree[len(n) - 2] + 1e-9)  # weights such as 0.1 are not exact
+
+    blocks = configuration.funcspecs_blocks  # a copy: it has to be put back
+    for block in blocks:
+        block.funcspecs = [function for function in block.funcspecs if stays(function)]
+    configuration.funcspecs_blocks = blocks
 
 
 def cut_into_pieces(

@@ -34,9 +34,19 @@ class BasisSpec:
     channels: tuple[int, ...]
     degrees: tuple[int, ...]
     radial: str = "SBessel"
+    total_degree: tuple[float, ...] = ()
+    angular_weight: float = 1.0
 
     def build(self) -> AceBasis:
-        return AceBasis(self.species, self.cutoff, self.channels, self.degrees, self.radial)
+        return AceBasis(
+            self.species,
+            self.cutoff,
+            self.channels,
+            self.degrees,
+            self.radial,
+            self.total_degree,
+            self.angular_weight,
+        )
 
 
 def perfect_row(basis: AceBasis, primitive: Atoms) -> np.ndarray:

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from ase import Atoms
 from ase.calculators.calculator import Calculator
 
+from suite.execution import map_pieces
 from suite.world.cell import Cell
-from suite.world.reference import NotFinite
+from suite.world.reference import NotFinite, Portable
+
+ATOMS = 8_000  # a piece is as many configurations as have so many atoms together
 
 
 @dataclass(frozen=True)
@@ -52,21 +56,45 @@ def rattle(
 
 
 def label(
-    cell: Cell, displacements: np.ndarray, amplitudes: np.ndarray, calculator: Calculator, energy_per_atom: float
+    cell: Cell,
+    displacements: np.ndarray,
+    amplitudes: np.ndarray,
+    calculator: Calculator,
+    energy_per_atom: float,
+    workers: int | None = None,
 ) -> Configurations:
     """Energies (relative to `energy_per_atom`, eV) and forces of `calculator` for displacements (c, n, 3).
 
+    Configurations are shared among `workers` processes (default: all cores), and no label depends on how many.
     Raises `reference.NotFinite` naming the configuration when a label is not finite.
     """
+    portable = Portable.of(calculator)
     atoms = cell.atoms(np.zeros_like(cell.reference))
-    atoms.calc = calculator
-    energies, forces = [], []
-    for index, displacement in enumerate(displacements):
-        atoms.positions[:] = cell.reference + displacement
-        energies.append(atoms.get_potential_energy() - len(cell) * energy_per_atom)
-        forces.append(atoms.get_forces())
-        if not (np.isfinite(energies[-1]) and np.isfinite(forces[-1]).all()):
-            raise NotFinite(
-                f"the reference gives no finite label for configuration {index} (amplitude {amplitudes[index]} Å)"
-            )
-    return Configurations(displacements, amplitudes, np.array(energies), np.array(forces).reshape(displacements.shape))
+    size = max(1, ATOMS // len(cell))
+    pieces = [
+        (portable, atoms, cell.reference + displacements[first : first + size])
+        for first in range(0, len(displacements), size)
+    ]
+    energies, forces = np.empty(len(displacements)), np.empty(displacements.shape)
+    done = 0
+    for energy, force in map_pieces(_labels, pieces, portable.workers(workers)):
+        part = slice(done, done + len(energy))
+        energies[part], forces[part] = energy - len(cell) * energy_per_atom, force
+        done += len(energy)
+        for index in range(part.start, part.stop):
+            if not (np.isfinite(energies[index]) and np.isfinite(forces[index]).all()):
+                raise NotFinite(
+                    f"the reference gives no finite label for configuration {index} (amplitude {amplitudes[index]} Å)"
+                )
+    return Configurations(displacements, amplitudes, energies, forces)
+
+
+def _labels(portable: Portable, atoms: Atoms, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Energies (c,) and forces (c, n, 3) of a piece of the configurations, at `positions` (c, n, 3)."""
+    moved = atoms.copy()
+    moved.calc = portable.fresh()
+    energies, forces = np.empty(len(positions)), np.empty(positions.shape)
+    for index, places in enumerate(positions):
+        moved.positions[:] = places
+        energies[index], forces[index] = moved.get_potential_energy(), moved.get_forces()
+    return energies, forces

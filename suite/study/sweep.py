@@ -3,7 +3,8 @@
     result = run_sweep(resolve, "L", load_sweeps("w-screw")["L"], workspace)
 
 A point's key hashes its whole resolved spec. A finished run with that key is reused wherever it was made, so that a
-sweep that was interrupted goes on, and a point more costs one point.
+sweep that was interrupted goes on, and a point more costs one point. It must be whole: its store is verified and its
+numbers are those of the store. A point that failed for its physics stays failed; one that was killed is computed again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from store import provenance
 from store.faults import FailedOutcome
 from store.locking import locked_file
 from store.runs import RunRecord, Tracker
-from suite.judge.theory import SETTINGS, expected_rate
+from store.seal import StoreError, verify
+from suite.judge.theory import expected_rate
+from suite.ladders import overrides_of, points_of
 from suite.pipeline import Progress, Simulation, silent
 from suite.spec import BadSpec, Spec, Sweep
 from suite.study.case import STAGE_PACKAGES, STAGE_VERSIONS, potentials_of, run_case
@@ -71,27 +73,6 @@ def point_key(spec: Spec) -> str:
     return provenance.content_key("run", tables, STAGE_VERSIONS, packages, potentials_of(spec))
 
 
-def points_of(sweep: Sweep) -> list[tuple[dict[str, Any], int, str]]:
-    """(values of the ladders, seed, setting) of every point, in order: settings innermost, for they share world and
-    rows.
-    """
-    names = list(sweep.ladders)
-    combine = zip(*sweep.ladders.values(), strict=True) if sweep.zip else product(*sweep.ladders.values())
-    settings = list(SETTINGS) if sweep.ablation else [""]
-    return [
-        (dict(zip(names, values, strict=True)), seed, setting)
-        for values in combine
-        for seed in sweep.seeds
-        for setting in settings
-    ]
-
-
-def overrides_of(sweep: Sweep, values: Mapping[str, Any], seed: int, setting: str) -> dict[str, Any]:
-    """What a point sets, by key of the spec."""
-    switched = {f"observables.{name}": on for name, on in SETTINGS[setting].items()} if setting else {}
-    return {**sweep.set, "training.seed": seed, **values, **switched}
-
-
 def run_sweep(
     load: Callable[[Mapping[str, Any]], Spec],
     name: str,
@@ -99,11 +80,12 @@ def run_sweep(
     workspace: Path,
     progress: Progress = silent,
     workers: int | None = None,
+    retry: bool = False,
 ) -> SweepResult:
     """Run the points of `sweep` that no finished run answers yet; `load` resolves a spec with overrides.
 
     All specs are resolved before anything runs, so that a bad point is refused at once. A point whose equilibrium
-    cannot be used is recorded and the others go on.
+    cannot be used is recorded and the others go on; it is computed again only with `retry`.
     """
     workspace = workspace.absolute()
     wanted = [
@@ -114,7 +96,11 @@ def run_sweep(
     if sweep.ablation and not base.model.fitted:
         raise BadSpec([f"sweep {name}: nothing is fitted, so that observables change nothing: write ablation = false"])
     tracker = Tracker(workspace)
-    finished = {r.tags["point"]: r for r in reversed(tracker.history(base.case.name)) if _answers(r)}
+    for sentence in tracker.tidy():
+        progress("workspace", 1.0, sentence)
+    made: dict[str, list[RunRecord]] = {}
+    for record in tracker.history(base.case.name):
+        made.setdefault(record.tags.get("point", ""), []).append(record)
     key = provenance.content_key("sweep", name, sweep.model_dump(), base.model_dump())
     parent = tracker.start_or_resume(
         base.case.name,
@@ -131,13 +117,12 @@ def run_sweep(
             parts = [f"{k.partition('.')[2]} {v}" for k, v in values.items()]
             label = ", ".join([*parts, f"seed {seed}", *([setting] if setting else [])])
             progress(f"sweep {name}", index / len(wanted), label)
-            record = finished.get(point_key(spec))
-            computed = record is None
-            if record is None:
-                record, computed = _run(
-                    spec, workspace, tracker, parent.id, f"{name}: {label}", workers, kept, progress
+            point, computed = _answer(tracker, made.get(point_key(spec), []), retry, progress), False
+            if point is None:
+                point, computed = _run(
+                    spec, workspace, tracker, parent.id, f"{name}: {label}", workers, kept, progress, retry
                 )
-            points.append(_point(record, sweep, spec, values, seed, setting, computed))
+            points.append(_point(point, sweep, spec, values, seed, setting, computed))
         progress(f"sweep {name}", 1.0, f"{len(wanted)} points, {sum(p.computed for p in points)} computed")
         rates = rates_of(points, sweep)
         for (error, setting), rate in rates.items():
@@ -145,12 +130,27 @@ def run_sweep(
             parent.metrics({f"slope_{error}_{label}": rate.slope})
             parent.tags({f"verdict_{error}_{label}": rate.verdict})
         parent.metrics({"points": len(points)})
-        parent.json("sweep.json", content_of(name, base, sweep, points, rates))
+        parent.sealed_json("sweep.json", content_of(name, base, sweep, points, rates))
     return SweepResult(name, base, sweep, parent.id, points, rates)
 
 
-def _answers(record: RunRecord) -> bool:
-    return "point" in record.tags and record.status == "FINISHED"
+def _answer(tracker: Tracker, made: Sequence[RunRecord], retry: bool, progress: Progress) -> RunRecord | None:
+    """The newest of the runs of a point that can be taken over, with the numbers of its store; None without one."""
+    for record in made:
+        if record.status == "FAILED" and "outcome" in record.tags and not retry:
+            return record
+        if record.status != "FINISHED":
+            continue
+        found = tracker.believe(record)
+        try:
+            if found.sealed:
+                verify(tracker.store_of(record.id))
+                return found.record
+            reason = found.note
+        except StoreError as error:
+            reason = str(error)
+        progress("computed again", 1.0, f"{record.name} ({record.id[:8]}): {reason}")
+    return None
 
 
 def _run(
@@ -162,13 +162,14 @@ def _run(
     workers: int | None,
     kept: dict[str, Simulation],
     progress: Progress,
+    retry: bool,
 ) -> tuple[RunRecord, bool]:
     """One point, and whether it was computed here; an outcome that cannot be used is recorded by `run_case` and
     returned like any other. Of several sweeps at once the first that comes to a point computes it, the others wait."""
     key = point_key(spec)
     lock = workspace / "locks" / f"point-{key}"
     with locked_file(lock, lambda: progress("waiting", 0.0, f"another process computes {name}")):
-        if found := next(filter(_answers, tracker.tagged(spec.case.name, "point", key)), None):
+        if found := _answer(tracker, tracker.tagged(spec.case.name, "point", key), retry, silent):
             return found, False
         try:
             result = run_case(
@@ -231,7 +232,7 @@ def ordering(points: Sequence[Point]) -> dict[str, float]:
         "eps_V2_null_free",
         "bound_geometry",
     )
-    good = [p.numbers for p in points if "geometry_error" in p.numbers]
+    good = [p.numbers for p in _usable(points)]
     if len(good) < 4:
         return {}
     errors = [numbers["geometry_error"] for numbers in good]
@@ -241,9 +242,16 @@ def ordering(points: Sequence[Point]) -> dict[str, float]:
     return {name: float(spearmanr(column, errors).statistic) for name, column in ranked.items()}
 
 
+def _usable(points: Sequence[Point]) -> list[Point]:
+    """Those whose errors mean something: a model that is unstable at ȳ has errors too, but between two core states."""
+    return [p for p in points if p.status == "converged" and "geometry_error" in p.numbers]
+
+
 def rates_of(points: Sequence[Point], sweep: Sweep) -> dict[tuple[str, str], Rate]:
-    """Rates by (error, setting); see `rates.measure`."""
+    """Rates by (error, setting) of the points that converged; see `rates.measure`. A run that is several points counts
+    once: its copies would narrow the interval without telling anything new."""
     found = {}
+    points = _usable(list({(point.setting, point.run): point for point in points}.values()))
     towards = "large" if sweep.against in AXES else "small"
     for error in ERRORS:
         for setting in dict.fromkeys(point.setting for point in points):

@@ -5,7 +5,8 @@
 A trial is scale, stack, solve, evaluate; no configuration is touched. Trials live in an Optuna journal in the
 workspace, so that a study can be stopped or killed and goes on; MLflow mirrors them, a parent run with one child each.
 The paper's weights of the spec and the uniform ones are the first two trials. At the end the best few and the rivals
-are relaxed in full.
+are relaxed in full. The numbers of trials and of verified entries carry a seal each (`suite.study.trials`): what was
+altered is told, left out, or computed again.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from store import provenance
+from store import journal, provenance
 from store.faults import BadInput
 from store.locking import locked
 from store.runs import FinishedRun, Tracker
+from store.seal import writing
 from suite import pipeline
 from suite.execution import map_pieces
 from suite.judge.oracle import Oracle
@@ -36,6 +38,7 @@ from suite.pipeline import Model, Progress, Rows, World, silent
 from suite.spec import Spec
 from suite.study import archive, rivals
 from suite.study.case import Stages, cached, cached_rows, cached_world, parameters, stage_key
+from suite.study.trials import front_of, open_journal, record_of, seal_of
 from suite.study.weighings import NUMBERS, Entry, rank_correlation, recommend, regret
 
 if TYPE_CHECKING:
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 ORACLE_VERSION = 3
+STUDY_VERSION = 2  # of what the journal holds: trials have a seal
+JOURNAL = "journal.log"
 BATCH = 25  # trials of one worker before the parent hears of them
 PAPER, UNIFORM = "paper", "uniform"
 
@@ -87,7 +92,8 @@ class Bench:
 @dataclass(frozen=True)
 class TuneResult:
     """A finished study: its trials as records, the Pareto front (numbers of trials), verified entries, and the
-    recommended one. `correlation` is Spearman's rank correlation of predicted and relaxed errors by name."""
+    recommended one. `correlation` is Spearman's rank correlation of predicted and relaxed errors by name; `altered` are
+    the trials that were left out because their numbers are not those that were judged."""
 
     key: str
     folder: Path
@@ -100,6 +106,7 @@ class TuneResult:
     correlation: dict[str, float]
     importance: dict[str, dict[str, float]]
     seconds: dict[str, float]
+    altered: list[int] = field(default_factory=list)
 
 
 def basis_key(spec: Spec) -> str:
@@ -116,7 +123,7 @@ def study_key(spec: Spec) -> str:
     settings = spec.tune.model_dump(exclude={"trials", "verify"})
     own = spec.table("weights", "solver", "observables")
     judges = [oracle_key(each) for each in bases_of(spec)]
-    return provenance.content_key("study", settings, own, judges)
+    return provenance.content_key("study", STUDY_VERSION, settings, own, judges)
 
 
 def bases_of(spec: Spec) -> list[Spec]:
@@ -193,7 +200,6 @@ def first_trials(spec: Spec) -> list[tuple[str, dict[str, Any]]]:
 
 def _open(spec: Spec, folder: Path, key: str, seed: int) -> Study:
     import optuna
-    from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     tune = spec.tune
@@ -206,10 +212,9 @@ def _open(spec: Spec, folder: Path, key: str, seed: int) -> Study:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = samplers[tune.sampler](seed=seed, **named)
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "journal.log")))
     return optuna.create_study(
         study_name=key,
-        storage=storage,
+        storage=open_journal(folder / JOURNAL),
         sampler=sampler,
         directions=["minimize"] * len(tune.objectives),
         load_if_exists=True,
@@ -229,7 +234,8 @@ def _work(bench: Bench, folder: Path, key: str, budget: int, most: int, seed: in
                 return done
             trial = study.ask()
         try:
-            candidate = bench.candidate(_suggest(trial, bench.spec))
+            values = _suggest(trial, bench.spec)
+            candidate = bench.candidate(values)
             begun = time.perf_counter()
             numbers = bench.judge(candidate)
             numbers["milliseconds"] = 1e3 * (time.perf_counter() - begun)
@@ -238,10 +244,12 @@ def _work(bench: Bench, folder: Path, key: str, budget: int, most: int, seed: in
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             continue
         # one entry of the journal instead of forty: a worker waits for its lock every time
-        trial.set_user_attr("numbers", {k: v for k, v in numbers.items() if math.isfinite(v)})
+        finite = {k: float(v) for k, v in numbers.items() if math.isfinite(v)}
+        trial.set_user_attr("numbers", finite)
+        trial.set_user_attr("seal", seal_of(trial.number, values, finite))
         for name, limit in bench.spec.tune.limits.items():
             trial.set_constraint(name, numbers[NUMBERS[name]] / limit - 1)
-        study.tell(trial, [numbers[NUMBERS[name]] for name in objectives])
+        study.tell(trial, [float(numbers[NUMBERS[name]]) for name in objectives])
     return most
 
 
@@ -259,15 +267,19 @@ def _bury_the_dead(study: Study) -> int:
     return len(dead)
 
 
-def _mirror(tracker: Tracker, spec: Spec, parent: str, study: Study) -> int:
-    """Log the finished trials that MLflow does not have yet; returns how many."""
+def mirror(tracker: Tracker, experiment: str, parent: str, study: Study) -> int:
+    """Log the finished trials that MLflow does not have yet, and delete those that the journal has lost; returns how
+    many were logged."""
     import optuna
 
-    known = {record.tags.get("trial") for record in tracker.children(parent)}
+    known = {(r.tags.get("trial"), r.tags.get("seal", "")): r.id for r in tracker.children(parent)}
     finished = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL))
+    journaled = {(str(trial.number), trial.user_attrs.get("seal", "")) for trial in finished}
+    tracker.discard([run_id for key, run_id in known.items() if key not in journaled])
     children = []
     for trial in finished:
-        if str(trial.number) in known:
+        seal = trial.user_attrs.get("seal", "")
+        if (str(trial.number), seal) in known:
             continue
         named = trial.user_attrs.get("name", "")
         complete = trial.state == optuna.trial.TrialState.COMPLETE
@@ -276,13 +288,13 @@ def _mirror(tracker: Tracker, spec: Spec, parent: str, study: Study) -> int:
                 name=f"trial {trial.number}{f' ({named})' if named else ''}",
                 parameters=_axes_of(trial.params),
                 metrics=trial.user_attrs.get("numbers", {}),
-                tags={"trial": str(trial.number), "kind": "trial"},
+                tags={"trial": str(trial.number), "kind": "trial", **({"seal": seal} if seal else {})},
                 status="FINISHED" if complete else "FAILED",
                 start=trial.datetime_start.timestamp() if trial.datetime_start else None,
                 end=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
             )
         )
-    tracker.log_batch_of_runs(spec.case.name, parent, children)
+    tracker.log_batch_of_runs(experiment, parent, children)
     return len(children)
 
 
@@ -324,9 +336,13 @@ def tune(
     bench = Bench(spec, blocks, oracles)
     key = study_key(spec)
     folder = workspace / "studies" / f"{spec.case.name}-{key[:8]}"
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     tracker = Tracker(workspace)
     with only_one(folder):
+        for sentence in [*tracker.tidy(), journal.mend(folder / JOURNAL)]:
+            if sentence:
+                progress("workspace", 1.0, sentence)
         study = _open(spec, folder, key, spec.tune.seed)
         _bury_the_dead(study)
         if not study.trials:
@@ -342,11 +358,16 @@ def tune(
         run.text("spec.toml", spec.to_toml())
         with run:
             with stages.stage("trials"):
-                _run_trials(bench, folder, key, trials, workers, study, progress)
+                # what was altered is left out, so that as many trials more are needed
+                budget = trials + len(_altered(_records(study, spec)))
+                _run_trials(bench, folder, key, budget, workers, study, progress)
             with stages.stage("mlflow"):
-                progress("MLflow", 0.0, f"{_mirror(tracker, spec, run.id, study)} new trials")
-            records = [_record(trial) for trial in study.get_trials(deepcopy=False)]
-            front = sorted(trial.number for trial in study.best_trials)  # those that keep the limits
+                progress("MLflow", 0.0, f"{mirror(tracker, spec.case.name, run.id, study)} new trials")
+            records = _records(study, spec)
+            if altered := _altered(records):
+                named = ", ".join(map(str, altered))
+                progress("left out", 1.0, f"the numbers of these trials are not those that were judged: {named}")
+            front = front_of(records, spec.tune)
             if not front:
                 raise Unsolvable(
                     f"none of {len(records)} trials keeps tune.limits ({spec.tune.limits}): loosen them, widen the "
@@ -366,8 +387,9 @@ def tune(
                 entries,
                 recommend(entries, spec),
                 rank_correlation(entries),
-                _importance(study, spec),
+                _importance(study, spec, set(altered)),
                 stages.seconds,
+                altered,
             )
             from suite.study.tune_report import write_report
 
@@ -392,7 +414,9 @@ def only_one(folder: Path) -> Iterator[None]:
     `StudyInUse`."""
     import fcntl
 
-    with (folder / ".study").open("w") as handle:
+    with writing(folder):
+        handle = (folder / ".study").open("w")
+    with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -433,15 +457,12 @@ def _failed_in_a_row(study: Study) -> int:
     return length
 
 
-def _record(trial: FrozenTrial) -> dict[str, Any]:
-    return {
-        "number": trial.number,
-        "state": trial.state.name.lower(),
-        "name": trial.user_attrs.get("name", ""),
-        "parameters": dict(trial.params),
-        "numbers": dict(trial.user_attrs.get("numbers", {})),
-        "values": list(trial.values or []),
-    }
+def _records(study: Study, spec: Spec) -> list[dict[str, Any]]:
+    return [record_of(trial, spec.tune) for trial in study.get_trials(deepcopy=False)]
+
+
+def _altered(records: list[dict[str, Any]]) -> list[int]:
+    return [record["number"] for record in records if record["state"] == "altered"]
 
 
 def _candidates(
@@ -503,7 +524,7 @@ def _verified(
 ) -> list[Entry]:
     """Relax every entry in full; what was relaxed before, for the same weights, is read from the study's folder."""
     path = folder / "verified.json"
-    known: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
+    known = _believed_entries(path, progress)
     done = []
     for index, entry in enumerate(entries):
         progress("verification", index / len(entries), entry.name)
@@ -513,23 +534,48 @@ def _verified(
             model: Model = pipeline.fit(entry.spec, rows)
             verdict = pipeline.assess(entry.spec, worlds[basis_key(entry.spec)], rows, model)
             names = ("geometry_error", "energy_error", "balance_spread", "calibrated_spread", "bound_geometry")
-            relaxed = {name: verdict.numbers[name] for name in names if name in verdict.numbers}
-            known[key] = {"relaxed": relaxed, "status": verdict.status.name.lower()}
+            relaxed = {name: float(verdict.numbers[name]) for name in names if name in verdict.numbers}
+            found = {"relaxed": relaxed, "status": verdict.status.name.lower()}
+            known[key] = found | {"seal": provenance.content_key("verified", key, found)}
             partial = path.with_suffix(".new")
-            partial.write_text(json.dumps(known, indent=1))
-            os.replace(partial, path)
+            with writing(path):
+                partial.write_text(json.dumps(known, indent=1))
+                os.replace(partial, path)
         found = known[key]
         done.append(replace(entry, relaxed=found["relaxed"], status=found["status"]))
     return done
 
 
-def _importance(study: Study, spec: Spec) -> dict[str, dict[str, float]]:
+def _believed_entries(path: Path, progress: Progress) -> dict[str, dict[str, Any]]:
+    """The entries of `verified.json` that carry their seal; the others are told, and will be relaxed again."""
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        entries = {key: dict(entry) for key, entry in content.items()}
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        progress("verified", 1.0, f"{path}: damaged, every entry is relaxed again")
+        return {}
+    good = {}
+    for key, entry in entries.items():
+        seal = entry.pop("seal", None)
+        if seal == provenance.content_key("verified", key, entry):
+            good[key] = entry | {"seal": seal}
+    if bad := len(entries) - len(good):
+        progress("verified", 1.0, f"{path}: {bad} of {len(entries)} entries were altered; they are relaxed again")
+    return good
+
+
+def _importance(study: Study, spec: Spec, altered: set[int]) -> dict[str, dict[str, float]]:
     """Share of each parameter in the variance of each objective (fANOVA of Optuna); empty with one parameter or too few
     trials."""
     import optuna
 
-    if len(search_space(spec)) + bool(spec.tune.channels) < 2 or len(study.trials) < 10:
+    good = [trial for trial in study.get_trials(deepcopy=False) if trial.number not in altered]
+    if len(search_space(spec)) + bool(spec.tune.channels) < 2 or len(good) < 10:
         return {}
+    believed = optuna.create_study(directions=["minimize"] * len(spec.tune.objectives))
+    believed.add_trials(trial for trial in good if trial.state.is_finished())
     found: dict[str, dict[str, float]] = {}
     for index, name in enumerate(spec.tune.objectives):
 
@@ -537,5 +583,5 @@ def _importance(study: Study, spec: Spec) -> dict[str, dict[str, float]]:
             return math.log(max(trial.values[index], 1e-12))
 
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=spec.tune.seed)
-        found[name] = dict(optuna.importance.get_param_importances(study, evaluator=evaluator, target=value))
+        found[name] = dict(optuna.importance.get_param_importances(believed, evaluator=evaluator, target=value))
     return found

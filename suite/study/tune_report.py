@@ -51,6 +51,11 @@ def write_report(result: TuneResult) -> list[Path]:
         f"L = {spec.training.size:g} a0, channels {spec.model.channels}, degrees {spec.model.degrees}, solver "
         f"{spec.solver.kind}, normalisation {spec.weights.normalisation!r}."
     )
+    if result.altered:
+        page.text(
+            f"Left out, because their numbers are not those that were judged: trials "
+            f"{', '.join(map(str, result.altered))}."
+        )
     page.heading("Recommendation")
     page.text(
         f"{best.name}: the verified weighing with the least sum of the objectives (logarithms of errors, after "

@@ -8,7 +8,6 @@ tolerances are those of the quantity, not of the arithmetic.
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from suite.spec import BadSpec, Record, load, specs_folder
+from suite.spec import BadSpec, Record, load, read_toml, specs_folder
+from suite.toml import shortened
 
 
 class ExpectedNumber(Record):
@@ -58,12 +58,10 @@ def published() -> dict[str, Path]:
 def read_expected(name: str) -> Expected:
     """The expectation `name`, shipped or a path; raises `BadSpec`, also when its spec does not resolve."""
     path = published().get(name, Path(name))
-    if not path.is_file():
-        raise BadSpec([f"nothing is published for {name!r}; known: {', '.join(published())}"])
+    if name not in published() and path.suffix != ".toml":
+        raise BadSpec([f"nothing is published for {shortened(name)}; known: {', '.join(published())}"])
     try:
-        expected = Expected.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except tomllib.TOMLDecodeError as error:
-        raise BadSpec([f"{path}: not TOML: {error}"]) from error
+        expected = Expected.model_validate(read_toml(path)[1])
     except ValidationError as error:
         raise BadSpec(
             [f"{path}: {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]

@@ -9,7 +9,7 @@ the functions of a basis, because it only needs values of W along straight lines
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations, permutations, product
 from typing import TYPE_CHECKING, Any
@@ -148,14 +148,29 @@ def _nearest_distance(crystal: Crystal) -> float:
 
 @dataclass(frozen=True)
 class Response:
-    """Derivatives of W_cb at F = I with respect to F: orders 1, 2, 3 of shapes (3,)*2, (3,)*4, (3,)*6, eV/Å^3."""
+    """Derivatives of W_cb at F = I with respect to F: orders 1, 2, 3 of shapes (3,)*2, (3,)*4, (3,)*6, eV/Å^3.
+
+    `coarse` are the same with a strain step of twice the size, where they were measured. Rounding and truncation both
+    differ between the steps, so that the difference tells how far the derivatives can be trusted.
+    """
 
     d1: np.ndarray
     d2: np.ndarray
     d3: np.ndarray
+    coarse: Response | None = None
 
     def __sub__(self, other: Response) -> Response:
-        return Response(self.d1 - other.d1, self.d2 - other.d2, self.d3 - other.d3)
+        coarse = None if self.coarse is None or other.coarse is None else self.coarse - other.coarse
+        return Response(self.d1 - other.d1, self.d2 - other.d2, self.d3 - other.d3, coarse)
+
+    @property
+    def noise(self) -> tuple[float, float, float]:
+        """Frobenius norms of the differences to `coarse`, eV/Å^3, by order. Raises `ValueError` when it is missing."""
+        if self.coarse is None:
+            raise ValueError("the response was measured with one strain step only")
+        pairs = zip((self.d1, self.d2, self.d3), (self.coarse.d1, self.coarse.d2, self.coarse.d3), strict=True)
+        first, second, third = (float(np.linalg.norm(fine - coarse)) for fine, coarse in pairs)
+        return first, second, third
 
 
 @cache
@@ -183,31 +198,46 @@ def _polarisation() -> tuple[np.ndarray, ...]:
     return tuple(inverses)
 
 
+FINE = (-3, -2, -1, 1, 2, 3)  # multiples of the strain step along each direction: seven-point differences
+COARSE = tuple(2 * multiple for multiple in FINE)
+
+
 @dataclass(frozen=True)
 class StrainPath:
-    """Deformed primitive cells whose energies determine the derivatives of W_cb, the undeformed one first, then six at
-    multiples of `step` along each of 165 directions of F."""
+    """Deformed primitive cells whose energies determine the derivatives of W_cb, the undeformed one first, then those
+    at `multiples` of `step` along each of 165 directions of F."""
 
     cells: list[Atoms]
     step: float
+    multiples: tuple[int, ...] = FINE
+
+    def at(self, values: np.ndarray, multiples: tuple[int, ...]) -> np.ndarray:
+        """Of `values` (cells, ...) along the path, those of the undeformed cell and at the given multiples."""
+        lines = values[1:].reshape(-1, len(self.multiples), *values.shape[1:])
+        chosen = lines[:, [self.multiples.index(multiple) for multiple in multiples]]
+        return np.concatenate([values[:1], chosen.reshape(-1, *values.shape[1:])])
 
     @property
     def undeformed(self) -> Atoms:
         return self.cells[0]
 
 
-def strain_path(crystal: Crystal, calculator: Calculator | None = None, step: float = STEP) -> StrainPath:
-    """The 991 deformed primitive cells whose energies determine the derivatives of W_cb.
+def strain_path(
+    crystal: Crystal, calculator: Calculator | None = None, step: float = STEP, coarse: bool = False
+) -> StrainPath:
+    """The 991 deformed primitive cells whose energies determine the derivatives of W_cb; 660 more with `coarse`, which
+    determine them with twice the step too.
 
     With a `calculator`, the internal shifts of a multilattice are relaxed at every F, so that the path belongs to
     that potential; a model is then evaluated on the reference's path (right to first order in the model error).
     """
     cells = [crystal.deformed(np.eye(3))]
+    multiples = tuple(sorted({*FINE, *COARSE})) if coarse else FINE
     for direction in _directions().reshape(-1, 3, 3):
-        cells += [crystal.deformed(np.eye(3) + k * step * direction) for k in (-3, -2, -1, 1, 2, 3)]
+        cells += [crystal.deformed(np.eye(3) + k * step * direction) for k in multiples]
     if calculator is not None and len(crystal.basis) > 1:
         _relax_shifts(crystal, calculator, cells)
-    return StrainPath(cells, step)
+    return StrainPath(cells, step, multiples)
 
 
 def _relax_shifts(crystal: Crystal, calculator: Calculator, path: list[Atoms], tolerance: float = 1e-9) -> None:
@@ -262,15 +292,38 @@ def path_derivatives(values: np.ndarray, step: float) -> tuple[np.ndarray, ...]:
 
 
 def response(crystal: Crystal, calculator: Calculator, path: StrainPath | None = None) -> Response:
-    """Derivatives of W_cb of `calculator` at F = I; along `path` if given, else along its own relaxed path."""
+    """Derivatives of W_cb of `calculator` at F = I; along `path` if given, else along its own relaxed path.
+
+    With a path that was made with `coarse`, the derivatives by twice the step stand beside them.
+    """
     path = strain_path(crystal, calculator) if path is None else path
     energies = []
     for atoms in path.cells:
         atoms.calc = calculator
         energies.append(atoms.get_potential_energy())
         atoms.calc = None
-    d1, d2, d3 = path_derivatives(np.array(energies) / crystal.volume, path.step)
+    densities = np.array(energies) / crystal.volume
+    found = _response(path.at(densities, FINE), path.step)
+    if COARSE[0] not in path.multiples:
+        return found
+    return replace(found, coarse=_response(path.at(densities, COARSE), 2 * path.step))
+
+
+def _response(densities: np.ndarray, step: float) -> Response:
+    d1, d2, d3 = path_derivatives(densities, step)
     return Response(d1.reshape((3,) * 2), d2.reshape((3,) * 4), d3.reshape((3,) * 6))
+
+
+def single_precision(crystal: Crystal, calculator: Calculator) -> bool:
+    """Whether energies of `calculator` are numbers of 32 bits: those of some strained cells, or their shares per atom,
+    all are. A potential with 64 bits gives such a number once in 2^29 cells."""
+    energies = []
+    for stretch in np.linspace(0.99, 1.01, 5):
+        atoms = crystal.deformed(np.diag([stretch, 1.0, 1 / stretch]))
+        atoms.calc = calculator
+        energies.append(float(atoms.get_potential_energy()))
+    sizes = (1, len(crystal.basis))
+    return any(all(float(np.float32(e / n)) == e / n for e in energies) for n in sizes)
 
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))

@@ -3,18 +3,60 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 from ase.calculators.calculator import Calculator
 from scipy.sparse import coo_array, csr_array
 from scipy.spatial import cKDTree
 
 from store.faults import FailedOutcome
+from suite.execution import map_pieces
 from suite.world.cell import Cell, Metric, StraightCell
 from suite.world.dislocation import nearest_image
+from suite.world.reference import Portable
+
+ATOMS = 8_000  # a piece displaces sets of atoms until so many atoms have been computed, times six force calls
+
+
+def force_differences(
+    portable: Portable, atoms: Atoms, sets: Sequence[tuple[np.ndarray, np.ndarray]], step: float
+) -> list[np.ndarray]:
+    """For each set of atoms displaced together, and the atoms near it: -∂f/∂u of those, (3, near, 3) eV/Å^2; the first
+    axis is that of the displacement, by ±`step` Å."""
+    calculator = portable.fresh()
+    moved = atoms.copy()
+    moved.calc = calculator
+    differences = []
+    for members, near in sets:
+        blocks = []
+        for axis in range(3):
+            forces = []
+            for sign in (1, -1):
+                moved.positions[:] = atoms.positions
+                moved.positions[members, axis] += sign * step
+                forces.append(moved.get_forces()[near])
+            blocks.append((forces[1] - forces[0]) / (2 * step))
+        differences.append(np.array(blocks))
+    return differences
+
+
+def _all_differences(
+    calculator: Calculator,
+    atoms: Atoms,
+    sets: Sequence[tuple[np.ndarray, np.ndarray]],
+    step: float,
+    workers: int | None,
+) -> Iterator[np.ndarray]:
+    """`force_differences` of all sets, in pieces that do not depend on the number of `workers`."""
+    portable = Portable.of(calculator)
+    size = max(1, ATOMS // len(atoms))
+    pieces = [(portable, atoms, sets[first : first + size], step) for first in range(0, len(sets), size)]
+    for piece in map_pieces(force_differences, pieces, portable.workers(workers)):
+        yield from piece
 
 
 def interaction_range(
@@ -24,14 +66,13 @@ def interaction_range(
     threshold: float = 1e-4,
     step: float = 1e-3,
     probes: int = 4,
+    workers: int | None = None,
 ) -> float:
     """Distance in the plane beyond which the force response to one displaced atom is below `threshold` of its largest.
 
     Measured at the `probes` atoms next to every core, where neighbours come closer than in the crystal, and at the one
     furthest from them; a calculator need not tell, and the tail of a long potential would only fill the factor.
     """
-    atoms = cell.atoms(displacement)
-    atoms.calc = calculator
     size = np.diag(cell.vectors_perfect)[:2]
 
     def away(point: np.ndarray) -> np.ndarray:
@@ -41,15 +82,13 @@ def interaction_range(
     from_cores = np.array([away(core) for core in cell.cores])
     chosen = {int(np.argmax(from_cores.min(axis=0)))}
     chosen.update(int(i) for row in from_cores for i in np.argsort(row)[:probes])
+    probed, everyone = sorted(chosen), np.arange(len(cell))
+    sets = [(np.array([index]), everyone) for index in probed]
     reach = 0.0
-    for index in sorted(chosen):
+    differences = _all_differences(calculator, cell.atoms(displacement), sets, step, workers)
+    for index, found in zip(probed, differences, strict=True):
         distance = away(cell.reference[index, :2])
-        for axis in range(3):
-            atoms.positions[index, axis] += step
-            plus = atoms.get_forces()
-            atoms.positions[index, axis] -= 2 * step
-            response = np.abs(plus - atoms.get_forces()).max(axis=1)
-            atoms.positions[index, axis] += step
+        for response in np.abs(found).max(axis=2):
             reach = max(reach, float(distance[response > threshold * response.max()].max()))
     return reach + 0.1
 
@@ -81,48 +120,52 @@ def hessian(
     displacement: np.ndarray,
     step: float = 1e-3,
     progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
 ) -> csr_array:
     """Hessian (3n, 3n), eV/Å^2, of a quasi-two-dimensional cell at `displacement` (n, 3).
 
     Atoms further apart than twice the interaction range are displaced together, so that the number of force calls
-    does not grow with the cell. Symmetric; rows sum to zero (translations cost nothing) but for rounding.
+    does not grow with the cell. Symmetric; rows sum to zero (translations cost nothing) but for rounding. Colours are
+    shared among `workers` processes (default: all cores), and the result does not depend on how many.
     """
     size = np.diag(cell.vectors_perfect)[:2]
-    reach = interaction_range(cell, calculator, displacement)
+    reach = interaction_range(cell, calculator, displacement, workers=workers)
     plane = _wrapped(cell.reference[:, :2], size)
     colours = _colours(plane, size, 2 * reach)
-    tree = cKDTree(plane, boxsize=size)
-    atoms = cell.atoms(displacement)
-    atoms.calc = calculator
-    rows, columns, values = [], [], []
     count = int(colours.max()) + 1
+    sets, owners = [], []
     for colour in range(count):
         members = np.flatnonzero(colours == colour)
-        if len(members) == 1:
-            owner = np.full(len(cell), members[0])
-            near = np.arange(len(cell))
-            if reach < size.min() / 2:
-                near = np.array(tree.query_ball_point(plane[members[0]], reach))
-        else:
-            distance, nearest = cKDTree(plane[members], boxsize=size).query(plane)
-            owner = members[nearest]
-            near = np.flatnonzero(distance < reach)
+        near, owner = _surroundings(plane, size, members, reach)
+        sets.append((members, near))
+        owners.append(owner)
+    rows, columns, values = [], [], []
+    differences = _all_differences(calculator, cell.atoms(displacement), sets, step, workers)
+    for colour, ((_, near), owner, found) in enumerate(zip(sets, owners, differences, strict=True)):
         for axis in range(3):
-            atoms.positions[members, axis] += step
-            plus = atoms.get_forces()
-            atoms.positions[members, axis] -= 2 * step
-            minus = atoms.get_forces()
-            atoms.positions[members, axis] += step
-            block = (minus[near] - plus[near]) / (2 * step)
             rows.append((3 * near[:, None] + np.arange(3)).ravel())
-            columns.append(np.repeat(3 * owner[near] + axis, 3))
-            values.append(block.ravel())
+            columns.append(np.repeat(3 * owner + axis, 3))
+            values.append(found[axis].ravel())
         if progress:
             progress(colour + 1, count)
     n = 3 * len(cell)
     matrix = coo_array((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(n, n)).tocsr()
     matrix = ((matrix + matrix.T) / 2).tocsr()
     return _with_zero_row_sums(matrix)
+
+
+def _surroundings(
+    plane: np.ndarray, size: np.ndarray, members: np.ndarray, reach: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Atoms within `reach` of one of `members` in the plane, and which of the members each of them is near to."""
+    if len(members) > 1:
+        distance, nearest = cKDTree(plane[members], boxsize=size).query(plane)
+        near = np.flatnonzero(distance < reach)
+        return near, members[nearest[near]]
+    near = np.arange(len(plane))
+    if reach < size.min() / 2:
+        near = np.array(cKDTree(plane, boxsize=size).query_ball_point(plane[members[0]], reach))
+    return near, np.full(len(near), members[0])
 
 
 def _with_zero_row_sums(matrix: csr_array) -> csr_array:
@@ -185,11 +228,11 @@ class Factor:
         return solved
 
 
-def stability_constant(cell: Cell, matrix: csr_array, factor: Factor) -> float:
-    """c0: the smallest λ of H v = λ K v with K = Σ DᵀD, eV/Å^2; paper, Assumption 2.1. Negative at a saddle point.
+def stability_constant(cell: Cell, matrix: csr_array, factor: Factor) -> tuple[float, np.ndarray]:
+    """c0, the smallest λ of H v = λ K v with K = Σ DᵀD, eV/Å^2, and its mode v (n, 3); paper, Assumption 2.1.
 
-    Lanczos for the largest 1/λ of K v = (1/λ) H v in the inner product of K; when the inertia of the factor tells of
-    negative eigenvalues, for the most negative λ itself.
+    Lanczos for the largest 1/λ of K v = (1/λ) H v in the inner product of K. When the factor has negative eigenvalues,
+    the state is a saddle point, and Lanczos looks for the most negative λ directly.
     """
     from scipy.sparse import eye_array, kron
     from scipy.sparse.linalg import LinearOperator, eigsh
@@ -199,7 +242,7 @@ def stability_constant(cell: Cell, matrix: csr_array, factor: Factor) -> float:
     inverse = sparse_factor(stencil)
     saddle = factor.negative_eigenvalues > 0
     by_inverse = LinearOperator((n, n), matvec=lambda v: stencil @ factor.held.solve(stencil @ v), dtype=float)
-    found = eigsh(
+    values, modes = eigsh(
         matrix[3:, 3:] if saddle else by_inverse,
         k=1,
         M=stencil,
@@ -207,9 +250,10 @@ def stability_constant(cell: Cell, matrix: csr_array, factor: Factor) -> float:
         which="SA" if saddle else "LA",
         v0=np.random.default_rng(0).standard_normal(n),
         tol=1e-4 if saddle else 1e-5,
-        return_eigenvectors=False,
     )
-    return float(found[0]) if saddle else 1 / float(found[0])
+    mode = np.zeros((len(cell), 3))
+    mode[1:] = modes.reshape(-1, 3)
+    return (float(values[0]) if saddle else 1 / float(values[0])), mode - mode.mean(axis=0)
 
 
 class HessianProducts:
@@ -265,15 +309,56 @@ class HessianProducts:
         raise Unfactorisable(f"conjugate gradients did not converge in {most} products with the Hessian")
 
 
-def softest_mode(products: HessianProducts, tolerance: float = 0.1, most: int = 200) -> tuple[float, np.ndarray]:
-    """c0 (see `stability_constant`), eV/Å^2, of a cell whose Hessian has no factor, and its mode (n, 3).
+ROUND = 10  # iterations of LOBPCG between two looks at its mode
+
+
+def stability_bound(products: HessianProducts, mode: np.ndarray) -> float:
+    """An upper bound of c0 (see `stability_constant`), eV/Å^2, by two steps of `softest_mode` from a guess of the mode.
+
+    For cells of millions of atoms, where five products with a Hessian are affordable and a hundred are not. The guess
+    `mode` (n, 3) is that of a similar potential; the error is of second order in the difference of both modes.
+    """
+    return _descend(products, mode.reshape(-1, 1), 0.0, 2)[0]
+
+
+def softest_mode(
+    products: HessianProducts,
+    tolerance: float = 0.1,
+    most: int = 200,
+    start: np.ndarray | None = None,
+    sign_suffices: bool = False,
+) -> tuple[float, np.ndarray]:
+    """c0 (see `stability_constant`), eV/Å^2, of a Hessian without a factor, and its mode (n, 3).
 
     The residual ‖H v - λ K v‖ of a mode with vᵀKv = 1 falls below `tolerance` |λ|, and the error of λ is of second
-    order in it. Raises `Unfactorisable` when it does not within `most` iterations.
+    order in it. With `sign_suffices` a mode of negative curvature is returned as soon as it is found, before its
+    residual is small: any such mode proves that the state is a saddle point, and c0 is at most its λ. Raises
+    `Unfactorisable` when neither happens within `most` iterations.
 
-    Locally optimal preconditioned conjugate gradients (Knyazev 2001) from random fields; the metric
-    keeps all iterates free of translations, which neither operator sees.
+    Locally optimal preconditioned conjugate gradients (Knyazev 2001) from two fields: random ones, or `start` (n, 3), a
+    guess of the mode, and a random one. The metric keeps all iterates free of translations, which neither operator
+    sees.
     """
+    cell = products.cell
+    smooth = [products.metric(field) for field in np.random.default_rng(0).standard_normal((2, len(cell), 3))]
+    if start is not None:
+        smooth[0] = start - start.mean(axis=0)
+    modes, wanted = np.column_stack([field.ravel() for field in smooth]), 2e-2
+    for _ in range(max(1, most // ROUND)):
+        value, mode, modes = _descend(products, modes, wanted, ROUND)
+        residual = float(np.linalg.norm(products.product(mode) - value * (cell.laplacian @ mode)))
+        if residual <= tolerance * abs(value) or (sign_suffices and value < 0):
+            return value, mode
+        wanted = tolerance * abs(value) / 2
+    raise Unfactorisable(
+        f"the softest mode was not found: residual {residual:.1e} eV/Å^2 at λ = {value:.1e}; the state may be a saddle"
+    )
+
+
+def _descend(
+    products: HessianProducts, modes: np.ndarray, residual: float, iterations: int
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """At most so many iterations of LOBPCG, to a `residual`: lowest λ, its mode (n, 3), all modes (3n, k)."""
     from scipy.sparse.linalg import LinearOperator, lobpcg
 
     cell = products.cell
@@ -290,26 +375,16 @@ def softest_mode(products: HessianProducts, tolerance: float = 0.1, most: int = 
         apply = each(function)
         return LinearOperator((n, n), matvec=apply, matmat=apply, dtype=float)
 
-    starts = np.random.default_rng(0).standard_normal((2, len(cell), 3))
-    modes, wanted = np.column_stack([products.metric(field).ravel() for field in starts]), 2e-2
-    for _ in range(4):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # convergence is judged below
-            values, modes = lobpcg(
-                operator(products.product),
-                modes,
-                B=operator(lambda field: cell.laplacian @ field),
-                M=operator(products.metric),
-                largest=False,
-                tol=wanted,
-                maxiter=most,
-            )
-        lowest = int(np.argmin(values))
-        value, mode = float(values[lowest]), modes[:, lowest].reshape(-1, 3)
-        residual = float(np.linalg.norm(products.product(mode) - value * (cell.laplacian @ mode)))
-        if residual <= tolerance * abs(value):
-            return value, mode
-        wanted = tolerance * abs(value) / 2
-    raise Unfactorisable(
-        f"the softest mode was not found: residual {residual:.1e} eV/Å^2 at λ = {value:.1e}; the state may be a saddle"
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # convergence is judged by the caller
+        values, modes = lobpcg(
+            operator(products.product),
+            modes,
+            B=operator(lambda field: cell.laplacian @ field),
+            M=operator(products.metric),
+            largest=False,
+            tol=residual,
+            maxiter=iterations,
+        )
+    lowest = int(np.argmin(values))
+    return float(values[lowest]), modes[:, lowest].reshape(-1, 3), modes

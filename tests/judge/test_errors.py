@@ -1,16 +1,17 @@
 """Geometry and energy error: zero for the reference, and first-order agreement of linear response and relaxation."""
 
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from ase.calculators.calculator import Calculator
 from materials import Sprung
 
-from suite.judge.errors import Comparison, compare
+from suite.judge.errors import Comparison, Curvature, compare
 from suite.pipeline import World
 from suite.world.cell import Cell
-from suite.world.hessian import Factor, hessian
+from suite.world.hessian import Factor, hessian, stability_constant
 from suite.world.relaxation import Relaxation, Status, relax
 
 TOLERANCE = 1e-9
@@ -23,24 +24,25 @@ class Ground:
     cell: Cell
     equilibrium: Relaxation
     energy: float
-    factor: Factor
+    curvature: Curvature
     energy_per_atom: float
 
     def against(self, model: Calculator, tolerance: float = TOLERANCE, max_calls: int = 300) -> Comparison:
-        inverse = lambda force, tolerance: self.factor.solve(force)
         return compare(
-            self.cell, self.equilibrium, self.energy, inverse, model, self.energy_per_atom, tolerance, max_calls
+            self.cell, self.equilibrium, self.energy, self.curvature, model, self.energy_per_atom, tolerance, max_calls
         )
 
 
 @pytest.fixture(scope="module")
 def ground(world: World, zhou: Calculator) -> Ground:
     cell, rough = world.training[0], world.training_equilibria[0]
-    factor = Factor(hessian(cell, zhou, rough.displacement))
+    matrix = hessian(cell, zhou, rough.displacement)
+    factor = Factor(matrix)
+    curvature = Curvature(lambda f, tolerance: factor.solve(f), factor.solve, *stability_constant(cell, matrix, factor))
     exact = relax(cell, zhou, factor.solve, rough.displacement, tolerance=TOLERANCE)
     assert exact.status is Status.CONVERGED
     energy = exact.energy - len(cell) * world.energy_per_atom
-    return Ground(cell, exact, energy, factor, world.energy_per_atom)
+    return Ground(cell, exact, energy, curvature, world.energy_per_atom)
 
 
 def displaced_home(ground: Ground) -> np.ndarray:
@@ -104,7 +106,7 @@ def test_linear_response_is_right_to_first_order(ground: Ground, zhou: Calculato
 def test_linear_displacement_solves_the_linear_problem(ground: Ground, zhou: Calculator) -> None:
     found = ground.against(Sprung(zhou, displaced_home(ground), 0.01))
     forces = found.model_forces_at_reference - ground.equilibrium.forces
-    expected = ground.factor.solve(forces)
+    expected = ground.curvature.preconditioner(forces)
     np.testing.assert_allclose(found.linear_displacement, expected, atol=1e-12)
     assert found.linear_geometry_error == pytest.approx(ground.cell.strain_norm(expected), rel=1e-12)
     energy = found.model_energy_at_reference - 0.5 * float((found.model_forces_at_reference * expected).sum())
@@ -129,3 +131,61 @@ def test_a_failed_relaxation_has_no_errors_but_a_linear_estimate(ground: Ground,
     assert found.geometry_error is None
     assert found.energy_error is None
     assert found.linear_geometry_error > 0
+
+
+# --- is there an equilibrium at all? ------------------------------------------------------------------------------
+
+
+class Scaled(Calculator):
+    """A calculator times a factor: forces and curvature shrink alike."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+
+    def __init__(self, base: Calculator, factor: float) -> None:
+        super().__init__()
+        self.base, self.factor = base, factor
+
+    def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = None) -> None:
+        super().calculate(atoms, properties, system_changes or [])
+        self.base.calculate(atoms)
+        self.results = {name: self.factor * self.base.results[name] for name in ("energy", "forces")}
+
+
+def test_the_stability_of_a_model_is_its_own(ground: Ground, zhou: Calculator) -> None:
+    assert ground.against(zhou).stability == pytest.approx(ground.curvature.c0, rel=1e-2)
+    stiffer = ground.against(Scaled(zhou, 1.5))
+    assert stiffer.stability == pytest.approx(1.5 * ground.curvature.c0, rel=1e-2)
+    assert stiffer.relaxation.status is Status.CONVERGED
+
+
+@pytest.mark.parametrize("factor", [0.0, 1e-9, 1e-5])
+def test_a_model_without_forces_has_no_equilibrium(ground: Ground, zhou: Calculator, factor: float) -> None:
+    """Its forces are below the tolerance at the first call; its geometry error of 0 would be the best of all."""
+    off = Sprung(zhou, displaced_home(ground), 0.05)  # an error of geometry that it would have with its forces
+    found = ground.against(Scaled(off, factor), tolerance=1e-4)
+    assert found.relaxation.calls == 1
+    assert found.relaxation.status is Status.UNRESOLVED
+    assert found.geometry_error is None
+    assert "solver.tolerance" in found.relaxation.status.remedy
+
+
+def test_the_resolution_bounds_what_the_tolerance_leaves(ground: Ground, zhou: Calculator) -> None:
+    model = Sprung(zhou, displaced_home(ground), 0.02)
+    exact = ground.against(model)
+    for tolerance in (1e-3, 1e-4, 1e-5):
+        rough = ground.against(model, tolerance=tolerance)
+        left = ground.cell.strain_norm(rough.relaxation.displacement - exact.relaxation.displacement)
+        assert rough.resolution is not None
+        assert left <= 1.1 * rough.resolution
+        assert rough.resolution < 1e3 * tolerance
+
+
+def test_a_model_on_a_saddle_is_no_result(ground: Ground, zhou: Calculator) -> None:
+    """Springs that push from the equilibrium: forces vanish there, and every step away gains energy."""
+    home = ground.cell.reference + ground.equilibrium.displacement
+    found = ground.against(Sprung(zhou, home, -1.0), tolerance=1e-6)
+    assert found.relaxation.calls == 1
+    assert found.relaxation.status is Status.SADDLE
+    assert found.stability < 0
+    assert found.geometry_error is None
+    assert "improve the fit" in found.relaxation.status.remedy

@@ -8,7 +8,7 @@ from materials import Sprung
 from scipy.linalg import eigh
 from threadpoolctl import threadpool_limits
 
-from suite.judge.matching import match_configurations, match_elasticity, match_hessian
+from suite.judge.matching import match_configurations, match_elasticity, match_hessian, told
 from suite.model.training import Configurations, label, rattle
 from suite.pipeline import Rows, World
 from suite.world.cell import StraightCell, build_cell
@@ -191,3 +191,21 @@ def largest_eigenvalue(cell: StraightCell, difference: np.ndarray) -> float:
 def test_eps_h_of_the_reference_is_zero(world: World, zhou: Calculator) -> None:
     found = match_hessian([(world.training[0], world.training_equilibria[0].displacement)], zhou, zhou)
     assert found["eps_H"] < 1e-6
+
+
+def test_tables_tell_an_elastic_error_with_its_noise() -> None:
+    numbers = {
+        "eps_V1": 0.0123,
+        "eps_V1_noise": 1e-4,
+        "eps_V2": 3.2,
+        "eps_V2_noise": 1.4,
+        "eps_F": 0.2,
+        "error_C11": -3.0,
+    }
+    assert [told(numbers, name) for name in ("eps_V1", "eps_V2", "eps_F", "error_C11")] == [
+        "0.0123",
+        "3.2 ± 1",
+        "0.2",
+        "-3",
+    ]
+    assert told(numbers | {"eps_V2_felt": 0.8}, "eps_V2_felt") == "noise (below 1)"

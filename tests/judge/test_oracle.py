@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from laws import ace_rounding
 
+from suite.judge import theory
 from suite.judge.oracle import Oracle
 from suite.pipeline import Model, NoOracle, Rows, World, assess, build_oracle, fit
 from suite.spec import Spec, load
@@ -22,11 +24,29 @@ def test_oracle_agrees_with_the_verdict(
     fitted = fit(spec, rows)
     found, verdict = oracle.evaluate(fitted.coefficients), assess(spec, world, rows, fitted)
     assert set(found) <= set(verdict.numbers)
-    # third derivatives carry the rounding of energies: 4e-4 at the strain step of ACE models (`records.ACE_STEP`)
-    loose = dict.fromkeys(("eps_V2", "eps_V2_null_free", "term_V2", "bound_geometry", "bound_energy"), 1e-3)
-    for name, value in found.items():
-        tolerance = loose.get(name, 5e-3)
-        assert value == pytest.approx(verdict.numbers[name], rel=tolerance, abs=2e-5), name
+    rounding = ace_rounding(fitted.coefficients, rows.perfect, world.crystal.volume, spec.model.step)
+    small, large = len(world.training[0]), len(world.simulation)
+    # errors are norms of differences: each of the two ways rounds every energy, component and entry
+    tolerances = {
+        "eps_E": small * rounding["energy"],
+        "rmse_E": small * rounding["energy"],
+        "eps_F": np.sqrt(3 * small) * rounding["force"],
+        "rms_eps_F": np.sqrt(3 * small) * rounding["force"],
+        "rmse_F": rounding["force"],
+        "eps_stress": 3 * rounding["stress"],
+        "eps_V1": 9 * rounding["virial1"],
+        "eps_V2": 27 * rounding["virial2"],
+        "geometry_error_linear": np.sqrt(3 * large) * rounding["force"] / world.stability,
+        "energy_error_linear": large * rounding["energy"],
+    }
+    elementary = {name: limit for name in found for start, limit in tolerances.items() if name.startswith(start)}
+    for name, limit in elementary.items():
+        assert found[name] == pytest.approx(verdict.numbers[name], rel=1e-9, abs=2 * limit), name
+    # terms, bounds and balances are made of those, by the same formulas
+    for numbers in (found, verdict.numbers):
+        made = theory.bound(numbers, spec.training.size, world.core_distance, len(world.simulation.cores))
+        made |= theory.balance(numbers, world.core_distance, world.stability, world.leverage)
+        assert {name: numbers[name] for name in found if name not in elementary} == made
     assert found["geometry_error_linear"] == pytest.approx(verdict.numbers["geometry_error"], rel=0.3)
 
 

@@ -1,6 +1,7 @@
 """Rows of the basis against its calculator, its own symmetries, files read back by pyace, and elastic derivatives."""
 
-from itertools import product
+from collections.abc import Callable
+from itertools import combinations_with_replacement, product
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,41 @@ from laws import derivative_error, full_stress, rotation
 from materials import crystal_of
 
 from suite.model.basis import AceBasis, ImpossibleBasis, cut_into_pieces
-from suite.model.rows import elastic_rows, perfect_row
+from suite.model.rows import BasisSpec, elastic_rows, perfect_row
+from suite.pipeline import recipe_of
+from suite.spec import BadSpec, load
+from suite.study.case import parameters, stage_key
 from suite.world.crystal import response, strain_path
 
 ENERGY_PER_ATOM = -3.7
 
 
-@pytest.fixture(scope="module", params=["one species", "two species"])
+BASES: dict[str, Callable[[], AceBasis]] = {
+    "one species": lambda: AceBasis(["W"], 4.7, [6, 4, 2], [0, 2, 1]),
+    "two species": lambda: AceBasis(["Ni", "Al"], 4.5, [4, 2], [0, 1]),
+    "one species, total degree": lambda: AceBasis(["Si"], 4.0, [6, 5, 3], [0, 6, 3], total_degree=[6, 3]),
+    "two species, total degree": lambda: AceBasis(
+        ["Ni", "Al"], 4.5, [4, 3, 2], [0, 3, 2], total_degree=[3, 1.5], angular_weight=0.75
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=BASES)
 def basis(request: pytest.FixtureRequest) -> AceBasis:
-    if request.param == "one species":
-        return AceBasis(["W"], 4.7, [6, 4, 2], [0, 2, 1])
-    return AceBasis(["Ni", "Al"], 4.5, [4, 2], [0, 1])
+    return BASES[request.param]()
+
+
+def crystal_for(basis: AceBasis) -> Atoms:
+    """Cubic unit cell."""
+    if len(basis.species) > 1:
+        return bulk("NiAl", "cesiumchloride", a=2.86)
+    return bulk(basis.species[0], cubic=True)
 
 
 @pytest.fixture
 def atoms(basis: AceBasis) -> Atoms:
     """A strained, rattled crystal with unequal numbers of the species."""
-    crystal = bulk("W", cubic=True) if basis.species == ("W",) else bulk("NiAl", "cesiumchloride", a=2.86)
-    crystal = crystal * (2, 2, 2)
+    crystal = crystal_for(basis) * (1 if basis.species == ("Si",) else 2)
     generator = np.random.default_rng(1)
     crystal.set_cell(crystal.cell.array @ (np.eye(3) + 0.03 * generator.standard_normal((3, 3))), scale_atoms=True)
     crystal.positions += 0.1 * generator.standard_normal(crystal.positions.shape)
@@ -140,7 +158,7 @@ def test_kept_neighbour_list_changes_nothing(atoms: Atoms, basis: AceBasis, coef
 def test_saved_potentials_are_read_back_by_pyace(
     atoms: Atoms, basis: AceBasis, coefficients: np.ndarray, tmp_path: Path
 ) -> None:
-    from pyace import PyACECalculator
+    from pyace import BBasisConfiguration, PyACECalculator
 
     model = with_model(atoms, basis, coefficients)
     plain, compiled = basis.save(coefficients, ENERGY_PER_ATOM, tmp_path / "potential")
@@ -150,6 +168,8 @@ def test_saved_potentials_are_read_back_by_pyace(
         difference = model.get_potential_energy() - len(atoms) * (ENERGY_PER_ATOM - per_atom)
         assert read.get_potential_energy() == pytest.approx(difference, abs=1e-8)
         np.testing.assert_allclose(read.get_forces(), model.get_forces(), atol=1e-8)
+    blocks = BBasisConfiguration(str(plain)).funcspecs_blocks
+    assert sum(len(block.funcspecs) for block in blocks) == len(basis)
     assert repr(ENERGY_PER_ATOM) in plain.read_text().splitlines()[0]
 
 
@@ -167,6 +187,94 @@ def test_positions_that_are_not_finite_are_refused(atoms: Atoms, basis: AceBasis
     model.positions[1, 2] = np.inf
     with pytest.raises(FloatingPointError, match="not finite"):
         model.get_potential_energy()
+
+
+# --- total degree -------------------------------------------------------------------------------------------------
+
+SILICON = ["Si"], 3.6
+
+
+@pytest.mark.parametrize(
+    ("channels", "degrees", "total_degree", "angular_weight", "count"),
+    [
+        ([20, 10, 5], [0, 12, 4], [12, 6], 0.5, 433),
+        ([16, 8, 4], [0, 12, 2], [10, 6], 0.5, 257),
+        ([20, 10, 6], [0, 8, 4], [12, 8], 1.0, 304),
+        ([20, 12], [0, 2], [], 1.0, 254),
+        ([20, 12], [0, 2], [26], 1.0, 254),  # nothing is as high
+        ([20, 12], [0, 2], [0], 1.0, 21),
+    ],
+)
+def test_counts(
+    channels: list[int], degrees: list[int], total_degree: list[float], angular_weight: float, count: int
+) -> None:
+    basis = AceBasis(*SILICON, channels, degrees, total_degree=total_degree, angular_weight=angular_weight)
+    assert len(basis) == count
+
+
+@pytest.mark.parametrize("weight", [0.3, 0.5, 1.0])
+def test_products_of_two_are_counted_by_hand(weight: float) -> None:
+    """n1 <= n2 and l = l1 = l2; twice l in the sum. 0.3 * 10 is a little more than 3."""
+    pairs = combinations_with_replacement(range(4), 2)
+    expected = sum(a + b + 2 * weight * m < 3.01 for a, b in pairs for m in range(7))
+    basis = AceBasis(*SILICON, [5, 4], [0, 6], total_degree=[3], angular_weight=weight)
+    assert len(basis) == 5 + expected
+
+
+def test_what_stays_is_what_it_was() -> None:
+    """The rows of a selected basis are columns of those of the whole one, pair functions first."""
+    whole = AceBasis(*SILICON, [5, 3, 2], [0, 3, 2])
+    part = AceBasis(*SILICON, [5, 3, 2], [0, 3, 2], total_degree=[4, 2])
+    silicon = bulk("Si", cubic=True)
+    silicon.positions += 0.1 * np.random.default_rng(11).standard_normal(silicon.positions.shape)
+    columns, kept = whole.energy_and_force_rows(silicon)[1], part.energy_and_force_rows(silicon)[1]
+    assert 5 < kept.shape[1] < columns.shape[1]
+    distances = np.linalg.norm(kept[:, :, None] - columns[:, None, :], axis=0)
+    places = distances.argmin(axis=1)
+    assert distances.min(axis=1).max() < 1e-12
+    assert (np.diff(places) > 0).all()
+    np.testing.assert_array_equal(places[:5], np.arange(5))
+    np.testing.assert_array_equal(whole.orders[places], part.orders)
+
+
+def test_worker_processes_rebuild_the_selected_basis(basis: AceBasis) -> None:
+    """What crosses to them: species, cutoff and `parameters`, by position."""
+    again = AceBasis(basis.species, basis.cutoff, *basis.parameters.values())
+    assert (len(again), again.parameters) == (len(basis), basis.parameters)
+    recipe = BasisSpec(
+        basis.species, basis.cutoff, *(tuple(v) if isinstance(v, list) else v for v in basis.parameters.values())
+    )
+    assert len(recipe.build()) == len(basis)
+
+
+def test_the_content_key_knows_the_selection() -> None:
+    basis = ["model.channels=[20, 10, 5]", "model.degrees=[0, 4, 2]"]
+    limits = ["model.total_degree=[4, 2]", "model.angular_weight=0.5"]
+    specs = [load("w-screw", "tiny", [*basis, *limits[:k]]) for k in range(3)]
+    assert len({stage_key(spec, "rows") for spec in specs}) == 3
+    assert len({stage_key(spec, "simulation") for spec in specs}) == 1
+    assert [len(recipe_of(spec).build()) for spec in specs[:2]] == [
+        len(AceBasis(["W"], specs[0].model.cutoff or 0, [20, 10, 5], [0, 4, 2], total_degree=t)) for t in ([], [4, 2])
+    ]
+    assert parameters(specs[2])["total_degree"] == "4 2"
+    assert "total_degree" not in parameters(specs[0])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "words"),
+    [
+        (["model.total_degree=[3, 2]"], "model.total_degree", "2 limits for 1 orders of products"),
+        (["model.total_degree=[-1]"], "model.total_degree", "greater than or equal to 0"),
+        (["model.angular_weight=0.5"], "model.angular_weight", "no effect without model.total_degree"),
+        (["model.total_degree=[3]", "model.angular_weight=0"], "model.angular_weight", "greater than 0"),
+    ],
+)
+def test_impossible_selections_are_refused(overrides: list[str], key: str, words: str) -> None:
+    with pytest.raises(BadSpec) as caught:
+        load("w-screw", "tiny", ["model.channels=[6, 4]", "model.degrees=[0, 1]", *overrides])
+    (problem,) = caught.value.problems
+    assert f": {key}" in problem
+    assert words in problem
 
 
 # --- pieces -------------------------------------------------------------------------------------------------------
@@ -227,7 +335,8 @@ def in_pieces(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.fixture(scope="module")
 def large(basis: AceBasis) -> Atoms:
     """A sheared and rattled cell wider than three cutoffs; every seventh atom has gone for a walk through the faces."""
-    crystal = bulk("W", cubic=True) * (6, 5, 5) if basis.species == ("W",) else bulk("NiAl", "cesiumchloride", 2.86) * 5
+    unit = crystal_for(basis)
+    crystal = unit * {1: (6, 5, 5), 2: (5, 5, 5)}[len(basis.species)] if len(unit) < 8 else unit * (3, 3, 3)
     generator = np.random.default_rng(8)
     crystal.set_cell(crystal.cell.array @ (np.eye(3) + 0.03 * generator.uniform(-1, 1, (3, 3))), scale_atoms=True)
     crystal.positions += 0.08 * generator.standard_normal(crystal.positions.shape)
@@ -267,9 +376,7 @@ def test_atoms_too_close_are_refused_in_pieces(
 
 def test_thin_cells_stay_whole(large: Atoms, basis: AceBasis, coefficients: np.ndarray, in_pieces: list[int]) -> None:
     """Blocks of a cell narrower than three cutoffs would overlap with themselves."""
-    thin = bulk("W", cubic=True) * (12, 10, 1)
-    if basis.species != ("W",):
-        thin = bulk("NiAl", "cesiumchloride", 2.86) * (12, 10, 1)
+    thin = crystal_for(basis) * (12, 10, 1)
     assert len(thin) >= 200
     assert np.isfinite(with_model(thin, basis, coefficients).get_potential_energy())
     assert not in_pieces
@@ -323,6 +430,15 @@ def test_elastic_rows_are_derivatives_of_the_calculator(name: str) -> None:
 def test_impossible_bases_are_refused(cutoff: float, channels: list[int], degrees: list[int], message: str) -> None:
     with pytest.raises(ImpossibleBasis, match=message):
         AceBasis(["W"], cutoff, channels, degrees)
+
+
+@pytest.mark.parametrize(
+    ("total_degree", "angular_weight", "message"),
+    [([3, 3], 1.0, "each of the 1 orders"), ([-1], 1.0, "not negative"), ([3], 0.0, "angular_weight must be positive")],
+)
+def test_impossible_total_degrees_are_refused(total_degree: list[float], angular_weight: float, message: str) -> None:
+    with pytest.raises(ImpossibleBasis, match=message):
+        AceBasis(["W"], 5.0, [4, 2], [0, 1], total_degree=total_degree, angular_weight=angular_weight)
 
 
 def test_wrong_species_and_wrong_coefficients_are_refused(basis: AceBasis) -> None:

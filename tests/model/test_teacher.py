@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+from laws import ace_rounding
 
+from suite.model.basis import AceCalculator
+from suite.model.regression import block_weights, stack
 from suite.pipeline import Rows, World, assess, blocks_of, build_rows, build_world, fit
 from suite.spec import Spec, load
 from suite.world.crystal import GPA, constants, cubic_tensor, cubic_third_order
+from suite.world.reference import build_reference
 
 
 @pytest.fixture(scope="module")
@@ -29,16 +33,38 @@ def test_teacher_resembles_tungsten(world: World) -> None:
     assert world.stability > 0
 
 
-def test_student_is_exact(spec: Spec, world: World, rows: Rows) -> None:
-    """All observables at once, third derivatives included: the rows are those of the teacher's own derivatives."""
-    whole = load("w-inbasis", "tiny", ["observables.virial2=true"])
-    for each in (spec, whole):
-        numbers = assess(each, world, rows, fit(each, rows)).numbers
-        assert numbers["eps_F"] < 5e-5
-        assert numbers["eps_E"] < 1e-6
-        assert numbers["eps_V1"] < 1e-6
-        assert numbers["eps_V2"] < 1e-2
-        assert numbers["geometry_error_linear"] < 1e-4
+@pytest.mark.parametrize(
+    "observables", [["virial1=false"], [], ["virial2=true"]], ids=["no elasticity", "CLE", "CLE+nonlinear"]
+)
+def test_student_is_exact(observables: list[str], spec: Spec, world: World, rows: Rows) -> None:
+    """The teacher's coefficients meet every row but for rounding; no student has a larger loss, nor larger errors."""
+    each = load("w-inbasis", "tiny", [f"observables.{word}" for word in observables])
+    teacher = build_reference(spec.material.reference, spec.material.arguments)
+    assert isinstance(teacher, AceCalculator)
+    rounding = ace_rounding(teacher._coefficients, rows.perfect, world.crystal.volume, each.model.step)
+    rounding["energy"] *= len(world.training[0])
+    weights = block_weights(each, rows.blocks)
+    triangle = stack(rows.blocks, weights, each.weights.normalisation).triangle
+
+    def loss(coefficients: np.ndarray) -> float:
+        return float(np.linalg.norm(triangle @ np.append(coefficients, -1.0)))
+
+    counted = [(weights[name], block.rows, name.split("@")[0]) for name, block in rows.blocks.items() if weights[name]]
+    least = loss(teacher._coefficients)
+    assert least < np.sqrt(sum(weight * count * rounding[name] ** 2 for weight, count, name in counted))
+    model = fit(each, rows)
+    solver = np.finfo(float).eps * float(np.linalg.norm(triangle[:, :-1], axis=0) @ np.abs(model.coefficients))
+    assert loss(model.coefficients) < least + 10 * solver
+    numbers = assess(each, world, rows, model).numbers
+    # the test set is rattled like the training set; weights of energies and forces are 1, the lowest eigenvalue of K
+    # in the training cell is above 1, so that dual norms are smaller than those of the forces
+    assert numbers["eps_E"] < least
+    assert numbers["eps_F"] < least
+    # a difference of two rounded responses, of 81 and 729 entries
+    assert numbers["eps_V1"] < 2 * 9 * rounding["virial1"]
+    assert numbers["eps_V2"] < 2 * 27 * rounding["virial2"]
+    # ‖Du‖ <= ‖f‖/c0; the simulation cell has twice the cores
+    assert numbers["geometry_error_linear"] < 2 * numbers["eps_F"] / world.stability
 
 
 def test_shift_switches_one_constant_on(spec: Spec, world: World, rows: Rows) -> None:
@@ -57,17 +83,24 @@ def test_shift_switches_one_constant_on(spec: Spec, world: World, rows: Rows) ->
 
 
 def test_shift_switches_one_third_order_constant_on(world: World, rows: Rows) -> None:
-    """eps_V2 is what was asked for, eps_V1 stays, and the geometry error is in proportion."""
-    errors = []
-    for gigapascal in (20.0, 40.0):
+    """eps_V2 is what was asked for, eps_V1 stays, and the geometry moves in proportion.
+
+    Measured from a fit without a shift: such a heavy weight makes forces pay for the rounding of third derivatives,
+    0.002 Å of geometry error that differs between processors. A solution is linear in its targets, rounding included.
+    """
+    moved = []
+    for gigapascal in (0.0, 20.0, 40.0):
         words = ["observables.virial2=true", "weights.virial2=1e4", f"observables.shift.C155={gigapascal}"]
         shifted = load("w-inbasis", "tiny", words)
-        numbers = assess(shifted, world, rows, fit(shifted, rows)).numbers
+        verdict = assess(shifted, world, rows, fit(shifted, rows))
+        numbers = verdict.numbers
         wanted = np.linalg.norm(cubic_third_order({"C155": gigapascal}))
-        assert numbers["eps_V2"] == pytest.approx(wanted, rel=0.05)
+        assert numbers["eps_V2"] == pytest.approx(wanted, rel=0.01, abs=0.01)
         assert numbers["eps_V1"] < 1e-3
-        errors.append(numbers["geometry_error_linear"])
-    assert errors[1] / errors[0] == pytest.approx(2, rel=0.1)
+        moved.append(verdict.comparison.linear_displacement)
+    errors = [world.simulation.strain_norm(displacement - moved[0]) for displacement in moved[1:]]
+    assert errors[0] > 2e-3
+    assert errors[1] / errors[0] == pytest.approx(2, rel=0.02)
 
 
 def test_what_is_felt_orders_the_geometry_errors(world: World, rows: Rows) -> None:

@@ -52,6 +52,44 @@ def test_split_keeps_order_and_loses_nothing() -> None:
         np.testing.assert_array_equal(both, getattr(whole, name))
 
 
+class Counting(Calculator):
+    """Its energy is the number of its calculations so far: the extreme of an engine that remembers."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+    count = 0
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        super().calculate(atoms, properties, system_changes)
+        assert atoms is not None
+        self.count += 1
+        self.results = {"energy": float(self.count), "forces": np.zeros((len(atoms), 3))}
+
+
+def test_no_label_depends_on_the_pieces_before(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, ground = world.training[0], world.training_equilibria[0].displacement
+    monkeypatch.setattr("suite.model.training.ATOMS", 2 * len(cell))
+    displacements, amplitudes = rattle(ground, (0.1,), 7, generator())
+    for workers in (1, 2):
+        found = label(cell, displacements, amplitudes, Counting(), 0.0, workers)
+        assert found.energies.tolist() == [1, 2, 1, 2, 1, 2, 1]
+
+
+def test_the_number_of_workers_changes_no_label(
+    world: World, zhou: Calculator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, ground = world.training[0], world.training_equilibria[0].displacement
+    monkeypatch.setattr("suite.model.training.ATOMS", 2 * len(cell))
+    displacements, amplitudes = rattle(ground, (0.1, 0.5), 7, generator())
+    one, two = (label(cell, displacements, amplitudes, zhou, -8.76, workers) for workers in (1, 2))
+    np.testing.assert_array_equal(one.energies, two.energies)
+    np.testing.assert_array_equal(one.forces, two.forces)
+
+
 def test_labels_are_relative_to_the_perfect_crystal(world: World, zhou: Calculator) -> None:
     cell = world.training[0]
     straight = cell.perfect_atoms()

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -12,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from store import fields
-from store.fields import StoreError, read, verify, write
+from store import fields, seal
+from store.fields import StoreError, attributes, read, verify, write
 from store.schema import SchemaError
 
 CODES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
@@ -242,7 +243,7 @@ KILL = """
 import os, sys, numpy as np, xarray as xr
 from store import fields
 path, call, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
-owner, name = (os, call) if hasattr(os, call) else (fields, call)
+owner, name = (os if call == "rename" else fields), call
 original, calls = getattr(owner, name), [0]
 def dying(*arguments, **options):
     calls[0] += 1
@@ -257,10 +258,10 @@ fields.write(path, {"simulation": xr.Dataset({"species": ("atom", np.full(3, 7))
 @pytest.mark.parametrize(
     ("call", "count", "readable"),
     [
-        ("_seal", 1, True),  # all chunks written, no manifest
+        ("seal", 1, True),  # all chunks written, no manifest
         ("rename", 1, True),  # the new store is whole, the old one in place
         ("rename", 2, False),  # the old one set aside
-        ("_remove", 3, True),  # the new one in place (calls 1 and 2 clear leftovers)
+        ("remove", 1, True),  # the new one in place
     ],
 )
 def test_a_killed_write_never_loses_a_store(
@@ -279,7 +280,7 @@ def test_a_killed_write_never_loses_a_store(
         with pytest.raises(StoreError, match=r"interrupted; rename \.run\.zarr\.old back"):
             read(stored)
         # A second failure, before anything new is whole, must not cost the copy set aside.
-        dead = spawn(KILL, stored, "_seal", 1)
+        dead = spawn(KILL, stored, "seal", 1)
         dead.communicate()
         assert dead.returncode == 9
         assert read(stored).identical(before)
@@ -290,30 +291,150 @@ def test_a_killed_write_never_loses_a_store(
 
 def test_a_failed_write_leaves_the_old_store(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full_disk(*_: object) -> None:
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     before = read(stored)
     with monkeypatch.context() as patch:
-        patch.setattr(fields, "_seal", full_disk)
-        with pytest.raises(OSError, match="No space"):
+        patch.setattr(fields, "seal", full_disk)
+        with pytest.raises(StoreError, match=r"run\.zarr: cannot be written: No space left on device; free some space"):
             write(stored, {"simulation": sample(2.0)})
+    assert read(stored).identical(before)
+    assert {p.name for p in stored.parent.iterdir()} == {"run.zarr", ".lock"}, "half a store takes no room"
+
+
+LIMITED = """
+import resource, sys, numpy as np, xarray as xr
+from store import fields
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+data = xr.Dataset({"x": ("n", np.random.default_rng(0).random(100_000))})
+try:
+    fields.write(sys.argv[1], {"g": data}, check=False)
+except fields.StoreError as fault:
+    print(fault)
+"""
+
+
+def test_a_limit_on_the_size_of_files_is_told(stored: Path, spawn: Callable[..., Any]) -> None:
+    before = read(stored)
+    told, noise = spawn(LIMITED, stored).communicate()
+    assert "run.zarr: cannot be written: File too large; raise the limit" in told, noise
     assert read(stored).identical(before)
 
 
 def test_the_manifest_is_the_last_file_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[set[str]] = []
-    original = fields._manifest
+    original = seal.manifest_bytes
 
-    def watching(files: dict[str, Any]) -> bytes:
+    def watching(files: dict[str, Any], name: str) -> bytes:
         folder = tmp_path / ".s.new"
         seen.append({p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()})
-        return original(files)
+        return original(files, name)
 
-    monkeypatch.setattr(fields, "_manifest", watching)
+    monkeypatch.setattr(seal, "manifest_bytes", watching)
     path = write(tmp_path / "s", {"simulation": sample()})
     final = {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()}
     assert seen[0] == (final - {"manifest.json"}) | ({"manifest.json"} & seen[0])
     assert seen[0] | {"manifest.json"} == final
+
+
+# --- the name, and the attributes alone ---------------------------------------------------------------------------
+
+
+def older(path: Path) -> None:
+    """Give the store the manifest of format 1, which held no name."""
+    manifest = json.loads((path / "manifest.json").read_bytes())
+    (path / "manifest.json").write_bytes(seal.manifest_bytes(manifest["files"], None))
+
+
+def test_two_swapped_stores_are_refused(stored: Path, tmp_path: Path) -> None:
+    other = write(tmp_path / "other.zarr", {"simulation": sample(2.0)})
+    os.rename(stored, tmp_path / "aside")
+    os.rename(other, stored)
+    os.rename(tmp_path / "aside", other)
+    for look in (read, verify, attributes):
+        with pytest.raises(StoreError, match=r"run\.zarr: this is the store other\.zarr under another name; rename it"):
+            look(stored)
+
+
+def test_an_entry_copied_under_another_key_is_refused(stored: Path, tmp_path: Path) -> None:
+    shutil.copytree(stored, tmp_path / "rows-0123.zarr")
+    with pytest.raises(StoreError, match=r"this is the store run\.zarr under another name"):
+        read(tmp_path / "rows-0123.zarr")
+    read(stored)
+
+
+def test_a_moved_folder_of_stores_is_still_good(stored: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    verify(shutil.move(stored, tmp_path / "elsewhere" / "run.zarr"))
+
+
+def test_stores_of_the_old_format_are_read(stored: Path, tmp_path: Path) -> None:
+    before = read(stored)
+    older(stored)
+    assert read(stored).identical(before)
+    assert attributes(stored) == {"spec": "[case]"}
+    # that they hold no name is known
+    assert read(shutil.copytree(stored, tmp_path / "copy.zarr")).identical(before)
+    flip(chunk(stored))
+    with pytest.raises(StoreError, match="checksum mismatch"):
+        read(stored)
+
+
+def test_attributes_are_read_without_arrays(stored: Path) -> None:
+    flip(chunk(stored))
+    assert attributes(stored) == {"spec": "[case]"}
+    root = stored / "zarr.json"
+    text = root.read_text()
+    root.write_text(text.replace("[case]", "[cake]"))
+    with pytest.raises(StoreError, match=r"checksum mismatch in zarr\.json"):
+        attributes(stored)
+    root.unlink()
+    with pytest.raises(StoreError, match=r"missing file zarr\.json"):
+        attributes(stored)
+
+
+MANIFESTS = [damage for damage in DAMAGE if damage.startswith(("manifest", "no manifest", "no store", "newer"))]
+
+
+@pytest.mark.parametrize("damage", MANIFESTS)
+def test_attributes_of_a_damaged_store_are_refused(stored: Path, damage: str) -> None:
+    spoil, message = DAMAGE[damage]
+    spoil(stored)
+    with pytest.raises(StoreError, match=message):
+        attributes(stored)
+
+
+def test_asking_for_attributes_imports_nothing_slow(stored: Path, spawn: Callable[..., Any]) -> None:
+    code = (
+        "import sys; from store.seal import attributes; print(attributes(sys.argv[1]))\n"
+        "print(sorted({'mlflow', 'xarray', 'zarr'} & sys.modules.keys()))"
+    )
+    assert spawn(code, stored).communicate()[0] == "{'spec': '[case]'}\n[]\n"
+
+
+# --- sealed JSON --------------------------------------------------------------------------------------------------
+
+
+def test_a_sealed_file_is_believed_until_it_is_changed(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.json"
+    content = {"name": "L", "points": [{"x": 6, "error": 0.1 + 0.2, "bad": float("inf")}], "é": None}
+    seal.write_json(path, content)
+    assert seal.read_json(path, "sweep again") == {**content, "points": [{"x": 6, "error": 0.1 + 0.2, "bad": "inf"}]}
+    assert {p.name for p in tmp_path.iterdir()} == {"sweep.json"}
+    good = path.read_text()
+    for bad, message in (
+        (good.replace("0.30000000000000004", "0.3"), "was changed"),
+        (good[: len(good) // 2], "not JSON"),
+        ("[]", "no checksum"),
+        ('{"name": "L"}', "no checksum"),
+        ("\x00" * 40, "not JSON"),
+    ):
+        path.write_text(bad)
+        with pytest.raises(StoreError, match=rf"sweep\.json: .*{message}.*; sweep again"):
+            seal.read_json(path, "sweep again")
+    path.unlink()
+    with pytest.raises(StoreError, match="missing; sweep again"):
+        seal.read_json(path, "sweep again")
 
 
 def test_writers_of_one_path_take_turns(tmp_path: Path, spawn: Callable[..., Any]) -> None:

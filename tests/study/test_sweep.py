@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import sqlite3
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from store.faults import FailedOutcome
 from store.runs import Tracker
+from store.seal import StoreError, write_json
 from suite.spec import BadSpec, Spec, Sweep, dump_toml, load, load_sweeps, read, shipped
 from suite.study import sweep as module
 from suite.study.report import write_report
@@ -103,7 +108,9 @@ def test_two_sweeps_at_once_compute_a_point_once(
 
     def point(_: int) -> Any:
         tracker = Tracker(workspace)
-        return module._run(spec, workspace, tracker, result.run_id, "x", 1, {}, lambda *report: told.append(report))
+        return module._run(
+            spec, workspace, tracker, result.run_id, "x", 1, {}, lambda *report: told.append(report), False
+        )
 
     with ThreadPoolExecutor(2) as pool:  # locks tell threads apart as they tell processes
         found = list(pool.map(point, range(2)))
@@ -155,6 +162,144 @@ def test_children_belong_to_the_sweep(result: SweepResult, workspace: Path) -> N
     assert len(content["points"]) == len(result.points)
     children = {record.id for record in tracker.children(result.run_id)}
     assert {point.run for point in result.points} <= children
+
+
+# --- what is taken over, and what is not --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(result: SweepResult, workspace: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(workspace, tmp_path / "runs"))
+
+
+def test_only_whole_points_are_taken_over(result: SweepResult, copied: Path) -> None:
+    """A store that is missing, one with a damaged array, numbers edited in the database: those three, no others."""
+    few = LADDER.model_copy(update={"ladders": {"training.size": (5.5,)}})
+    tracker = Tracker(copied)
+    before = run_sweep(tiny_with, "L", few, copied, workers=1)
+    assert not any(point.computed for point in before.points)
+    missing, damaged, edited = (before.points[n].run for n in (0, 2, 3))
+    shutil.rmtree(tracker.store_of(missing))
+    chunk = next(p for p in sorted(tracker.store_of(damaged).rglob("c/0/0")) if p.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
+    with closing(sqlite3.connect(tracker.database)) as connection:
+        statement = "UPDATE latest_metrics SET value = 1e-9 WHERE key = 'geometry_error' AND run_uuid = ?"
+        assert connection.execute(statement, [edited]).rowcount == 1
+        connection.commit()
+    told: list[str] = []
+    after = run_sweep(tiny_with, "L", few, copied, lambda what, fraction, note: told.append(note), workers=1)
+    assert [n for n, point in enumerate(after.points) if point.computed] == [0, 2, 3]
+    said = "\n".join(told)
+    for words in (
+        "its store is missing",
+        "checksum mismatch in",
+        "numbers differ from the sealed store: geometry_error",
+    ):
+        assert words in said
+    for old, new in zip(before.points, after.points, strict=True):
+        assert new.numbers["geometry_error"] == pytest.approx(old.numbers["geometry_error"], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("fault", "again"),
+    [
+        (FailedOutcome("annihilated"), False),  # a result about the physics
+        (StoreError(Path("x"), "cannot be written: No space left on device", "free some space"), True),
+        (KeyboardInterrupt(), True),
+    ],
+)
+def test_failed_points_are_computed_again_unless_their_physics_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException, again: bool
+) -> None:
+    calls = []
+
+    def failing(spec: Spec, workspace: Path, *, name: str, parent: str, tags: dict[str, str], **_: Any) -> Any:
+        calls.append(name)
+        with Tracker(workspace).start(spec.case.name, name, {}, tags, parent):
+            raise fault
+
+    monkeypatch.setattr(module, "run_case", failing)
+    one = Sweep(ladders={"training.size": (6.0,)}, ablation=False)
+
+    def sweep(**named: Any) -> None:
+        try:
+            run_sweep(tiny_with, "L", one, tmp_path, **named)
+        except type(fault):
+            assert again
+
+    sweep()
+    sweep()
+    assert len(calls) == 1 + again
+    sweep(retry=True)
+    assert len(calls) == 2 + again
+
+
+def test_a_restarted_sweep_clears_what_the_killed_one_left(result: SweepResult, copied: Path) -> None:
+    tracker = Tracker(copied)
+    half = tracker.fields / f".{result.points[0].run}.zarr.new"
+    half.mkdir()
+    with closing(sqlite3.connect(tracker.database)) as connection:
+        connection.execute("UPDATE runs SET status = 'RUNNING' WHERE run_uuid = ?", [result.points[0].run])
+        connection.commit()
+    told: list[str] = []
+    few = LADDER.model_copy(update={"ladders": {"training.size": (5.5,)}, "seeds": (0,)})
+    run_sweep(tiny_with, "L", few, copied, lambda what, fraction, note: told.append(note), workers=1)
+    assert not half.exists()
+    assert tracker.find(result.points[0].run).status == "KILLED"
+    assert any("closed as KILLED" in note for note in told)
+
+
+def test_a_report_tells_damage_and_shows_the_rest(result: SweepResult, copied: Path, tmp_path: Path) -> None:
+    tracker = Tracker(copied)
+    newest, other, edited = (tracker.history("w-screw")[0].id, result.points[0].run, result.points[1].run)
+    (tracker.store_of(newest) / "manifest.json").unlink()
+    chunk = next(p for p in sorted(tracker.store_of(other).rglob("c/0/0")) if p.is_file())
+    chunk.unlink()
+    with closing(sqlite3.connect(tracker.database)) as connection:
+        statement = "UPDATE latest_metrics SET value = 1e-9 WHERE key = 'geometry_error' AND run_uuid = ?"
+        connection.execute(statement, [edited])
+        connection.commit()
+    write_report(copied, tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "Damaged, or different from the sealed store" in text
+    assert "no manifest.json" in text
+    assert "numbers differ from the sealed store: geometry_error" in text
+    assert "1e-09" not in text
+    assert (tmp_path / "report" / "figures" / "w-screw-cells.png").exists()
+    with (tmp_path / "report" / "runs.csv").open() as file:
+        rows = {row["run"]: row for row in csv.DictReader(file)}
+    assert float(rows[edited]["geometry_error"]) == result.points[1].numbers["geometry_error"]
+    assert "differ" in rows[edited]["note"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [("cut", "not JSON"), ("edit", "was changed since it was written"), ("old", "has no checksum")],
+)
+def test_a_damaged_sweep_is_told_and_the_rest_is_shown(
+    result: SweepResult, copied: Path, tmp_path: Path, damage: str, message: str
+) -> None:
+    path = Tracker(copied).artifacts_dir(result.run_id) / "sweep.json"
+    content = json.loads(path.read_text())
+    content["points"][0]["numbers"]["geometry_error"] = 1e-9
+    if damage == "old":
+        del content["sha256"]
+    path.write_text("{" if damage == "cut" else json.dumps(content))
+    write_report(copied, tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert message in text
+    assert "give the sweep again" in text
+    assert "Matching conditions" in text
+
+
+def test_names_of_a_strangers_sweep_lead_nowhere(result: SweepResult, copied: Path, tmp_path: Path) -> None:
+    path = Tracker(copied).artifacts_dir(result.run_id) / "sweep.json"
+    write_json(path, json.loads(path.read_text()) | {"name": "../../victim/a"})
+    (tmp_path / "victim").mkdir()
+    written = write_report(copied, tmp_path / "deep" / "report")
+    assert all(each.is_relative_to(tmp_path / "deep" / "report") for each in written)
+    assert not list((tmp_path / "victim").iterdir())
+    assert list((tmp_path / "deep" / "report" / "figures").glob("sweep-w-screw-*victim_a.png"))
 
 
 # --- specs --------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ from suite.study.tune import (
     Bench,
     StudyInUse,
     TuneResult,
+    _believed_entries,
     only_one,
     study_key,
     tune,
@@ -256,3 +258,56 @@ def test_candidate_has_the_parameters_of_the_trial(tiny: Spec, rows: Rows) -> No
     weights = block_weights(candidate, rows.blocks)
     assert weights["force@0.5"] == pytest.approx(0.1 * weights["force@0.1"])
     assert json.dumps(candidate.tune.model_dump())
+
+
+# --- what was altered or torn -------------------------------------------------------------------------------------
+
+
+def test_a_tampered_study_is_told_and_not_believed(
+    result: TuneResult, tiny: Spec, workspace: Path, tmp_path: Path
+) -> None:
+    """An altered trial that would win, an altered verified entry that would win, and a torn last line, at once."""
+    copy = tmp_path / "runs"
+    shutil.copytree(workspace, copy)
+    folder = copy / "studies" / result.folder.name
+    complete = [trial for trial in trials_of(folder) if trial.state.name == "COMPLETE"]
+    beaten = next(trial for trial in complete if trial.number not in result.front and not trial.user_attrs.get("name"))
+    journal = folder / "journal.log"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    for entry in lines:
+        if entry.get("trial_id") == beaten.number and "numbers" in entry.get("user_attr", {}):
+            entry["user_attr"]["numbers"] |= {"geometry_error_linear": 1e-9, "balance_spread": 1e-9}
+        if entry.get("trial_id") == beaten.number and entry.get("values"):
+            entry["values"] = [1e-9, 1e-9]
+    text = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in lines)
+    journal.write_text(text + text.splitlines()[-1][:20])
+    verified = json.loads((folder / "verified.json").read_text())
+    key, changed = next((k, v) for k, v in verified.items() if v["status"] == "converged")
+    honest = dict(changed["relaxed"])
+    changed["relaxed"]["geometry_error"] = 1e-9
+    (folder / "verified.json").write_text(json.dumps(verified))
+
+    told: list[str] = []
+    found = tune(tiny, copy, trials=len(complete), verify=1, progress=lambda what, fraction, note: told.append(note))
+    said = "\n".join(told)
+    assert f"these trials are not those that were judged: {beaten.number}" in said
+    assert "1 of " in said
+    assert "entries were altered; they are relaxed again" in said
+    assert "was torn, and was dropped" in said
+    assert found.altered == [beaten.number]
+    assert beaten.number not in found.front
+    assert all(value > 1e-9 for entry in found.entries for value in entry.relaxed.values())
+    again = json.loads((folder / "verified.json").read_text())
+    if key in again:  # relaxed again where it was wanted again, to the same numbers
+        assert again[key]["relaxed"] == pytest.approx(honest, rel=1e-6)
+    assert sum(trial["state"] == "complete" for trial in found.trials) == len(complete), "one more stands in"
+    assert f"trials {beaten.number}." in (found.folder / "report.md").read_text()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"a": 3}', "\x00\x00"])
+def test_damaged_entries_are_relaxed_again(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "verified.json"
+    path.write_text(text)
+    told: list[str] = []
+    assert _believed_entries(path, lambda what, fraction, note: told.append(note)) == {}
+    assert "verified.json: damaged" in told[0]

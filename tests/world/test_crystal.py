@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from laws import rotation
-from materials import calculator_of, crystal_of, response_of
+from materials import Rounded, calculator_of, crystal_of, response_of
 
 from suite.world.crystal import (
     GPA,
@@ -29,6 +29,7 @@ from suite.world.crystal import (
     null_forms,
     path_derivatives,
     response,
+    single_precision,
     strain_path,
     without_null_part,
 )
@@ -166,6 +167,35 @@ def energy_density_response(density: Callable[[np.ndarray], float]) -> Response:
 
 
 CUBE = Crystal(LATTICES["B2"], ("H", "H"), 1.0)
+
+
+def test_both_steps_on_one_path_are_the_two_paths(tungsten: Crystal, zhou: Calculator) -> None:
+    both = response(tungsten, zhou, strain_path(tungsten, None, STEP, coarse=True))
+    assert both.coarse is not None
+    for found, step in ((both, STEP), (both.coarse, 2 * STEP)):
+        alone = response(tungsten, zhou, strain_path(tungsten, None, step))
+        for order in ("d1", "d2", "d3"):
+            np.testing.assert_array_equal(getattr(found, order), getattr(alone, order))
+    with pytest.raises(ValueError, match="one strain step only"):
+        _ = both.coarse.noise
+
+
+def test_noise_is_the_error_of_rounded_energies(tungsten: Crystal, zhou: Calculator) -> None:
+    """Of a potential of 32 bits the exact derivatives are known: the noise says how wrong they are, at every step."""
+    exact = response(tungsten, zhou, strain_path(tungsten, None, STEP, coarse=True))
+    assert exact.noise[1] < 1e-6
+    for step in (1e-3, 1e-2):
+        found = response(tungsten, Rounded(zhou), strain_path(tungsten, None, step, coarse=True))
+        for order, noise in zip(("d2", "d3"), found.noise[1:], strict=True):
+            wrong = np.linalg.norm(getattr(found, order) - getattr(exact, order))
+            assert wrong / 3 < noise, (step, order)
+            if step == 1e-3:  # rounding rules; at the larger step twice the step truncates, and noise is an upper bound
+                assert noise < 3 * wrong, order
+
+
+def test_single_precision_is_noticed(tungsten: Crystal, zhou: Calculator) -> None:
+    assert single_precision(tungsten, Rounded(zhou))
+    assert not single_precision(tungsten, zhou)
 
 
 def random_strain_tensor(order: int, seed: int) -> np.ndarray:

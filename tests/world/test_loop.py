@@ -160,7 +160,7 @@ def test_far_field_is_that_of_a_force_dipole(c: np.ndarray, green: Callable[[np.
     grid = np.stack(np.meshgrid(*[np.arange(SIZE)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     x = grid - CENTRE
     chosen = np.flatnonzero((np.abs(x).max(axis=1) < SIZE / 2) & (np.abs(np.linalg.norm(x, axis=1) - 15) < 3))
-    chosen = np.random.default_rng(0).choice(chosen, 80, replace=False)
+    chosen = chosen[::211]  # 81 of them; a random choice would change with the version of NumPy
     x, found = x[chosen], field_of(c, burgers * NORMAL).reshape(-1, 3)[chosen]
     flat = np.outer(NORMAL, NORMAL)
     spread = RADIUS**2 / 4 * (np.eye(3) - flat) + burgers**2 / 12 * flat + WIDTH**2 * np.eye(3)
@@ -172,7 +172,8 @@ def test_far_field_is_that_of_a_force_dipole(c: np.ndarray, green: Callable[[np.
     assert np.abs(found - expected).max() < 0.05 * scale
     affine = np.column_stack([np.ones(len(x)), x])
     rest = found - expected - affine @ np.linalg.lstsq(affine, found - expected, rcond=None)[0]
-    assert np.abs(rest).max() < 3e-3 * scale
+    # the next moments of the source, (radius/r)^4, and the strain gradients of further images; without `WIDTH` 7e-3
+    assert np.abs(rest).max() < 5e-3 * scale
 
 
 def test_field_is_odd_about_the_centre() -> None:

@@ -217,7 +217,7 @@ def test_a_saddle_is_refused(world: World, tiny: Spec, monkeypatch: pytest.Monke
     monkeypatch.setattr(pipeline, "response", lambda *arguments: world.response)
     monkeypatch.setattr(pipeline, "_equilibrium", lambda spec, cell, *rest: equilibria[len(cell)])
     monkeypatch.setattr(pipeline, "hessian", lambda *arguments, **named: world.hessian)
-    monkeypatch.setattr(pipeline, "stability_constant", lambda *arguments: -0.02)
+    monkeypatch.setattr(pipeline, "stability_constant", lambda *arguments: (-0.02, world.softest))
     with pytest.raises(FailedRelaxation, match=r"simulation cell.*saddle.*raise simulation.perturbation") as caught:
         build_world(tiny)
     assert caught.value.relaxation.status is Status.SADDLE
@@ -228,6 +228,8 @@ def test_a_saddle_is_refused(world: World, tiny: Spec, monkeypatch: pytest.Monke
 def test_every_failure_has_a_sentence_and_a_remedy(status: Status) -> None:
     assert len(status.value) > 20
     assert len(status.remedy) > 20
+    assert len(status.reference_remedy) > 20
+    assert "the fit" not in status.reference_remedy  # nobody has fitted the reference
 
 
 def test_steps_are_bounded(world: World, zhou: Calculator) -> None:

@@ -1,0 +1,91 @@
+"""A run's numbers against their seal: what the database says is believed only if a sealed file says the same.
+
+The seal of a finished run is its field store, whose attributes hold the whole record; without a readable store it is
+`run.json` beside its artifacts. What the seal says is shown, whatever the database says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from store.listing import RunRecord
+from store.seal import StoreError, attributes, read_json
+
+COST = ("seconds_", "megabytes_")  # may be logged after the seal: what it took to write it is known then
+
+
+@dataclass(frozen=True)
+class Believed:
+    """A run as it can be believed; `note` tells what is wrong with it, "" if nothing is.
+
+    `sealed` says that a whole store stands behind the numbers and that the database agrees with it.
+    """
+
+    record: RunRecord
+    sealed: bool
+    note: str
+
+
+def believe(record: RunRecord, store: Path, beside: Path) -> Believed:
+    """Compare a run with the attributes of its `store`, or with the sealed record `beside` its artifacts.
+
+    Trials, sweeps and studies have no store of their own, and what did not finish has no numbers: they are returned as
+    they are.
+    """
+    if record.status != "FINISHED" or "kind" in record.tags:
+        return Believed(record, False, "")
+    try:
+        found = _of_store(record, store)
+    except StoreError as error:
+        wrong = "its store is missing" if not store.exists() else f"damaged store: {error}"
+        try:
+            kept = read_json(beside, "run its case again")
+        except StoreError:
+            return Believed(replace(record, metrics={}), False, f"{wrong}; nothing vouches for its numbers")
+        if kept.get("id") != record.id:
+            return Believed(replace(record, metrics={}), False, f"{wrong}; {beside} is that of another run")
+        found = _compared(record, kept, "sealed run.json")
+        return replace(found, sealed=False, note="; ".join(filter(None, [wrong, found.note])))
+    return found
+
+
+def _of_store(record: RunRecord, store: Path) -> Believed:
+    """Raises StoreError for a store that is missing, damaged, or that of another run."""
+    found = attributes(store)
+    if found.get("run") != record.id:
+        raise StoreError(store, f"this is the store of run {found.get('run')}", "run its case again")
+    if "record" in found:
+        return _compared(record, found["record"], "sealed store")
+    # Stores of an older version hold the numbers only, so that other entries stay as they are.
+    numbers = {**found["reference"], **found["numbers"]}
+    kept = {
+        "parameters": record.parameters,
+        "metrics": {**record.metrics, **{name: float(value) for name, value in numbers.items()}},
+        "tags": {"outcome": found["status"], "limiting_term": found["limiting_term"]},
+    }
+    return _compared(record, kept, "sealed store")
+
+
+def _compared(record: RunRecord, kept: Mapping[str, Any], what: str) -> Believed:
+    """The record with the entries that were `kept`; tags that were added later, in the UI for instance, stay."""
+    cost = {k: v for k, v in record.metrics.items() if k.startswith(COST) and k not in kept["metrics"]}
+    metrics = {**kept["metrics"], **cost}
+    right = replace(record, metrics=metrics, parameters=kept["parameters"], tags={**record.tags, **kept["tags"]})
+    differ = [
+        name
+        for before, after in (
+            (record.metrics, right.metrics),
+            (record.parameters, right.parameters),
+            (record.tags, right.tags),
+        )
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+    if not differ:
+        return Believed(right, True, "")
+    more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
+    kind = "numbers differ" if {*differ} & {*record.metrics, *metrics} else "entries differ"
+    return Believed(right, False, f"{kind} from the {what}: {', '.join(differ[:3])}{more}")

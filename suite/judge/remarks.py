@@ -1,0 +1,35 @@
+"""What the numbers of a run warn of, in sentences: it ended well, and yet it may not mean what it seems to mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from suite.judge.matching import NOISES
+from suite.world.core_state import DIFFERENT, UNLIKE
+
+
+def remarks(numbers: Mapping[str, float]) -> list[str]:
+    """Sentences about `numbers` of a verdict, each with its cure; an empty list when there is nothing to say."""
+    found = []
+    if numbers.get("core_mismatch", 0.0) > DIFFERENT:
+        found.append(
+            f"the cores that were trained on differ from those of the simulation (distances by up to "
+            f"{numbers['core_mismatch']:.2f} Å): the model learned another core state; enlarge training.size"
+        )
+    if numbers.get("core_spread", 0.0) > UNLIKE:
+        found.append(
+            f"cores of one sign in the simulation cell are in different states (distances differ by up to "
+            f"{numbers['core_spread']:.2f} Å): choose another core site with `dislobench scan`"
+        )
+    if numbers.get("core_change", 0.0) > DIFFERENT:
+        found.append(
+            f"a core of the model is in another state than that of the reference (distances differ by up to "
+            f"{numbers['core_change']:.2f} Å): the errors compare two core states"
+        )
+    noisy = [name for name in ("eps_V1", "eps_V2") if numbers.get(NOISES[name], 0.0) > 0.5 * numbers.get(name, 0.0) > 0]
+    if noisy:
+        found.append(
+            f"{' and '.join(noisy)} are mostly noise of finite differences: raise model.strain_step (or "
+            "material.strain_step), or give a potential with energies of 64 bits"
+        )
+    return found

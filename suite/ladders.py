@@ -1,0 +1,136 @@
+"""The points of a sweep: which runs it asks for, and what is wrong with a ladder as such."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Any
+
+from suite.judge.theory import SETTINGS
+from suite.records import Spec, Sweep
+from suite.toml import did_you_mean, shortened
+
+SIZES = {"L": "training.size", "N": "simulation.size"}
+AXES = (*SIZES, "log_L_D")
+MOST_POINTS = 10_000
+# Numbers of a run that a sweep can be drawn against; those of single amplitudes follow from the spec
+NUMBERS = (
+    *("geometry_error", "energy_error", "geometry_error_linear", "energy_error_linear", "model_force_calls"),
+    *("eps_E", "eps_F", "rms_eps_F", "rmse_E", "rmse_F", "eps_stress", "eps_V1", "eps_V1_null_free", "eps_V1_felt"),
+    *("eps_V2", "eps_V2_null_free", "pressure", "c0", "eps_H", "eps_H_relaxed", "eps_H_perfect"),
+    *("error_C11", "error_C12", "error_C44"),
+    *("error_C11_null_free", "error_C12_null_free", "error_C44_null_free"),
+    *("term_F", "term_V1", "term_V2", "term_L", "term_E", "term_L_energy"),
+    *("bound_geometry", "bound_energy", "balance_E", "balance_F", "balance_V1", "balance_spread"),
+    *("c0_model", "core_change", "core_mismatch", "core_spread", "eps_V1_noise", "eps_V2_noise"),
+    *("geometry_resolution", "strain_step"),
+    *("calibrated_E", "calibrated_F", "calibrated_V1", "calibrated_spread"),
+)
+OF_AMPLITUDES = ("rmse_E", "rmse_F", "eps_F")
+
+
+def points_of(sweep: Sweep) -> list[tuple[dict[str, Any], int, str]]:
+    """(values of the ladders, seed, setting) of every point, in order: settings innermost, for they share world and
+    rows.
+    """
+    names = list(sweep.ladders)
+    combine = zip(*sweep.ladders.values(), strict=True) if sweep.zip else product(*sweep.ladders.values())
+    settings = list(SETTINGS) if sweep.ablation else [""]
+    return [
+        (dict(zip(names, values, strict=True)), seed, setting)
+        for values in combine
+        for seed in sweep.seeds
+        for setting in settings
+    ]
+
+
+def overrides_of(sweep: Sweep, values: Mapping[str, Any], seed: int, setting: str) -> dict[str, Any]:
+    """What a point sets, by key of the spec."""
+    switched = {f"observables.{name}": on for name, on in SETTINGS[setting].items()} if setting else {}
+    return {**sweep.set, "training.seed": seed, **values, **switched}
+
+
+def label(values: Mapping[str, Any]) -> str:
+    """The values of the ladders at a point, in words."""
+    return ", ".join(f"{key} = {shortened(value)}" for key, value in values.items())
+
+
+def numbers_of(spec: Spec) -> list[str]:
+    """Names of the numbers that a run of `spec` has."""
+    amplitudes = [f"{a:g}" for a in spec.training.amplitudes]
+    every = [*NUMBERS, *(f"{name}_{a}" for name in OF_AMPLITUDES for a in amplitudes)]
+    return [name for name in every if spec.matching.hessian or not name.startswith("eps_H")]
+
+
+def wrong_ladders(sweep: Sweep) -> Iterator[tuple[str, str]]:
+    """What is wrong with a sweep, whatever its spec says: (key of the sweep, sentence)."""
+    for group, keys in (("ladders", sweep.ladders), ("set", sweep.set)):
+        yield from ((group, reason) for key in keys if (reason := _wrong_key(key, sweep)))
+    for key in sweep.ladders:
+        for other in [*sweep.set, *(k for k in sweep.ladders if k != key)]:
+            if f"{key}.".startswith(f"{other}."):
+                yield "ladders", f"{key!r} is in ladders, and {other!r} sets it too: remove one of them"
+    if sweep.zip:
+        if len({len(values) for values in sweep.ladders.values()}) > 1:
+            yield "ladders", "with zip all ladders must be equally long"
+            return
+        if twice := _twice(list(zip(*sweep.ladders.values(), strict=True))):
+            yield "ladders", f"the values {shortened(list(twice))} come twice: a run counts once, so remove them"
+    else:
+        for key, values in sweep.ladders.items():
+            if (twice := _twice(values)) is not None:
+                yield "ladders", f"{key} has {shortened(twice)} twice: a run counts once, so remove it"
+    if (twice := _twice(sweep.seeds)) is not None:
+        yield "seeds", f"{twice} comes twice: a run counts once, so remove it"
+    lengths = [len(values) for values in sweep.ladders.values()]
+    count = (lengths[0] if sweep.zip else math.prod(lengths)) * len(sweep.seeds) * (3 if sweep.ablation else 1)
+    if count > MOST_POINTS:
+        yield "ladders", f"{count} runs are more than {MOST_POINTS}: use fewer values, or zip = true"
+
+
+def _wrong_key(key: str, sweep: Sweep) -> str | None:
+    table, _, rest = key.partition(".")
+    record: Any = Spec.model_fields[table].annotation if table in Spec.model_fields else None
+    if rest.partition(".")[0] not in getattr(record, "model_fields", {}):
+        every = [f"{t}.{k}" for t, f in Spec.model_fields.items() for k in f.annotation.model_fields]  # type: ignore[union-attr]
+        return f"no key {key!r} in a spec{did_you_mean(key, every)}"
+    if table in ("case", "tune"):
+        return f"{key!r} changes no number of a run: a ladder over it would count one run several times; remove it"
+    if key == "training.seed":
+        return f"{key!r} is what seeds is for: write seeds = [0, 1, 2]"
+    switched = {f"observables.{name}" for setting in SETTINGS.values() for name in setting}
+    if sweep.ablation and key in switched:
+        return f"ablation switches {key!r} at every point: write ablation = false, or remove the key"
+    return None
+
+
+def _twice(values: tuple[Any, ...] | list[Any]) -> Any:
+    """The first of `values` that comes again, or None."""
+    for place, value in enumerate(values[:MOST_POINTS]):
+        if value in values[:place]:
+            return value
+    return None
+
+
+def wrong_axis(sweep: Sweep, specs: list[Spec]) -> str | None:
+    """Why no rate can be measured against `sweep.against` over the resolved `specs` of its points, or None."""
+    if sweep.against in SIZES:
+        key = SIZES[sweep.against]
+        table, name = key.split(".")
+        if len(specs) > 1 and key not in sweep.ladders and len({getattr(getattr(s, table), name) for s in specs}) == 1:
+            return (
+                f"{sweep.against!r} is {key}, which no ladder changes: write against = the number of the runs "
+                'that the ladder changes, such as "rmse_F"'
+            )
+        return None
+    if sweep.against == "log_L_D":
+        return None
+    for spec in specs:
+        known = numbers_of(spec)
+        if sweep.against not in known:
+            hint = did_you_mean(sweep.against, [*AXES, *known])
+            needs = " (it needs matching.hessian = true)" if sweep.against in NUMBERS else ""
+            shown = ", ".join([*AXES, "rmse_F", "eps_F", "eps_V1", "eps_V1_null_free", "eps_V1_felt", "eps_V2"])
+            return f"no run has a number {sweep.against!r}{needs}{hint}; known: {shown}, ..."
+    return None

@@ -1,0 +1,98 @@
+"""Trials of a study as they are believed: numbers with a seal, the front of those that have it, a journal that is never
+left torn.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from store import provenance
+from store.seal import StoreError, writing
+from suite.records import Tune
+from suite.study.weighings import NUMBERS
+
+if TYPE_CHECKING:
+    from optuna.storages import JournalStorage
+    from optuna.trial import FrozenTrial
+
+
+def seal_of(number: int, parameters: Mapping[str, Any], numbers: Mapping[str, float]) -> str:
+    """What a trial keeps to vouch for its numbers: a digest of its own number, its parameters and its numbers."""
+    return provenance.content_key("trial", number, dict(parameters), dict(numbers))
+
+
+def altered(trial: FrozenTrial, tune: Tune) -> bool:
+    """Whether the numbers of a complete trial are not those that were judged, or its objectives not those numbers."""
+    numbers = trial.user_attrs.get("numbers", {})
+    if trial.user_attrs.get("seal") != seal_of(trial.number, trial.params, numbers):
+        return True
+    return list(trial.values) != [numbers.get(NUMBERS[name]) for name in tune.objectives]
+
+
+def record_of(trial: FrozenTrial, tune: Tune) -> dict[str, Any]:
+    """A trial in plain types; its state is "altered" when its numbers cannot be believed."""
+    state = trial.state.name.lower()
+    return {
+        "number": trial.number,
+        "state": "altered" if state == "complete" and altered(trial, tune) else state,
+        "name": trial.user_attrs.get("name", ""),
+        "parameters": dict(trial.params),
+        "numbers": dict(trial.user_attrs.get("numbers", {})),
+        "values": list(trial.values or []),
+    }
+
+
+def front_of(records: Sequence[Mapping[str, Any]], tune: Tune) -> list[int]:
+    """Numbers of the complete trials that keep the limits and that no other such trial beats in every objective."""
+    good = [
+        record
+        for record in records
+        if record["state"] == "complete"
+        and all(record["numbers"][NUMBERS[name]] <= limit for name, limit in tune.limits.items())
+    ]
+    if not good:
+        return []
+    values = np.array([record["values"] for record in good])
+    return sorted(
+        record["number"]
+        for record, own in zip(good, values, strict=True)
+        if not ((values <= own).all(axis=1) & (values < own).any(axis=1)).any()
+    )
+
+
+def open_journal(path: Path) -> JournalStorage:
+    """The journal at `path` as Optuna's storage; every write is whole or undone, also on a full disk.
+
+    Raises StoreError for a journal whose entries contradict each other, and later, when the disk refuses.
+    """
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    class Backend(JournalFileBackend):
+        """Cuts off what a failed write left, under the same lock, before another process appends to it."""
+
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            with writing(path), open(path, "rb") as held:
+                fcntl.flock(held, fcntl.LOCK_EX)
+                size = path.stat().st_size
+                try:
+                    super().append_logs(logs)
+                except OSError:
+                    os.truncate(path, size)
+                    raise
+
+    with writing(path):
+        try:
+            return JournalStorage(Backend(str(path)))
+        except (AssertionError, KeyError, IndexError, TypeError, ValueError) as error:
+            raise StoreError(
+                path,
+                f"its entries contradict each other ({type(error).__name__}: {error})",
+                "put back a copy of the file, or move it away to begin the study anew",
+            ) from error

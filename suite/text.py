@@ -1,0 +1,23 @@
+"""Text from files and databases on its way to a terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+
+REPLACEMENT = "�"
+
+
+def printable(text: str) -> str:
+    """`text` with every control and direction character replaced, but for line breaks and tabs.
+
+    Names of runs and keys of specs are other people's text: an escape code among them could move the cursor, rewrite
+    lines that were printed before, or set the title of the window.
+    """
+    return "".join(REPLACEMENT if _acts(character) else character for character in text)
+
+
+def _acts(character: str) -> bool:
+    if character in "\n\t":
+        return False
+    # Cc: control characters; Cf: invisible ones, among them those that turn the direction of a line; Cs: half a pair
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs")

@@ -1,0 +1,125 @@
+"""Seals of trials, the front of those that have one, and journals on a full disk."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+
+from store.journal import damage
+from suite.spec import Spec, load
+from suite.study.trials import altered, front_of, open_journal, record_of, seal_of
+
+OBJECTIVES = {"balance": "balance_spread", "geometry": "geometry_error_linear"}
+
+
+@pytest.fixture
+def spec() -> Spec:
+    return load("w-screw", "tiny")
+
+
+def judged(path: Path, count: int) -> list[Any]:
+    """Trials with seals, in a journal on disk and read again."""
+    study = optuna.create_study(
+        study_name="s", storage=open_journal(path), directions=["minimize"] * 2, load_if_exists=True
+    )
+    generator = np.random.default_rng(len(study.trials))
+    for _ in range(count):
+        trial = study.ask()
+        parameters = {"energy": trial.suggest_float("energy", 1e-3, 1e4, log=True)}
+        numbers = {name: float(generator.random()) for name in (*OBJECTIVES.values(), "eps_V1_felt")}
+        trial.set_user_attr("numbers", numbers)
+        trial.set_user_attr("seal", seal_of(trial.number, parameters, numbers))
+        study.tell(trial, [numbers[name] for name in OBJECTIVES.values()])
+    return optuna.load_study(study_name="s", storage=open_journal(path)).trials
+
+
+def test_a_seal_survives_the_journal(tmp_path: Path, spec: Spec) -> None:
+    for trial in judged(tmp_path / "journal.log", 20):
+        assert not altered(trial, spec.tune)
+        assert record_of(trial, spec.tune)["state"] == "complete"
+
+
+@pytest.mark.parametrize("what", ["a number", "a parameter", "an objective", "the seal", "of another trial"])
+def test_an_altered_trial_is_known(tmp_path: Path, spec: Spec, what: str) -> None:
+    journal = tmp_path / "journal.log"
+    judged(journal, 4)
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    mine = [entry for entry in lines if entry.get("trial_id") == 2]
+    numbers = next(entry["user_attr"]["numbers"] for entry in mine if "numbers" in entry.get("user_attr", {}))
+    seal = next(entry["user_attr"] for entry in mine if "seal" in entry.get("user_attr", {}))
+    if what == "a number":
+        numbers["eps_V1_felt"] *= 1.0000001
+    elif what == "a parameter":
+        next(entry for entry in mine if "param_value_internal" in entry)["param_value_internal"] = 3.0
+    elif what == "an objective":
+        next(entry for entry in mine if entry.get("values"))["values"][0] = 1e-9
+    elif what == "the seal":
+        del seal["seal"]
+        seal["other"] = 1
+    else:
+        theirs = [entry for entry in lines if entry.get("trial_id") == 1]
+        seal["seal"] = next(e["user_attr"]["seal"] for e in theirs if "seal" in e.get("user_attr", {}))
+    journal.write_text("".join(json.dumps(entry) + "\n" for entry in lines))
+    trials = optuna.load_study(study_name="s", storage=open_journal(journal)).trials
+    assert [altered(trial, spec.tune) for trial in trials] == [False, False, True, False]
+    records = [record_of(trial, spec.tune) for trial in trials]
+    assert records[2]["state"] == "altered"
+    assert 2 not in front_of(records, spec.tune)
+
+
+def test_the_front_is_that_of_optuna(tmp_path: Path, spec: Spec) -> None:
+    trials = judged(tmp_path / "journal.log", 40)
+    study = optuna.load_study(study_name="s", storage=open_journal(tmp_path / "journal.log"))
+    records = [record_of(trial, spec.tune) for trial in trials]
+    front = front_of(records, spec.tune)
+    assert front == sorted(trial.number for trial in study.best_trials)
+    assert 1 < len(front) < 40
+    # a beaten trial comes to the front when its better is altered
+    first = min(records, key=lambda record: record["values"][0])
+    first["state"] = "altered"
+    assert first["number"] not in front_of(records, spec.tune)
+    assert front_of(records, spec.tune)
+    # limits are bounds of numbers, kept or not
+    limit = float(np.median([record["numbers"]["eps_V1_felt"] for record in records]))
+    limited = spec.tune.model_copy(update={"limits": {"felt": limit}})
+    assert all(records[n]["numbers"]["eps_V1_felt"] <= limit for n in front_of(records, limited))
+    assert front_of(records, spec.tune.model_copy(update={"limits": {"felt": 0.0}})) == []
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import optuna
+from store.faults import BadStore
+from suite.study.trials import open_journal
+path = Path(sys.argv[1])
+study = optuna.load_study(study_name="s", storage=open_journal(path))
+size = path.stat().st_size + 700
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+try:
+    for _ in range(50):
+        trial = study.ask()
+        trial.set_user_attr("numbers", {"x" * 40: 0.1})
+        study.tell(trial, [0.5, 0.5])
+except BadStore as fault:
+    print(fault)
+"""
+
+
+def test_a_full_disk_leaves_a_whole_journal(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.log"
+    judged(journal, 3)
+    before = journal.read_bytes()
+    done = subprocess.run([sys.executable, "-c", FULL, str(journal)], capture_output=True, text=True, check=True)
+    assert "journal.log: cannot be written: File too large; raise the limit" in done.stdout, done.stderr
+    assert journal.read_bytes().startswith(before)
+    assert damage(journal) is None, "what could not be written whole was undone"
+    trials = judged(journal, 2)
+    assert sum(trial.state.is_finished() for trial in trials) >= 5

@@ -1,0 +1,145 @@
+"""Every command that README and docs show is run here, small, or at least parsed: none of them may rot."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from suite.arguments import build_parser
+from suite.cli import main
+from suite.spec import dump_toml
+from suite.world.reference import lammps_potential_file
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+FEW = (
+    "--workers 1 --set training.configurations=2 --set training.test=1 --set model.channels=[8] --set model.degrees=[0]"
+)
+SMALL_IRON = "--set simulation.size=16 --set training.size=5 --set simulation.force_tolerance=1e-3"
+
+# What is shown -> what is run instead, with smaller cells, fewer trials and names of the fixture below. RUN is the
+# id of the newest run of the workspace that all of them share.
+RUN_AS_SHOWN = (
+    "dislobench list",
+    "dislobench check my.toml",
+    "dislobench check fe-screw.toml",
+    "dislobench plan w-screw --preset paper",
+    "dislobench report",
+    "dislobench runs",
+    "dislobench show RUN",
+    "dislobench compare RUN RUN",
+    "dislobench repair",
+    "dislobench doctor",
+)
+RUN_SMALLER = {
+    "dislobench run w-screw --set training.size=8": f"dislobench run w-screw --preset tiny {FEW}",
+    # two specs with the same world, so that the second one takes it from the cache
+    "dislobench run w-screw si-edge nial-screw w-loop": f"dislobench run w-screw my.toml --preset tiny {FEW}",
+    "dislobench scan si-edge": "dislobench scan si-edge --preset tiny --size 8 --grid 1",
+    "dislobench export w-loop --folder job": "dislobench export w-loop --preset tiny --folder job",
+    "dislobench tune w-screw --trials 200 --workers 2": (
+        f"dislobench tune w-screw --preset tiny {FEW} --trials 2 --verify 1"
+    ),
+    "dislobench sweep w-screw --preset quick": f"dislobench sweep my.toml --preset tiny {FEW}",
+    "dislobench verify w-screw-quick": "dislobench verify published.toml --run RUN",
+    "dislobench run w-screw --preset quick --safe": f"dislobench run w-screw --preset tiny {FEW} --safe",
+    "dislobench run w-screw --set model.backend=calculator --set model.calculator=W_eam4": (
+        f"dislobench run w-screw --preset tiny {FEW} --set model.backend=calculator --set model.calculator=W_eam4"
+    ),
+    "dislobench scan fe-screw.toml --size 20": "dislobench scan fe-screw.toml --size 8 --grid 1",
+    "dislobench run fe-screw.toml": f"dislobench run fe-screw.toml {FEW} {SMALL_IRON}",
+}
+ONLY_PARSED = ("dislobench ui",)  # it does not end by itself
+
+
+def shown() -> list[str]:
+    """The commands of all pages, in order, each once, without their comments."""
+    found: dict[str, None] = {}
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        fenced = re.findall(r"^```[a-z]*\n(.*?)^```", text, flags=re.S | re.M)
+        lines = [*re.findall(r"^    (dislobench .*)$", text, flags=re.M)]
+        lines += re.findall(r"^(?:\$ )?(dislobench .*)$", "\n".join(fenced), flags=re.M)
+        found |= dict.fromkeys(shlex.join(shlex.split(line, comments=True)) for line in lines)
+    return list(found)
+
+
+EXECUTED = {**{command: command for command in RUN_AS_SHOWN}, **RUN_SMALLER}
+
+
+def test_every_shown_command_is_known_here() -> None:
+    commands = shown()
+    assert len(commands) > 15
+    assert set(commands) == {*EXECUTED, *ONLY_PARSED}, "add it to RUN_AS_SHOWN, RUN_SMALLER or ONLY_PARSED"
+
+
+@pytest.mark.parametrize("command", shown())
+def test_shown_command_parses(command: str) -> None:
+    options = build_parser().parse_args(shlex.split(command)[1:])
+    assert options.command == command.split()[1]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to work in, with the files that the pages speak of."""
+    folder = tmp_path_factory.mktemp("bench")
+    sweep = '[sweep.size]\nladders = { "training.size" = [6] }\nablation = false\n'
+    text = (ROOT / "specs" / "w-screw.toml").read_text(encoding="utf-8")
+    before, after = text[: text.index("[sweep.")], text[text.index("[preset.") :]
+    (folder / "my.toml").write_text(f"{before}{sweep}\n{after}", encoding="utf-8")
+    own = (ROOT / "docs" / "own-material.md").read_text(encoding="utf-8")
+    (folder / "fe-screw.toml").write_text(re.findall(r"```toml\n(.*?)```", own, flags=re.S)[0], encoding="utf-8")
+    shutil.copy(lammps_potential_file("Fe_mm.eam.fs"), folder)
+    expected = {"spec": "my.toml", "numbers": {"a0": {"value": 3.1648, "abs": 1e-3}}}
+    (folder / "published.toml").write_text(dump_toml(expected))
+    return folder
+
+
+@pytest.mark.parametrize("command", [command for command in shown() if command in EXECUTED])
+def test_shown_command_runs(
+    command: str, bench: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(bench)
+    words = shlex.split(EXECUTED[command])
+    if "RUN" in words:
+        assert main(["runs", "--json"]) == 0
+        runs = [run for run in json.loads(capsys.readouterr().out)["runs"] if run["status"] == "FINISHED"]
+        ids = [run["id"][:12] for run in runs if "geometry_error" in run["metrics"]]
+        words = [ids.pop(0) if word == "RUN" else word for word in words]
+    if words[1] == "run" and len(load_names(words)) > 1:
+        # through the command that is installed: its children are processes of their own
+        script = Path(sys.executable).with_name("dislobench")
+        done = subprocess.run([script, *words[1:]], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("again    dislobench show") == len(load_names(words))
+        return
+    assert main(words[1:]) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out
+
+
+def load_names(words: list[str]) -> list[str]:
+    """The specs that a `run` names."""
+    names: list[str] = build_parser().parse_args(words[1:]).specs
+    return names
+
+
+@pytest.mark.parametrize("module", ["dislobench", "suite.cli"])
+def test_the_command_is_a_module_too(module: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", module, "check", "w-screw", "--preset", "tiny"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "good (tiny)" in done.stdout
+
+
+def test_the_wheel_has_the_package_of_the_command() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "dislobench" in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
