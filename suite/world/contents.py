@@ -6,6 +6,7 @@ A name alone tells nothing about numbers: `my_potential:build` is what stands in
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import sys
@@ -13,14 +14,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec, PathFinder
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from store.provenance import content_key, file_digest, versions
+from suite.world.modules import find_module
 from suite.world.reference import CATALOGUE
 
 CODE = (".py", *EXTENSION_SUFFIXES)
+_WORD = re.compile(r"[\"']([^\"']*)[\"']|(\S+)")  # of a LAMMPS command: a name with spaces stands in quotes
 _DOTTED = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):[A-Za-z_]\w*")
 
 
@@ -28,10 +30,12 @@ def contents_of(name: str, arguments: Mapping[str, Any], folders: Sequence[Path]
     """Content of the potential `name` with `arguments`, as plain values by the text that names it.
 
     Covers, for `name` and for every text in `arguments`, nested ones and single words of commands too: names of the
-    catalogue (the files that LAMMPS reads), dotted references (see `_code`), and files, relative to the current folder
-    and to `folders`. Places do not count: a file that has been moved with its folder has the same content.
+    catalogue (the files that LAMMPS reads), dotted references (see `_code`), and files, relative to the current folder,
+    to `folders` and to those of LAMMPS_POTENTIALS. Places do not count: a file that has been moved with its folder has
+    the same content.
     """
-    places = (Path.cwd(), *folders)
+    lammps = filter(None, os.environ.get("LAMMPS_POTENTIALS", "").split(os.pathsep))  # where its commands look too
+    places = (Path.cwd(), *folders, *map(Path, lammps))
     texts = dict.fromkeys([name, *_texts(arguments)])
     return {text: found for text in texts if (found := _content(text, places))}
 
@@ -56,7 +60,7 @@ def _content(text: str, places: Sequence[Path]) -> Any:
         return versions(["kimpy"])
     if dotted := _DOTTED.fullmatch(text):
         return _code(dotted.group(1))
-    words = dict.fromkeys([text, *text.split()])
+    words = dict.fromkeys([text, *(quoted or word for quoted, word in _WORD.findall(text))])
     return {word: found for word in words if (found := _files(word, places))}
 
 
@@ -65,10 +69,14 @@ def _files(text: str, places: Sequence[Path]) -> list[str]:
     found = []
     for place in places:
         try:
-            path = place / text
+            path = place / Path(text).expanduser()
             if path.is_file():
                 found.append(file_digest(path))
-        except (OSError, ValueError):  # too long, a null byte, not readable: whoever needs the file will tell
+        except (
+            OSError,
+            ValueError,
+            RuntimeError,
+        ):  # too long, no such user, a null byte, not readable: whoever needs the file will tell
             continue
     return found
 
@@ -102,7 +110,7 @@ def _code(module: str) -> Any:
 def _chain(module: str) -> list[ModuleSpec]:
     """Where Python finds a module and the packages around it, outermost first; empty when it finds none."""
     names = module.split(".")
-    found = find_spec(names[0])  # of an outermost module: looks, and imports nothing
+    found = find_module(names[0])  # also beside the spec, before it is imported as after
     chain: list[ModuleSpec] = []
     for name in [*names[1:], None]:
         if found is None:

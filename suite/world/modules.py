@@ -43,7 +43,8 @@ def find_module(module: str, folder: Path | None = None) -> ModuleSpec | None:
     for depth in range(2, len(names) + 1):
         if found is None or found.submodule_search_locations is None:
             return None
-        found = PathFinder.find_spec(".".join(names[:depth]), list(found.submodule_search_locations))
+        # by its last name: for a folder without __init__.py Python would want the one around it imported
+        found = PathFinder.find_spec(names[depth - 1], list(found.submodule_search_locations))
     return found
 
 

@@ -174,6 +174,20 @@ def test_a_file_that_changes_under_a_run_ends_it(own: Path, monkeypatch: pytest.
     assert not list((own / "runs").glob("cache/*.zarr"))
 
 
+def test_a_module_beside_the_spec_is_no_change(own: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Python finds it from its import on, and so did the key before: a run does not end over it."""
+    beside = tmp_path_factory.mktemp("beside")
+    (own / "my_own.py").rename(beside / "my_own_beside.py")
+    spec = (own / "own.toml").read_text().replace("my_own:build", "my_own_beside:build")
+    (beside / "own.toml").write_text(spec)
+    stages = Stages()
+    stages.watch(load(beside / "own.toml"))
+    before = keys_of(load(beside / "own.toml"))
+    pipeline.build_reference("my_own_beside:build", {"table": "W.table"})
+    stages.watch(load(beside / "own.toml"))
+    assert keys_of(load(beside / "own.toml")) == before
+
+
 def test_the_job_belongs_to_the_simulation(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = load("w-screw", "tiny")
     cached_world(spec, workspace, Stages())
