@@ -309,7 +309,7 @@ class HessianProducts:
         raise Unfactorisable(f"conjugate gradients did not converge in {most} products with the Hessian")
 
 
-ROUND = 10  # iterations of LOBPCG between two looks at its mode
+ROUND = 10  # iterations of LOBPCG before the first look at its mode; twice as many before each next one
 
 
 def stability_bound(products: HessianProducts, mode: np.ndarray) -> float:
@@ -344,8 +344,10 @@ def softest_mode(
     if start is not None:
         smooth[0] = start - start.mean(axis=0)
     modes, wanted = np.column_stack([field.ravel() for field in smooth]), 2e-2
-    for _ in range(max(1, most // ROUND)):
-        value, mode, modes = _descend(products, modes, wanted, ROUND)
+    # every look begins the conjugate directions anew: only where a sign may suffice is it worth to look early
+    rounds = [ROUND * 2**k for k in range(6)] if sign_suffices else [most] * 4
+    for iterations in rounds:
+        value, mode, modes = _descend(products, modes, wanted, iterations)
         residual = float(np.linalg.norm(products.product(mode) - value * (cell.laplacian @ mode)))
         if residual <= tolerance * abs(value) or (sign_suffices and value < 0):
             return value, mode

@@ -17,8 +17,11 @@ from suite.world.reference import CATALOGUE
 
 
 @pytest.fixture(autouse=True)
-def fresh() -> None:
-    contents._digest.cache_clear()  # a test stands for a process: modules are read once in each
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test stands for a process: modules are read once in each, and none is known from another test."""
+    contents._digest.cache_clear()
+    monkeypatch.setattr(modules, "_beside", {})
+    monkeypatch.delitem(sys.modules, "my_potential", raising=False)
 
 
 @pytest.fixture
