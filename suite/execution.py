@@ -40,6 +40,7 @@ Executor = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]], int, Tell], 
 RETRIES = 2  # of pieces whose worker was killed
 IDLE = 300.0  # seconds after which a worker without work ends
 WATCH = 0.5  # seconds between two looks at the parent
+ENDING = 10.0  # seconds for the thread that manages the workers to notice that they are dead
 THREADS = ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "BLIS_NUM", "VECLIB_MAXIMUM", "NUMBA_NUM", "NUMEXPR_NUM")
 
 single_threaded = threadpool_limits.wrap(limits=1, user_api="blas")
@@ -194,10 +195,16 @@ def stop_workers() -> None:
     global _pool
     pool, _pool = _pool, None
     if pool is not None:
+        from joblib.externals.loky.process_executor import _threads_wakeups
+
+        manager = pool._executor_manager_thread
         for process in list((pool._processes or {}).values()):
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
-        pool.shutdown(wait=True)
+        pool.shutdown(wait=False)
+        if manager is not None:  # an interruption may have caught it anywhere: the end of the process must not hang
+            manager.join(ENDING)
+            _threads_wakeups.pop(manager, None)
 
 
 def _begin_worker(parent: int) -> None:

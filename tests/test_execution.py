@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -109,3 +111,17 @@ def test_workers_that_die_again_and_again_are_an_outcome_with_a_remedy(tmp_path:
     assert caught.value.exit_code == 3
     assert len(told) == 2
     assert list(map_pieces(product, [(0,), (1,)], 2)) == list(map_pieces(product, [(0,), (1,)], 1)), "a new pool works"
+
+
+def test_stopping_does_not_wait_for_a_manager_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C may come at any moment: a pool whose thread never notices must not keep the command from ending."""
+    never = threading.Event()
+    manager = threading.Thread(target=never.wait, daemon=True)
+    manager.start()
+    pool = SimpleNamespace(_processes={}, _executor_manager_thread=manager, shutdown=lambda wait: None)
+    monkeypatch.setattr(execution, "_pool", pool)
+    monkeypatch.setattr(execution, "ENDING", 0.2)
+    begun = time.monotonic()
+    execution.stop_workers()
+    assert 0.2 <= time.monotonic() - begun < 5
+    never.set()

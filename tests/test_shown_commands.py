@@ -58,6 +58,8 @@ RUN_SMALLER = {
     "dislobench scan fe-screw.toml --size 20": "dislobench scan fe-screw.toml --size 8 --grid 1",
     "dislobench run fe-screw.toml": f"dislobench run fe-screw.toml {FEW} {SMALL_IRON}",
 }
+# potentials with different cores: the page says that the outcome is "unstable"
+OUTCOMES = {"dislobench run w-screw --set model.backend=calculator --set model.calculator=W_eam4": 3}
 ONLY_PARSED = ("dislobench ui",)  # it does not end by itself
 
 
@@ -122,8 +124,9 @@ def test_shown_command_runs(
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("again    dislobench show") == len(load_names(words))
         return
-    assert main(words[1:]) == 0, capsys.readouterr().err
-    assert capsys.readouterr().out
+    code, told = main(words[1:]), capsys.readouterr()
+    assert code == OUTCOMES.get(command, 0), told.err
+    assert told.out
 
 
 def load_names(words: list[str]) -> list[str]:

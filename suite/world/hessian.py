@@ -332,8 +332,9 @@ def softest_mode(
 
     The residual ‖H v - λ K v‖ of a mode with vᵀKv = 1 falls below `tolerance` |λ|, and the error of λ is of second
     order in it. With `sign_suffices` a mode of negative curvature is returned as soon as it is found, before its
-    residual is small: any such mode proves that the state is a saddle point, and c0 is at most its λ. Raises
-    `Unfactorisable` when neither happens within `most` iterations.
+    residual is small: any such mode proves that the state is a saddle point, and c0 is at most its λ. So is the λ that
+    is returned when neither happens, as for a potential whose forces are not smooth. Without `sign_suffices`, raises
+    `Unfactorisable` when the residual stays larger within `most` iterations.
 
     Locally optimal preconditioned conjugate gradients (Knyazev 2001) from two fields: random ones, or `start` (n, 3), a
     guess of the mode, and a random one. The metric keeps all iterates free of translations, which neither operator
@@ -345,13 +346,15 @@ def softest_mode(
         smooth[0] = start - start.mean(axis=0)
     modes, wanted = np.column_stack([field.ravel() for field in smooth]), 2e-2
     # every look begins the conjugate directions anew: only where a sign may suffice is it worth to look early
-    rounds = [ROUND * 2**k for k in range(6)] if sign_suffices else [most] * 4
+    rounds = [ROUND * 2**k for k in range(4)] if sign_suffices else [most] * 4
     for iterations in rounds:
         value, mode, modes = _descend(products, modes, wanted, iterations)
         residual = float(np.linalg.norm(products.product(mode) - value * (cell.laplacian @ mode)))
         if residual <= tolerance * abs(value) or (sign_suffices and value < 0):
             return value, mode
         wanted = tolerance * abs(value) / 2
+    if sign_suffices:
+        return value, mode
     raise Unfactorisable(
         f"the softest mode was not found: residual {residual:.1e} eV/Å^2 at λ = {value:.1e}; the state may be a saddle"
     )

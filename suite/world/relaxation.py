@@ -43,7 +43,8 @@ class Status(Enum):
             Status.ANNIHILATED: "improve the fit: its forces on the cores are too wrong for this cell",
             Status.MOVED: "improve the fit (basis, cutoff, smaller amplitudes): its cores prefer another place",
             Status.SADDLE: "improve the fit (basis, cutoff, smaller amplitudes): it is unstable at its equilibrium",
-            Status.UNSTABLE: "improve the fit (basis, cutoff, smaller amplitudes): at ȳ it is not stable",
+            Status.UNSTABLE: "improve the fit (basis, cutoff, smaller amplitudes), or judge a potential against a "
+            "reference that has the same core",
             Status.UNRESOLVED: "lower simulation.force_tolerance, and check that the fit has forces at all "
             "(solver.tolerance, solver.alpha)",
             Status.DIVERGED: "improve the fit (basis, amplitudes, configurations): its forces at ȳ are too wrong",
