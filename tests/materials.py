@@ -11,7 +11,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from suite.world.crystal import LATTICES, STEP, Crystal, Response, equilibrium_crystal, response, strain_path
 from suite.world.reference import CATALOGUE, build_reference
 
-LATTICE = {"W_zhou04": "bcc", "W_eam4": "bcc", "Si_ppm17": "diamond", "NiAl_amb95": "B2"}
+LATTICE = {"W_zhou04": "bcc", "W_eam4": "bcc", "Si_ppm17": "diamond", "NiAl_amb95": "B2", "Cu_mishin1": "fcc"}
 LAMBDA, MU = 1.3, 1.0  # Lamé constants of the solids below, eV/Å^3
 
 

