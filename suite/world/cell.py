@@ -351,8 +351,11 @@ def build_cell_at(
                 f"a core at {core.round(3)} Å lies {nearest:.3f} Å from an atomic column: atoms would coincide; "
                 "choose another core site"
             )
+    cuts = cores.copy()
+    in_row = np.abs(reference[:, 1] - cores[:, 1:]).min(axis=1) < 1e-6 * crystal.a0
+    cuts[in_row, 1] -= 1e-6 * crystal.a0  # the cut runs below the row, whatever the rounding of its atoms' heights
     displacement, tilt = periodic_displacement(
-        solution, reference[:, :2], cores, burgers, (float(size[0]), float(size[1]))
+        solution, reference[:, :2], cuts, burgers, (float(size[0]), float(size[1]))
     )
     vectors = np.diag(size)
     tilted = vectors.copy()

@@ -107,7 +107,8 @@ _UP, _DOWN = (1 / 6, 1 / 6), (1 / 3, 1 / 3)
 # three opposite ones put atoms on atoms. Both signs of a dislocation have the same fault between their partials.
 _FAULT = (-1 / 3, 1 / 6, 1 / 6)
 
-# Keys: lattice, kind, variant ("" is the usual one). Sites of edges lie between two neighbouring atomic planes.
+# Keys: lattice, kind, variant ("" is the usual one). Sites of edges lie between two neighbouring atomic planes; those
+# of screws may lie in an atomic row between two columns, both signs in the same one.
 CATALOGUE: dict[tuple[str, str, str], Dislocation] = {
     ("bcc", "screw", ""): Dislocation(
         periods=((1, 1, -2), (-1, 1, 0), (0.5, 0.5, 0.5)),
@@ -152,10 +153,24 @@ CATALOGUE: dict[tuple[str, str, str], Dislocation] = {
         sites={"glide": ((0.5, 0.125), (0.0, 0.125)), "symmetric": ((0.25, 0.125), (0.25, 0.125))},
         comment="half <110> edge with glide normal <001> (Lomer)",
     ),
+    ("diamond", "mixed", ""): Dislocation(
+        periods=((-1, 0.5, 0.5), (1, 1, 1), (0, 0.5, -0.5)),
+        burgers=(-0.5, 0.5, 0),
+        sites={
+            "shuffle": ((1 / 12, 1 / 8), (5 / 12, 1 / 8)),  # the lowest that stays, 17.66 eV as walls of 840 atoms
+            "glide": ((0.25, 7 / 24), (1 / 12, 7 / 24)),  # 18.28 eV
+        },
+        comment="half <110> on {111} with a <110> line, 60 degrees between line and Burgers vector",
+    ),
     ("B2", "screw", ""): Dislocation(
         periods=((1, 0, 0), (0, 1, 0), (0, 0, 1)),
         burgers=(0, 0, 1),
-        sites={"quarter": ((0.25, 0.25), (0.25, 0.25)), "bridge": ((0.5, 0.25), (0.5, 0.25))},
+        sites={
+            # between two like columns, a centre of symmetry: where cores from the other sites end, or next to it
+            "centre": ((0.5, 0.0), (0.5, 0.0)),
+            "quarter": ((0.25, 0.25), (0.25, 0.25)),
+            "bridge": ((0.5, 0.25), (0.5, 0.25)),
+        },
         comment="<100> screw",
     ),
     ("B2", "screw", "111"): Dislocation(

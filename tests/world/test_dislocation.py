@@ -125,12 +125,18 @@ def test_unit_sites_fill_the_unit_cell(key: tuple[str, ...]) -> None:
 
 @ENTRIES
 def test_both_signs_lie_between_the_same_atomic_planes(key: tuple[str, ...]) -> None:
-    """Otherwise the atoms of the planes between the two cuts see a fault all the way from core to core."""
+    """Otherwise the atoms of the planes between the two cuts see a fault all the way from core to core.
+
+    Both cuts run below the same row when both cores are in it.
+    """
     entry, lattice = catalogue_entry(*key), key[0]
     sites, _ = unit_sites(Crystal(LATTICES[lattice], ("Ni", "Al"), 1.0), entry)
     planes = np.unique((sites[:, 1] / entry.lengths[1]).round(6))
     for plus, minus in entry.sites.values():
         low, high = sorted((plus[1], minus[1]))
+        if low == high and np.isclose(planes, low).any():
+            assert key[1] == "screw"
+            continue
         assert 0 < low <= high < 1
         assert not ((planes > low - 1e-6) & (planes < high + 1e-6)).any()
 
