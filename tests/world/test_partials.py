@@ -123,7 +123,7 @@ def test_disregistry_falls_from_b_to_nothing() -> None:
 
 
 def test_stacking_fault_of_copper_costs_what_its_authors_say() -> None:
-    """44.4 mJ/m^2, Mishin et al. (2001), table IV; both dislocations have the same fault."""
+    """44.4 mJ/m^2, Mishin et al. (2001); both dislocations have the same fault."""
     for kind in ("screw", "edge"):
         found = stacking_fault_energy(crystal_of(COPPER), catalogue_entry("fcc", kind), calculator_of(COPPER))
         assert found * GPA_NM == pytest.approx(44.4, abs=0.1)
