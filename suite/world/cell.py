@@ -31,6 +31,7 @@ from suite.world.dislocation import (
     unit_sites,
 )
 from suite.world.elasticity import Stroh, periodic_displacement
+from suite.world.partials import Partials, find_partials
 
 BOND_CHUNK = 2**21  # bonds whose strain is held at once: a cell of millions of atoms has 14 per atom
 Metric = Callable[[np.ndarray], np.ndarray]  # force (n, 3) -> displacement (n, 3)
@@ -117,8 +118,11 @@ class Cell(ABC):
 class StraightCell(Cell):
     """A quasi-two-dimensional cell, one line period thick: straight dislocations along e3 at `cores` (m, 2).
 
-    Atoms are all those of the perfect crystal, in lattice order.
+    Atoms are all those of the perfect crystal, in lattice order. `fault` (3,) is the fault vector of cores that split,
+    in the frame, Å, or None.
     """
+
+    fault: np.ndarray | None = None
 
     def perfect_atoms(self) -> Atoms:
         """The perfect crystal in the cell before the tilt."""
@@ -133,17 +137,21 @@ class StraightCell(Cell):
         lengths = np.linalg.norm(away, axis=1)
         return float(lengths[lengths > 1e-9].min())
 
-    @cached_property
+    @property
     def circuits(self) -> Circuits:
-        """Elementary Burgers circuits of the first sublattice, whose sites form a Bravais lattice."""
-        chosen = np.flatnonzero(self.sublattice == 0)
-        found = catalogue.elementary_circuits(
-            self.reference[chosen],
-            np.diag(self.vectors_perfect)[:2],
-            self.lattice_vectors,
-            self.vectors[1] - self.vectors_perfect[1],
-        )
-        return replace(found, triangles=chosen[found.triangles])
+        """Elementary Burgers circuits of the first sublattice."""
+        return self.sublattice_circuits[0]
+
+    @cached_property
+    def sublattice_circuits(self) -> tuple[Circuits, ...]:
+        """Elementary Burgers circuits of every sublattice, whose sites form a Bravais lattice each."""
+        size, tilt = np.diag(self.vectors_perfect)[:2], self.vectors[1] - self.vectors_perfect[1]
+        found = []
+        for sublattice in range(int(self.sublattice.max()) + 1):
+            chosen = np.flatnonzero(self.sublattice == sublattice)
+            circuits = catalogue.elementary_circuits(self.reference[chosen], size, self.lattice_vectors, tilt)
+            found.append(replace(circuits, triangles=chosen[circuits.triangles]))
+        return tuple(found)
 
     @property
     def bonds(self) -> np.ndarray:
@@ -160,11 +168,39 @@ class StraightCell(Cell):
         return _voronoi_bonds(self)
 
     def judge(self, displacement: np.ndarray, allowed: float) -> tuple[str, np.ndarray]:
-        found = catalogue.find_cores(self.circuits, displacement, 1.5 * self.a0)
-        verdict, shifts = catalogue.match_cores(found, self.cores, self.burgers, np.diag(self.vectors_perfect)[:2])
-        if verdict == "kept" and np.linalg.norm(shifts, axis=1).max() > allowed:
-            verdict = "moved"
-        return verdict, shifts
+        """As `Cell.judge`, by the circuits of every sublattice: the worst verdict, and mean shifts where all agree.
+
+        A dislocation that has split is where the middle between its partials is. It is kept when it lies on its glide
+        plane and the place where it was put lies between them, or within `allowed` of the middle; when it should split
+        and has not, or not on its glide plane, it has "moved".
+        """
+        verdict, shifts = self._judge_circuits(displacement)
+        if verdict != "kept":
+            return verdict, shifts
+        reach = np.full(len(self.cores), allowed)
+        partials = self.partials(displacement)
+        if partials is not None:
+            if np.isnan(partials.positions).any():
+                return "moved", shifts
+            shifts = nearest_image(partials.centre - self.cores, np.diag(self.vectors_perfect)[:2])
+            shifts[:, 1] = 0.0  # the height of a core site is not that of the middle of its glide plane
+            reach = np.maximum(allowed, partials.separation / 2)
+        return ("moved" if (np.linalg.norm(shifts, axis=1) > reach).any() else "kept"), shifts
+
+    def _judge_circuits(self, displacement: np.ndarray) -> tuple[str, np.ndarray]:
+        size = np.diag(self.vectors_perfect)[:2]
+        verdicts = []
+        for circuits in self.sublattice_circuits:
+            found = catalogue.find_cores(circuits, displacement, 1.5 * self.a0)
+            verdicts.append(catalogue.match_cores(found, self.cores, self.burgers, size))
+        worst = max(verdicts, key=lambda entry: ("kept", "moved", "annihilated").index(entry[0]))
+        if worst[0] != "kept":
+            return worst
+        return "kept", np.mean([shifts for _, shifts in verdicts], axis=0)
+
+    def partials(self, displacement: np.ndarray) -> Partials | None:
+        """Shockley partials under a displacement (n, 3), or None for dislocations that do not split."""
+        return None if self.fault is None else find_partials(self, displacement)
 
     def metric(self, calculator: Calculator) -> Metric:
         return crystal_metric(self, calculator).solve
@@ -263,9 +299,12 @@ def crystal_metric(cell: StraightCell, calculator: Calculator, step: float = 1e-
 
 
 def repeats_for(width: float, dislocation: Dislocation, height: float | None = None) -> tuple[int, int, int]:
-    """Whole repeats of the unit cell for a cell of `width` and `height` (default: square) in a0, one line period
-    thick."""
-    sides = (width, width if height is None else height)
+    """Whole repeats of the unit cell for a cell of `width` and `height` in a0, one line period thick.
+
+    Without a `height` the cell is `width` a0 high and as many times wider as the dislocation's `aspect` says: square
+    for most.
+    """
+    sides = (width * dislocation.aspect, width) if height is None else (width, height)
     n1, n2 = (max(1, round(side / length)) for side, length in zip(sides, dislocation.lengths[:2], strict=True))
     return n1, n2, 1
 
@@ -312,8 +351,11 @@ def build_cell_at(
                 f"a core at {core.round(3)} Å lies {nearest:.3f} Å from an atomic column: atoms would coincide; "
                 "choose another core site"
             )
+    cuts = cores.copy()
+    in_row = np.abs(reference[:, 1] - cores[:, 1:]).min(axis=1) < 1e-6 * crystal.a0
+    cuts[in_row, 1] -= 1e-6 * crystal.a0  # the cut runs below the row, whatever the rounding of its atoms' heights
     displacement, tilt = periodic_displacement(
-        solution, reference[:, :2], cores, burgers, (float(size[0]), float(size[1]))
+        solution, reference[:, :2], cuts, burgers, (float(size[0]), float(size[1]))
     )
     vectors = np.diag(size)
     tilted = vectors.copy()
@@ -331,6 +373,7 @@ def build_cell_at(
         burgers=burgers,
         lattice_vectors=crystal.vectors @ dislocation.frame.T,
         a0=crystal.a0,
+        fault=None if dislocation.fault_frame is None else dislocation.fault_frame * crystal.a0,
     )
 
 

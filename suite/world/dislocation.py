@@ -27,12 +27,19 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Dislocation:
-    """A straight dislocation: periods of the frame's unit cell along e1, e2, e3 (line), Burgers vector, core sites."""
+    """A straight dislocation: periods of the frame's unit cell along e1, e2, e3 (line), Burgers vector, core sites.
+
+    `fault` is the shift of the crystal above the glide plane over that below it in the stacking fault between two
+    partials, b - fault on the left and fault on the right, or None for a core that does not split; `aspect` how many
+    times its cells are as wide as high.
+    """
 
     periods: tuple[Triple, Triple, Triple]
     burgers: Triple
     sites: Mapping[str, tuple[Site, Site]]
     comment: str
+    fault: Triple | None = None
+    aspect: float = 1.0
 
     @property
     def frame(self) -> np.ndarray:
@@ -49,6 +56,11 @@ class Dislocation:
     def burgers_frame(self) -> np.ndarray:
         """Burgers vector in the frame, (3,), a0; its component along e2 is zero."""
         return self.frame @ np.array(self.burgers)
+
+    @property
+    def fault_frame(self) -> np.ndarray | None:
+        """The fault vector in the frame, (3,), a0, or None."""
+        return None if self.fault is None else self.frame @ np.array(self.fault)
 
     def core_on_atom(self, lattice: str, sites: tuple[Site, Site]) -> str | None:
         """Why these core sites cannot be used (a core within 0.05 a0 of an atomic column), or None."""
@@ -91,7 +103,12 @@ def unit_sites(crystal: Crystal, dislocation: Dislocation) -> tuple[np.ndarray, 
 # the other.
 _UP, _DOWN = (1 / 6, 1 / 6), (1 / 3, 1 / 3)
 
-# Keys: lattice, kind, variant ("" is the usual one). Sites of edges lie between two neighbouring atomic planes.
+# Of the shifts of 1/6<112> of one (111) half crystal over the other, three make the intrinsic stacking fault and the
+# three opposite ones put atoms on atoms. Both signs of a dislocation have the same fault between their partials.
+_FAULT = (-1 / 3, 1 / 6, 1 / 6)
+
+# Keys: lattice, kind, variant ("" is the usual one). Sites of edges lie between two neighbouring atomic planes; those
+# of screws may lie in an atomic row between two columns, both signs in the same one.
 CATALOGUE: dict[tuple[str, str, str], Dislocation] = {
     ("bcc", "screw", ""): Dislocation(
         periods=((1, 1, -2), (-1, 1, 0), (0.5, 0.5, 0.5)),
@@ -111,16 +128,52 @@ CATALOGUE: dict[tuple[str, str, str], Dislocation] = {
         sites={"between": ((1 / 6, 0.25), (1 / 3, 0.25))},
         comment="half <111> on {110} with a <111> line, 71 degrees between line and Burgers vector",
     ),
+    # Cores of fcc glide under next to no stress: in square cells the partials of +b and -b meet, in flat ones they are
+    # held by those above and below: screws as a quadrupole from 14 a0 high, edges as walls from 14 a0, training dipoles
+    # from 14 and 11 a0 (Cu_mishin1, 3 times as wide). Nothing but the Peierls barrier holds all cores of a cell
+    # together: c0 of screws in copper is some 2e-4 eV/Å^2 and in single sizes (18, 20 a0) about zero, that of edges is
+    # zero to the 1e-4 that Hessians resolve here.
+    ("fcc", "screw", ""): Dislocation(
+        periods=((-0.5, -0.5, 1), (1, 1, 1), (-0.5, 0.5, 0)),
+        burgers=(-0.5, 0.5, 0),
+        # on an atomic plane of the other {111} that holds the line: at (1/3, 1/6) cores split on either plane
+        sites={"between": ((1 / 12, 1 / 6), (1 / 12, 1 / 6))},
+        comment="half <110> screw on {111}, split into Shockley partials",
+        fault=_FAULT,
+        aspect=3.0,
+    ),
+    ("fcc", "edge", ""): Dislocation(
+        periods=((-0.5, 0.5, 0), (1, 1, 1), (0.5, 0.5, -1)),
+        burgers=(-0.5, 0.5, 0),
+        sites={"between": ((0.25, 1 / 6), (0.25, 1 / 6))},
+        comment="half <110> edge on {111}, split into Shockley partials",
+        fault=_FAULT,
+        aspect=3.0,
+    ),
     ("diamond", "edge", ""): Dislocation(
         periods=((0.5, 0.5, 0), (0, 0, 1), (0.5, -0.5, 0)),
         burgers=(0.5, 0.5, 0),
         sites={"glide": ((0.5, 0.125), (0.0, 0.125)), "symmetric": ((0.25, 0.125), (0.25, 0.125))},
         comment="half <110> edge with glide normal <001> (Lomer)",
     ),
+    ("diamond", "mixed", ""): Dislocation(
+        periods=((-1, 0.5, 0.5), (1, 1, 1), (0, 0.5, -0.5)),
+        burgers=(-0.5, 0.5, 0),
+        sites={
+            "shuffle": ((1 / 12, 1 / 8), (5 / 12, 1 / 8)),  # the lowest that stays, 17.66 eV as walls of 840 atoms
+            "glide": ((0.25, 7 / 24), (1 / 12, 7 / 24)),  # 18.28 eV
+        },
+        comment="half <110> on {111} with a <110> line, 60 degrees between line and Burgers vector",
+    ),
     ("B2", "screw", ""): Dislocation(
         periods=((1, 0, 0), (0, 1, 0), (0, 0, 1)),
         burgers=(0, 0, 1),
-        sites={"quarter": ((0.25, 0.25), (0.25, 0.25)), "bridge": ((0.5, 0.25), (0.5, 0.25))},
+        sites={
+            # between two like columns, a centre of symmetry: where cores from the other sites end, or next to it
+            "centre": ((0.5, 0.0), (0.5, 0.0)),
+            "quarter": ((0.25, 0.25), (0.25, 0.25)),
+            "bridge": ((0.5, 0.25), (0.5, 0.25)),
+        },
         comment="<100> screw",
     ),
     ("B2", "screw", "111"): Dislocation(
@@ -226,15 +279,32 @@ class Circuits:
         Each difference of displacement along a bond is reduced to its smallest lattice-equivalent value; what the
         three of them do not close by is the Burgers vector. It is a lattice vector, or zero, by construction.
         """
+        # counter-clockwise from just below the cut to just above it: u grows by [[u]] = b
+        return self.steps(displacement).sum(axis=1)
+
+    def steps(self, displacement: np.ndarray) -> np.ndarray:
+        """Differences of displacement along the three bonds of every triangle, (t, 3, 3), reduced, Å."""
         corners = displacement[self.triangles] + self.offsets
         steps = np.roll(corners, -1, axis=1) - corners
         inverse = np.linalg.inv(self.lattice_vectors)
         near = np.rint(steps @ inverse)
-        candidates = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), -1).reshape(-1, 3)
-        trial = steps[..., None, :] - (near[..., None, :] + candidates) @ self.lattice_vectors
-        best = np.take_along_axis(trial, (trial**2).sum(-1).argmin(-1)[..., None, None], axis=-2).squeeze(-2)
-        # counter-clockwise from just below the cut to just above it: u grows by [[u]] = b
-        return best.sum(axis=1)
+        trial = steps[..., None, :] - (near[..., None, :] + _AROUND) @ self.lattice_vectors
+        return np.take_along_axis(trial, (trial**2).sum(-1).argmin(-1)[..., None, None], axis=-2).squeeze(-2)
+
+    def ambiguous(self, steps: np.ndarray) -> np.ndarray:
+        """Triangles with a bond whose reduction could have been another one, (t,) bool, for reduced `steps`.
+
+        A step shorter than half the shortest lattice vector has one nearest lattice vector; to be safe from small
+        shifts, 0.4 of it is the limit here. Across a stacking fault of fcc, where the step is 1/6<112>, three are
+        equally near, so that single triangles there close or not by chance: only the outline of the whole ribbon tells
+        its Burgers vector.
+        """
+        lengths = np.linalg.norm(_AROUND @ self.lattice_vectors, axis=1)
+        shortest = lengths[lengths > 0].min()
+        return (np.linalg.norm(steps, axis=-1) > 0.4 * shortest).any(axis=1)
+
+
+_AROUND = np.array(list(product((-1, 0, 1), repeat=3)))
 
 
 def elementary_circuits(
@@ -280,9 +350,13 @@ class FoundCore:
 
 
 def find_cores(circuits: Circuits, displacement: np.ndarray, radius: float) -> list[FoundCore]:
-    """Cores in the displacement field (n, 3): open circuits within `radius` of each other are one core."""
-    density = circuits.burgers(displacement)
-    open_ = np.flatnonzero((np.abs(density) > 1e-6).any(axis=1))
+    """Cores in the displacement field (n, 3): open circuits within `radius` of each other are one core.
+
+    So are those that a chain of ambiguous circuits connects: a stacking fault and the partials at its ends.
+    """
+    steps = circuits.steps(displacement)
+    density = steps.sum(axis=1)
+    open_ = np.flatnonzero((np.abs(density) > 1e-6).any(axis=1) | circuits.ambiguous(steps))
     cores: list[FoundCore] = []
     left = list(open_)
     while left:

@@ -32,28 +32,50 @@ class ScannedSite:
 
 
 def candidate_sites(crystal: Crystal, lattice: str, dislocation: Dislocation, grid: int) -> list[tuple[Site, Site]]:
-    """Sites in the middle of every gap between atomic planes, `grid` along e1, one of each class of translations."""
+    """Sites in every gap between atomic planes, `grid` along e1, one of each class of translations.
+
+    They lie in the middle of the gap, and for screws that do not split also at its thirds, and between any two like
+    columns that are neighbours in an atomic row.
+    """
     unit, basis = unit_sites(crystal, dislocation)
     fractions = unit[:, :2] / (dislocation.lengths[:2] * crystal.a0)
     heights = np.unique(fractions[:, 1].round(6) % 1.0)
     middles = (heights + np.diff(np.append(heights, heights[0] + 1.0)) / 2) % 1.0
     thirds = [heights + t * np.diff(np.append(heights, heights[0] + 1.0)) for t in (1 / 3, 2 / 3)]
-    levels = np.concatenate([middles, *thirds]) if dislocation.burgers_frame[0] == 0 else middles
+    screw = dislocation.burgers_frame[0] == 0 and dislocation.fault is None
+    levels = np.concatenate([middles, *thirds]) if screw else middles
+    wanted = [(float(f1), float(f2)) for f2 in sorted(levels % 1.0) for f1 in np.arange(grid) / grid]
+    if screw:
+        wanted += _sites_in_rows(fractions, basis)
     translations = fractions[basis == 0]
     found: list[tuple[Site, Site]] = []
     classes: set[tuple[float, float]] = set()
-    for f2 in sorted(levels % 1.0):
-        for f1 in np.arange(grid) / grid:
-            images = ((np.array([f1, f2]) + translations + 1e-7) % 1.0).round(5)
-            key = tuple(min(map(tuple, images)))
-            site = (float(f1), float(f2))
-            if key in classes:
-                continue
-            classes.add(key)
-            pair = (site, partner_site(lattice, dislocation, site))
-            if dislocation.core_on_atom(lattice, pair) is None:
-                found.append(pair)
+    for site in wanted:
+        images = ((np.array(site) + translations + 1e-7) % 1.0).round(5)
+        key = tuple(min(map(tuple, images)))
+        if key in classes:
+            continue
+        classes.add(key)
+        pair = (site, partner_site(lattice, dislocation, site))
+        if dislocation.core_on_atom(lattice, pair) is None:
+            found.append(pair)
     return found
+
+
+def _sites_in_rows(fractions: np.ndarray, basis: np.ndarray) -> list[Site]:
+    """Middles between neighbouring columns (s, 2) of an atomic row, where both are of one sublattice."""
+    columns = np.unique(np.column_stack([fractions.round(6) % 1.0, basis]), axis=0)
+    sites: list[Site] = []
+    for height in np.unique(columns[:, 1]):
+        row = columns[columns[:, 1] == height]  # sorted along e1 by `unique`
+        after = np.roll(row, -1, axis=0)
+        gap = (after[:, 0] - row[:, 0]) % 1.0
+        gap[gap == 0] = 1.0  # the only column of its row: its own image
+        middles = (row[:, 0] + gap / 2) % 1.0
+        sites += [
+            (float(f1), float(height)) for f1, like in zip(middles, row[:, 2] == after[:, 2], strict=True) if like
+        ]
+    return sites
 
 
 def scan(

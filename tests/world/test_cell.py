@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from ase.calculators.calculator import Calculator
 from laws import full_stress
+from materials import crystal_of, response_of
 
 from suite.pipeline import World
 from suite.world.cell import Circulant, StraightCell, build_cell, build_cell_at, crystal_metric, repeats_for
-from suite.world.crystal import LATTICES, Crystal, NoCrystal
-from suite.world.dislocation import Dislocation, ImpossibleCell, arrange
-from suite.world.elasticity import Stroh
+from suite.world.crystal import LATTICES, Crystal, NoCrystal, elastic_tensor
+from suite.world.dislocation import Dislocation, ImpossibleCell, arrange, catalogue_entry
+from suite.world.elasticity import Stroh, rotate, stroh
 from suite.world.relaxation import Status, relax
 
 
@@ -259,3 +260,55 @@ def test_impossible_cores_are_refused(tungsten: Crystal, screw: Dislocation, tun
     image = np.array([positions[0], positions[0] + [8, 0]])
     with pytest.raises(ImpossibleCell, match="coincide"):
         build(image)
+
+
+# --- verdicts -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def alloy() -> StraightCell:
+    """Screws of B2 NiAl between two columns of nickel."""
+    entry = catalogue_entry("B2", "screw")
+    solution = stroh(rotate(elastic_tensor(response_of("NiAl_amb95")), entry.frame))
+    return build_cell(crystal_of("NiAl_amb95"), entry, solution, "quadrupole", (12, 12, 1), entry.sites["centre"])
+
+
+def test_core_between_two_like_columns_is_found_in_the_middle_whatever_the_noise(alloy: StraightCell) -> None:
+    """The bond between the two columns closes to either side by chance; positions must not jump with it."""
+    for seed in range(6):
+        u = alloy.predictor + np.random.default_rng(seed).uniform(-0.02, 0.02, alloy.predictor.shape)
+        verdict, shifts = alloy.judge(u, 0.8 * alloy.a0)
+        assert verdict == "kept"
+        assert np.linalg.norm(shifts, axis=1).max() < 0.1 * alloy.a0
+
+
+def test_every_sublattice_has_a_say(alloy: StraightCell) -> None:
+    """A dislocation that one sublattice does not have is a fault between the two, and no dislocation."""
+    for sublattice in (0, 1):
+        u = alloy.predictor.copy()
+        u[alloy.sublattice == sublattice] = 0
+        assert alloy.judge(u, 0.8 * alloy.a0)[0] == "annihilated"
+    assert [set(alloy.sublattice[circuits.triangles.ravel()]) for circuits in alloy.sublattice_circuits] == [{0}, {1}]
+
+
+def test_cut_of_a_core_in_a_row_runs_below_the_row(
+    tungsten: Crystal, screw: Dislocation, tungsten_stroh: Stroh
+) -> None:
+    """Heights of atoms in the row of a core differ from its own by rounding: all atoms must be above the cut."""
+    for height in range(4, 12):
+        cell = build_cell(tungsten, screw, tungsten_stroh, "dipole", (6, height, 1), ((0.25, 0.5), (0.25, 0.5)))
+        row = np.flatnonzero(np.abs(cell.reference[:, 1] - cell.cores[0, 1]) < 1e-4)
+        along = cell.predictor[row[np.argsort(cell.reference[row, 0])], 2]
+        # b/2 between the columns on both sides of a core; on the wrong side of the cut b more
+        assert np.abs(np.diff(along)).max() < 0.75 * np.linalg.norm(cell.burgers[0])
+
+
+def test_cells_of_cores_that_glide_freely_are_flat() -> None:
+    for kind in ("screw", "edge"):
+        entry = catalogue_entry("fcc", kind)
+        n1, n2, _ = repeats_for(30, entry)
+        width, height = entry.lengths[:2] * (n1, n2)
+        assert height == pytest.approx(30, abs=entry.lengths[1])
+        assert width == pytest.approx(entry.aspect * 30, abs=entry.lengths[0])
+        given, _, _ = repeats_for(30, entry, 10)
+        assert given * entry.lengths[0] == pytest.approx(30, abs=entry.lengths[0])

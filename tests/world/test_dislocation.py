@@ -81,6 +81,22 @@ def test_burgers_vector_lies_in_the_glide_plane(key: tuple[str, ...]) -> None:
 
 
 @ENTRIES
+def test_partials_are_two_shifts_in_the_glide_plane(key: tuple[str, ...]) -> None:
+    """Of one length, shorter together than b (Frank's rule), the left one an opposite of a fault vector."""
+    entry = catalogue_entry(*key)
+    if entry.fault_frame is None:
+        assert key[0] != "fcc"
+        return
+    right, left = entry.fault_frame, entry.burgers_frame - entry.fault_frame
+    assert abs(right[1]) < 1e-12
+    assert np.linalg.norm(left) == pytest.approx(np.linalg.norm(right))
+    assert left @ left + right @ right < 0.9 * entry.burgers_frame @ entry.burgers_frame
+    # -left is the same shift of one half crystal over the other as right, up to a lattice vector
+    cubic = (right + left) @ entry.frame @ np.linalg.inv(np.array(LATTICES[key[0]].vectors))
+    np.testing.assert_allclose(cubic, np.rint(cubic), atol=1e-12)
+
+
+@ENTRIES
 def test_no_shipped_core_site_lies_on_an_atom(key: tuple[str, ...]) -> None:
     entry = catalogue_entry(*key)
     assert entry.sites
@@ -109,12 +125,18 @@ def test_unit_sites_fill_the_unit_cell(key: tuple[str, ...]) -> None:
 
 @ENTRIES
 def test_both_signs_lie_between_the_same_atomic_planes(key: tuple[str, ...]) -> None:
-    """Otherwise the atoms of the planes between the two cuts see a fault all the way from core to core."""
+    """Otherwise the atoms of the planes between the two cuts see a fault all the way from core to core.
+
+    Both cuts run below the same row when both cores are in it.
+    """
     entry, lattice = catalogue_entry(*key), key[0]
     sites, _ = unit_sites(Crystal(LATTICES[lattice], ("Ni", "Al"), 1.0), entry)
     planes = np.unique((sites[:, 1] / entry.lengths[1]).round(6))
     for plus, minus in entry.sites.values():
         low, high = sorted((plus[1], minus[1]))
+        if low == high and np.isclose(planes, low).any():
+            assert key[1] == "screw"
+            continue
         assert 0 < low <= high < 1
         assert not ((planes > low - 1e-6) & (planes < high + 1e-6)).any()
 
