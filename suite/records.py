@@ -337,6 +337,10 @@ def _impossible(spec: Spec) -> list[tuple[str, str]]:
     _refuse_arguments("material", material.reference, material.arguments, refuse)
     if not model.fitted:
         _refuse_arguments("model", model.calculator, model.arguments, refuse)
+    else:
+        for key in ("calculator", "arguments"):
+            if getattr(model, key):
+                refuse(f"model.{key}", "an ACE model has none: it belongs to model.backend = 'calculator'")
 
     loop = dislocation.kind == "loop"
     entry = CATALOGUE.get((material.lattice, dislocation.kind, dislocation.variant))
