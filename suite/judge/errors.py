@@ -12,7 +12,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator
 
 from suite.world.cell import Cell, Metric, StraightCell
-from suite.world.hessian import HessianProducts, softest_mode, stability_bound
+from suite.world.hessian import HessianProducts, softest_mode_near, stability_bound
 from suite.world.relaxation import Relaxation, Status, relax
 
 FAR = 0.1  # Å; a model's equilibrium with no atom further than this from ȳ has the curvature of the model at ȳ
@@ -125,7 +125,7 @@ def _stability(
     products = HessianProducts(cell, model, displacement, curvature.preconditioner)
     if not isinstance(cell, StraightCell):
         return stability_bound(products, guess), guess
-    return softest_mode(products, start=guess, sign_suffices=True)
+    return softest_mode_near(products, guess)
 
 
 def _resolution(forces: np.ndarray, stability: float, curvature: Curvature) -> float:

@@ -309,9 +309,6 @@ class HessianProducts:
         raise Unfactorisable(f"conjugate gradients did not converge in {most} products with the Hessian")
 
 
-ROUND = 10  # iterations of LOBPCG before the first look at its mode; twice as many before each next one
-
-
 def stability_bound(products: HessianProducts, mode: np.ndarray) -> float:
     """An upper bound of c0 (see `stability_constant`), eV/Å^2, by two steps of `softest_mode` from a guess of the mode.
 
@@ -321,43 +318,47 @@ def stability_bound(products: HessianProducts, mode: np.ndarray) -> float:
     return _descend(products, mode.reshape(-1, 1), 0.0, 2)[0]
 
 
-def softest_mode(
-    products: HessianProducts,
-    tolerance: float = 0.1,
-    most: int = 200,
-    start: np.ndarray | None = None,
-    sign_suffices: bool = False,
-) -> tuple[float, np.ndarray]:
+def softest_mode(products: HessianProducts, tolerance: float = 0.1, most: int = 200) -> tuple[float, np.ndarray]:
     """c0 (see `stability_constant`), eV/Å^2, of a Hessian without a factor, and its mode (n, 3).
 
     The residual ‖H v - λ K v‖ of a mode with vᵀKv = 1 falls below `tolerance` |λ|, and the error of λ is of second
-    order in it. With `sign_suffices` a mode of negative curvature is returned as soon as it is found, before its
-    residual is small: any such mode proves that the state is a saddle point, and c0 is at most its λ. So is the λ that
-    is returned when neither happens, as for a potential whose forces are not smooth. Without `sign_suffices`, raises
-    `Unfactorisable` when the residual stays larger within `most` iterations.
+    order in it. Raises `Unfactorisable` when it does not within `most` iterations.
 
-    Locally optimal preconditioned conjugate gradients (Knyazev 2001) from two fields: random ones, or `start` (n, 3), a
-    guess of the mode, and a random one. The metric keeps all iterates free of translations, which neither operator
-    sees.
+    Locally optimal preconditioned conjugate gradients (Knyazev 2001) from random fields; the metric keeps all iterates
+    free of translations, which neither operator sees.
     """
     cell = products.cell
-    smooth = [products.metric(field) for field in np.random.default_rng(0).standard_normal((2, len(cell), 3))]
-    if start is not None:
-        smooth[0] = start - start.mean(axis=0)
-    modes, wanted = np.column_stack([field.ravel() for field in smooth]), 2e-2
-    # every look begins the conjugate directions anew: only where a sign may suffice is it worth to look early
-    rounds = [ROUND * 2**k for k in range(4)] if sign_suffices else [most] * 4
-    for iterations in rounds:
-        value, mode, modes = _descend(products, modes, wanted, iterations)
+    modes, wanted = np.column_stack([_smooth_field(products, seed).ravel() for seed in (0, 1)]), 2e-2
+    for _ in range(4):
+        value, mode, modes = _descend(products, modes, wanted, most)
         residual = float(np.linalg.norm(products.product(mode) - value * (cell.laplacian @ mode)))
-        if residual <= tolerance * abs(value) or (sign_suffices and value < 0):
+        if residual <= tolerance * abs(value):
             return value, mode
         wanted = tolerance * abs(value) / 2
-    if sign_suffices:
-        return value, mode
     raise Unfactorisable(
         f"the softest mode was not found: residual {residual:.1e} eV/Å^2 at λ = {value:.1e}; the state may be a saddle"
     )
+
+
+def softest_mode_near(products: HessianProducts, guess: np.ndarray, accuracy: float = 1e-2) -> tuple[float, np.ndarray]:
+    """c0 (see `stability_constant`), eV/Å^2, and its mode (n, 3), where the metric is H⁻¹ of a similar potential.
+
+    As `softest_mode`, from the `guess` (n, 3) of that potential and a random field, until the error of λ is below
+    `accuracy` |λ|: it is estimated by r·M r with the residual r and the metric M. A negative λ is returned as soon as
+    it is found, because any mode that falls proves a saddle point. Every λ that is returned is an upper bound of c0.
+    """
+    start = guess - guess.mean(axis=0)
+    modes = np.column_stack([start.ravel(), _smooth_field(products, 0).ravel()])
+    for iterations in (4, 8, 16, 32):  # each round begins the conjugate directions anew
+        value, mode, modes = _descend(products, modes, 0.0, iterations)
+        residual = products.product(mode) - value * (products.cell.laplacian @ mode)
+        if value < 0 or abs(float((residual * products.metric(residual)).sum())) <= accuracy * value:
+            break
+    return value, mode
+
+
+def _smooth_field(products: HessianProducts, seed: int) -> np.ndarray:
+    return products.metric(np.random.default_rng(seed).standard_normal((len(products.cell), 3)))
 
 
 def _descend(
