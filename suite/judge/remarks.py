@@ -29,7 +29,8 @@ def remarks(numbers: Mapping[str, float]) -> list[str]:
     noisy = [name for name in ("eps_V1", "eps_V2") if numbers.get(NOISES[name], 0.0) > 0.5 * numbers.get(name, 0.0) > 0]
     if noisy:
         found.append(
-            f"{' and '.join(noisy)} are mostly noise of finite differences: raise model.strain_step (or "
-            "material.strain_step), or give a potential with energies of 64 bits"
+            f"{' and '.join(noisy)} change with the strain step nearly as much as they are large: they are mostly "
+            "rounding or truncation. Try other steps (material.strain_step, model.strain_step); there may be no better "
+            "one for a potential made of splines, or with energies of 32 bits"
         )
     return found

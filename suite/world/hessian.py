@@ -340,7 +340,7 @@ def softest_mode(products: HessianProducts, tolerance: float = 0.1, most: int = 
     )
 
 
-def softest_mode_near(products: HessianProducts, guess: np.ndarray, accuracy: float = 1e-2) -> tuple[float, np.ndarray]:
+def softest_mode_near(products: HessianProducts, guess: np.ndarray, accuracy: float = 3e-2) -> tuple[float, np.ndarray]:
     """c0 (see `stability_constant`), eV/Å^2, and its mode (n, 3), where the metric is H⁻¹ of a similar potential.
 
     As `softest_mode`, from the `guess` (n, 3) of that potential and a random field, until the error of λ is below
