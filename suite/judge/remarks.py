@@ -13,18 +13,18 @@ def remarks(numbers: Mapping[str, float]) -> list[str]:
     found = []
     if numbers.get("core_mismatch", 0.0) > DIFFERENT:
         found.append(
-            f"the cores that were trained on differ from those of the simulation (distances by up to "
-            f"{numbers['core_mismatch']:.2f} Å): the model learned another core state; enlarge training.size"
+            f"the cores that were trained on differ from those of the simulation (distances by, on average, "
+            f"{numbers['core_mismatch']:.3f} Å): the model learned another core state; enlarge training.size"
         )
     if numbers.get("core_spread", 0.0) > UNLIKE:
         found.append(
-            f"cores of one sign in the simulation cell are in different states (distances differ by up to "
-            f"{numbers['core_spread']:.2f} Å): choose another core site with `dislobench scan`"
+            f"cores of one sign in the simulation cell are in different states (distances differ, on average, by "
+            f"{numbers['core_spread']:.3f} Å): choose another core site with `dislobench scan`"
         )
     if numbers.get("core_change", 0.0) > DIFFERENT:
         found.append(
-            f"a core of the model is in another state than that of the reference (distances differ by up to "
-            f"{numbers['core_change']:.2f} Å): the errors compare two core states"
+            f"a core of the model is in another state than that of the reference (distances differ, on average, by "
+            f"{numbers['core_change']:.3f} Å): the errors compare two core states"
         )
     noisy = [name for name in ("eps_V1", "eps_V2") if numbers.get(NOISES[name], 0.0) > 0.5 * numbers.get(name, 0.0) > 0]
     if noisy:

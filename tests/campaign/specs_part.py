@@ -166,7 +166,7 @@ SMALL = [  # sizes at which everything takes seconds; every base gets them
 BASES: dict[str, list[str]] = {
     "w-screw": ["model.channels=[8, 3]", "model.degrees=[0, 0]"],
     "nial-screw": ["model.channels=[8, 3]", "simulation.size=16", "training.size=8"],
-    "si-edge": ["model.channels=[8, 4]", "model.degrees=[0, 4]", "training.size=5"],
+    "si-edge": ["model.channels=[8, 4, 2]", "model.degrees=[0, 4, 2]", "model.total_degree=[5, 3]", "training.size=5"],
     "w-loop": [
         "model.channels=[8, 3]",
         "model.degrees=[0, 0]",
