@@ -189,8 +189,10 @@ def judge_sequence(number: int, subject: Subject, count: int, controls: Controls
 
 
 def _finding(kind: str, wrong: str, done: Done | None, history: Sequence[str], spawned: Spawned) -> Finding:
-    told = f"dislobench {' '.join(spawned.arguments[:-2])}: {', '.join(history)}" if wrong else ""
     traced = done is not None and done.traced
+    told = f"dislobench {' '.join(spawned.arguments[:-2])}: {', '.join(history)}" if wrong or traced else ""
+    if done is not None and traced:
+        told += f"\n{done.err[-2000:]}"
     return Finding("kills", kind, wrong, traced, f"{kind}: {judging.signature_of(wrong)}"[:120], told)
 
 
