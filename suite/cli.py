@@ -83,6 +83,13 @@ def _ends_cleanly() -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
+    code = _command(arguments)
+    if arguments is None:  # the answer is out: Ctrl-C while the interpreter ends would only leave a traceback
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return code
+
+
+def _command(arguments: Sequence[str] | None) -> int:
     parser = build_parser()
     options = parser.parse_args(arguments)
     if options.command is None:

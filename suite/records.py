@@ -29,6 +29,7 @@ LONGEST_ARGUMENT = 5000  # characters of an argument of a model: it is a paramet
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 NotNegative = Annotated[Number, Field(ge=0)]
+Place = Annotated[Number, Field(ge=-100, le=100)]  # further away, rounding moves a core
 Count = Annotated[int, Field(strict=True, ge=1)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]  # what every generator of random numbers takes
 Switch = Annotated[bool, Field(strict=True)]
@@ -87,7 +88,7 @@ class DislocationSpec(Record):
     variant: str = ""
     arrangement: Literal["quadrupole", "walls", "dipole"] = "quadrupole"
     core: str = "easy"
-    sites: tuple[tuple[Number, Number], tuple[Number, Number]] | None = None
+    sites: tuple[tuple[Place, Place], tuple[Place, Place]] | None = None
     diameter: Positive | None = None
 
 
@@ -448,6 +449,8 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 def _refuse_bases(spec: Spec, refuse: Callable[[str, str], None]) -> None:
     """What no ACE basis can be, and training cells that are too small for it."""
+    from suite.model.basis import MOST_RADIAL
+
     model, size = spec.model, spec.training.size
     missing = [name for name in ("cutoff", "channels", "degrees") if not getattr(model, name)]
     for name in missing:
@@ -471,6 +474,8 @@ def _refuse_bases(spec: Spec, refuse: Callable[[str, str], None]) -> None:
         refuse("model.degrees", "pair functions have no angles: the first degree must be 0")
     if list(model.channels) != sorted(model.channels, reverse=True):
         refuse("model.channels", "radial channels must not increase with the order")
+    if model.channels[0] > MOST_RADIAL:
+        refuse("model.channels", f"{model.channels[0]} radial functions, and {MOST_RADIAL} are the most")
     if (least := _fewest_functions(model.channels, model.degrees)) > MOST_FUNCTIONS:
         refuse("model.channels", f"they make {min(least, 10**12)} functions or more, and {MOST_FUNCTIONS} are the most")
     products = len(model.channels) - 1
@@ -485,6 +490,8 @@ def _refuse_bases(spec: Spec, refuse: Callable[[str, str], None]) -> None:
     for channels in spec.tune.channels:
         if len(channels) != len(model.degrees) or list(channels) != sorted(channels, reverse=True):
             refuse("tune.channels", f"{list(channels)} does not fit model.degrees {list(model.degrees)}")
+        elif channels[0] > MOST_RADIAL:
+            refuse("tune.channels", f"{list(channels)} has more than {MOST_RADIAL} radial functions")
         elif _fewest_functions(channels, model.degrees) > MOST_FUNCTIONS:
             refuse("tune.channels", f"{list(channels)} makes more than {MOST_FUNCTIONS} functions")
 

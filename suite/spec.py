@@ -23,7 +23,7 @@ from suite.ladders import label, overrides_of, points_of, wrong_axis, wrong_ladd
 from suite.records import OBSERVABLES, Material, Record, Solver, Spec, Sweep
 from suite.toml import DEEPEST, TomlError, bare, did_you_mean, dump_toml, parse_toml, shortened, toml_value
 from suite.world.modules import find_module, located, missing_files, remember_beside
-from suite.world.reference import is_code, unknown_reference
+from suite.world.reference import is_code, missing_kim, unknown_reference
 
 __all__ = [
     "OBSERVABLES",
@@ -194,6 +194,8 @@ def _with_named(tables: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any]
         if not isinstance(content, Mapping) or (table == "model" and content.get("backend") != "calculator"):
             continue
         name, arguments = content.get(key), content.get("arguments", {})
+        if isinstance(name, str) and (reason := missing_kim(name)):
+            problems.append((f"{table}.{key}", reason))
         if isinstance(name, str) and is_code(name) and unknown_reference(name) is None:
             module = name.partition(":")[0]
             remember_beside(module, folder)
@@ -266,6 +268,8 @@ def _points(sweep: Sweep, tables: Mapping[str, Any], file: SpecFile) -> list[Pro
     specs: list[Spec] = []
     again: dict[str, None] = {}
     for values, seed, setting in points_of(sweep):
+        if seed != sweep.seeds[0]:
+            continue  # what is wrong with a point, is so with every seed: points are many
         merged = dict(tables)
         for key, value in overrides_of(sweep, values, seed, setting).items():
             merged = _merge(merged, _nested(key.split("."), value))

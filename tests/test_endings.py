@@ -149,6 +149,15 @@ def test_a_run_that_is_stopped_ends_its_workers_and_says_so(
             pass
 
 
+def test_ctrl_c_after_the_answer_leaves_no_traceback() -> None:
+    program = (
+        "import os, signal, sys\nfrom suite.cli import main\nsys.argv = ['dislobench', 'list', '--json']\n"
+        "code = main()\nos.kill(os.getpid(), signal.SIGINT)\nsys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_several_cases_end_with_their_command(workspace: Path, start: Callable[..., Command]) -> None:
     """`run A B` starts a process for each case: stopped with it, and gone when it is killed."""
     arguments = ["run", "w-screw", *long_run(workspace)[1:]]

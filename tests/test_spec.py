@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import tomllib
 from keyword import iskeyword
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import suite.spec
 from suite.spec import OBSERVABLES, BadSpec, Spec, dump_toml, load, load_sweeps, locate, read, resolve, shipped
 
 BASE = load("w-screw", "tiny")
@@ -536,6 +538,9 @@ def test_an_empty_preset_is_none_of_the_file() -> None:
         ('training.equilibrium="yes"', "valid boolean"),
         ("training.amplitudes=[true]", "valid number"),
         ("dislocation.sites=[[true, 0.2], [0.3, 0.4]]", "valid number"),
+        ("dislocation.sites=[[1e9, 0.2], [0.3, 0.4]]", "less than or equal to 100"),
+        ("model.channels=[216, 8]", "216 radial functions, and 215 are the most"),
+        ("tune.channels=[[216, 8]]", "more than 215 radial functions"),
         ("observables.shift.C11=nan", "finite"),
         ("training.seed=-1", "greater than or equal to 0"),
         ("simulation.seed=-1", "greater than or equal to 0"),
@@ -549,13 +554,17 @@ def test_an_empty_preset_is_none_of_the_file() -> None:
         ("training.amplitudes=[0.1, 0.1]", "remove one"),
         ("training.amplitudes=[0.1, 1e9]", "atoms would meet"),
         ("simulation.perturbation=1e9", "atoms would meet"),
-        ("model.channels=[3000, 1000]", "functions or more"),
+        ("model.channels=[215, 215]", "functions or more"),
         ("material.arguments.x=1", "W_zhou04 of the catalogue takes no arguments"),
+        ("material.reference=kim:SomeModel", "needs the KIM API"),
         ("material.reference=no_such_module:Thing", "no module 'no_such_module' where Python looks"),
         ("material.reference=ase.no_such_part:Thing", "no module 'ase.no_such_part'"),
     ],
 )
-def test_values_that_a_run_would_refuse_are_refused_by_the_spec(override: str, words: str) -> None:
+def test_values_that_a_run_would_refuse_are_refused_by_the_spec(
+    override: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "kimpy", None)  # not installed
     overrides = [override, *(["solver.kind=ridge"] if "alpha" in override else [])]
     with pytest.raises(BadSpec) as caught:
         load("w-screw", "tiny", overrides)
@@ -694,6 +703,16 @@ def test_a_run_is_one_point_however_it_is_written(path: Path) -> None:
     one = table.replace('"w.yaml",', "")
     path.write_text(f"{text}\n[sweep.x]\n{one}")
     assert load_sweeps(path)
+
+
+def test_many_seeds_of_a_sweep_are_checked_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every seed is a run, but a point is right or wrong whatever its seed."""
+    checked = []
+    validate = suite.spec._validated
+    monkeypatch.setattr(suite.spec, "_validated", lambda *words: checked.append(1) or validate(*words))
+    path.write_text(f'{TEXT}\n[sweep.x]\nladders = {{ "training.size" = [6, 6.5] }}\nseeds = {list(range(300))}\n')
+    assert len(load_sweeps(path)["x"].seeds) == 300
+    assert len(checked) == 2 * 3  # two sizes, three settings
 
 
 def test_sweeps_of_a_preset_are_refused_where_the_preset_has_them(path: Path) -> None:

@@ -24,6 +24,7 @@ from suite.world.reference import NotFinite
 
 PIECEWISE = 20_000  # atoms; larger three-dimensional cells are evaluated in pieces, by several processes
 PIECE = 6_000  # atoms of a piece; its environment takes some kilobytes per atom
+MOST_RADIAL = 215  # with more, pyace's recursion of the Bessel functions leaves the whole numbers of 32 bits: NaN
 SPLINE_BIN = 1e-3  # Å; elastic derivatives lose a per cent with bins of 1e-2
 
 
@@ -69,6 +70,8 @@ class AceBasis:
             )
         if list(channels[1:]) != sorted(channels[1:], reverse=True) or max(channels) > channels[0]:
             raise ImpossibleBasis(f"channels {list(channels)} must not increase with the order")
+        if channels[0] > MOST_RADIAL:
+            raise ImpossibleBasis(f"channels {list(channels)}: {MOST_RADIAL} radial functions are the most")
         if total_degree and (len(total_degree) != len(channels) - 1 or min(total_degree) < 0):
             raise ImpossibleBasis(
                 f"total_degree {list(total_degree)} must have an entry, not negative, for each of the "

@@ -257,6 +257,11 @@ def _relax_shifts(crystal: Crystal, calculator: Calculator, path: list[Atoms], t
         plus.positions[1 + column // 3, column % 3] += h
         minus.positions[1 + column // 3, column % 3] -= h
         hessian[:, column] = (forces(minus) - forces(plus)) / (2 * h)
+    if not np.linalg.cond(hessian) < 1e12:
+        raise NoCrystal(
+            f"the sublattices of {'-'.join(crystal.species)} can be shifted against each other without any force: the "
+            "potential does not hold the crystal. A fit needs a cutoff beyond the nearest neighbours"
+        )
     for atoms in path:
         largest = np.inf
         for _ in range(50):

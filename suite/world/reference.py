@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import difflib
 import hashlib
+import importlib.util
 import os
 import pickle
 import sys
@@ -39,6 +40,10 @@ class UnusableReference(BadInput, ValueError):
 
 class NotFinite(FailedOutcome, FloatingPointError):
     """A potential gave an energy or a force that is not finite, or cannot be evaluated because atoms have met."""
+
+
+class FailedEngine(FailedOutcome, RuntimeError):
+    """LAMMPS has stopped with an error."""
 
 
 # --- LAMMPS in process ----------------------------------------------------------------------------------------
@@ -78,7 +83,8 @@ class LammpsCalculator(Calculator):
     cell, the species or the number of atoms change; ASE's own `LAMMPSlib` spends as long on conversions as LAMMPS
     on the forces.
 
-    Raises `UnusableReference` on positions that are not finite: LAMMPS would end the process.
+    Raises `UnusableReference` on positions that are not finite: LAMMPS would end the process; and `FailedEngine` when
+    LAMMPS stops, for instance where the memory is not enough.
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012
@@ -188,7 +194,12 @@ class LammpsCalculator(Calculator):
         x[:count] = (fractional @ self._lower)[order]
         # no integrator is defined, so a step moves nothing: it tallies forces and, where an atom has left the
         # skin, the neighbour list. Without `pre no` LAMMPS would also spline its tables again, 1.5 ms a call.
-        lmp.command("run 1 pre no post no" if self._started else "run 0 post no")
+        try:
+            lmp.command("run 1 pre no post no" if self._started else "run 0 post no")
+        except Exception as error:  # LAMMPS raises nothing more particular
+            lmp.close()
+            self._lammps, self._numbers = None, b""
+            raise FailedEngine(f"LAMMPS stops at {count} atoms: {str(error).partition(' (src')[0]}") from error
         self._started = True
         order = lmp.numpy.extract_atom("id")[:count] - 1
         forces = np.empty((count, 3))
@@ -559,6 +570,16 @@ def unknown_reference(name: str) -> str | None:
     return f"{name!r} is not one of {known}, 'kim:MODEL' or 'module:Calculator'{hint}"
 
 
+def missing_kim(name: str) -> str | None:
+    """Why `name` is a KIM model that cannot be used here, or None; nothing is imported."""
+    if not name.startswith("kim:") or importlib.util.find_spec("kimpy"):
+        return None
+    return (
+        f"{name!r} needs the KIM API: install the system packages libkim-api-dev and openkim-models, then "
+        "`pip install kimpy`"
+    )
+
+
 def is_code(name: str) -> bool:
     """Is `name` a dotted path, which `build_reference` imports and calls?"""
     return name not in CATALOGUE and not name.startswith("kim:") and ":" in name
@@ -577,16 +598,12 @@ def build_reference(name: str, arguments: Mapping[str, Any] | None = None) -> Ca
         if arguments:
             raise UnusableReference(f"{name!r} of the catalogue takes no arguments, got {arguments}")
         return CATALOGUE[name].build()
+    if problem := missing_kim(name):
+        raise UnusableReference(problem)
     if name.startswith("kim:"):
-        try:
-            from ase.calculators.kim import KIM
+        from ase.calculators.kim import KIM
 
-            return KIM(name.removeprefix("kim:"), **arguments)
-        except ImportError as error:
-            raise UnusableReference(
-                f"{name!r} needs the KIM API: install the system packages libkim-api-dev and openkim-models, "
-                "then `pip install kimpy`"
-            ) from error
+        return KIM(name.removeprefix("kim:"), **arguments)
     module, _, attribute = name.partition(":")
     try:
         calculator = getattr(import_beside(module), attribute)(**arguments)

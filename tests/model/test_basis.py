@@ -12,7 +12,7 @@ from ase.build import bulk
 from laws import derivative_error, full_stress, rotation
 from materials import crystal_of
 
-from suite.model.basis import AceBasis, ImpossibleBasis, cut_into_pieces
+from suite.model.basis import MOST_RADIAL, AceBasis, ImpossibleBasis, cut_into_pieces
 from suite.model.rows import BasisSpec, elastic_rows, perfect_row
 from suite.pipeline import recipe_of
 from suite.spec import BadSpec, load
@@ -425,11 +425,16 @@ def test_elastic_rows_are_derivatives_of_the_calculator(name: str) -> None:
         (5.0, [4, 2], [1, 2], "the first 0"),
         (5.0, [4, 2, 3], [0, 1, 1], "must not increase"),
         (5.0, [4, 5], [0, 1], "must not increase"),
+        (5.0, [216], [0], "215 radial functions are the most"),
     ],
 )
 def test_impossible_bases_are_refused(cutoff: float, channels: list[int], degrees: list[int], message: str) -> None:
     with pytest.raises(ImpossibleBasis, match=message):
         AceBasis(["W"], cutoff, channels, degrees)
+
+
+def test_the_most_radial_functions_are_finite() -> None:
+    assert np.isfinite(AceBasis(["W"], 5.0, [MOST_RADIAL], [0]).site_values(bulk("W"))).all()
 
 
 @pytest.mark.parametrize(

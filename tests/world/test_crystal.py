@@ -323,6 +323,24 @@ class Runaway(Calculator):
         self.results = {"forces": np.array([-push, push])}
 
 
+class Nothing(Runaway):
+    """A potential that ends before the nearest neighbours."""
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        super().calculate(atoms, properties, system_changes)
+        self.results = {"forces": np.zeros((2, 3))}
+
+
+def test_sublattices_that_nothing_holds_are_refused() -> None:
+    with pytest.raises(NoCrystal, match="sublattices of Si can be shifted against each other without any force"):
+        strain_path(Crystal(LATTICES["diamond"], ("Si",), 5.43), Nothing())
+
+
 def test_unstable_internal_shift_is_refused() -> None:
     with pytest.raises(NoCrystal, match="the internal shift of Si does not relax"):
         strain_path(Crystal(LATTICES["diamond"], ("Si",), 5.43), Runaway())

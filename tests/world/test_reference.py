@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 from itertools import combinations_with_replacement
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from suite.world.crystal import GPA
 from suite.world.reference import (
     _ANALYTIC,
     CATALOGUE,
+    FailedEngine,
     LammpsCalculator,
     UnusableReference,
     build_reference,
@@ -406,6 +408,33 @@ def test_dotted_path_builds_any_calculator() -> None:
 def test_unbuildable_references_say_so(name: str, arguments: dict[str, int]) -> None:
     with pytest.raises(UnusableReference, match=name.partition(":")[0]):
         build_reference(name, arguments)
+
+
+class Stopping:
+    """A LAMMPS that stops at the next run, as where the memory is not enough."""
+
+    def __init__(self, engine: Any) -> None:
+        self.numpy, self.close = engine.numpy, engine.close
+
+    def command(self, text: str) -> None:
+        raise Exception("ERROR on proc 0: Failed to allocate 4096 bytes (src/memory.cpp:64)")  # LAMMPS raises no other
+
+
+def test_an_engine_that_stops_is_told_and_begins_again() -> None:
+    calculator = build_reference("W_zhou04")
+    assert isinstance(calculator, LammpsCalculator)
+    atoms = bulk("W")
+    atoms.calc = calculator
+    energy = atoms.get_potential_energy()
+    calculator._lammps = Stopping(calculator._lammps)
+    moved = atoms.copy()
+    moved.calc = calculator
+    moved.positions[0] += 0.01
+    with pytest.raises(FailedEngine, match=r"LAMMPS stops at 1 atoms: ERROR on proc 0: Failed to allocate 4096 bytes$"):
+        moved.get_potential_energy()
+    again = atoms.copy()
+    again.calc = calculator
+    assert again.get_potential_energy() == pytest.approx(energy, rel=1e-12)
 
 
 def test_refusals_leave_the_calculator_usable() -> None:
