@@ -150,6 +150,8 @@ _REFUSALS = {
         "cannot be opened for writing; free some space, or name another workspace with --workspace"
     ),
     "malformed": "is damaged; `dislobench repair` rebuilds it from the stores of the runs",
+    "no such table": "is damaged; `dislobench repair` rebuilds it from the stores of the runs",
+    "no such column": "is damaged; `dislobench repair` rebuilds it from the stores of the runs",
     "file is not a database": "is damaged; `dislobench repair` rebuilds it from the stores of the runs",
 }
 

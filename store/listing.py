@@ -26,6 +26,7 @@ TABLES = {
     "experiments": {"experiment_id", "name", "lifecycle_stage"},
     "runs": {"run_uuid", "name", "status", "start_time", "lifecycle_stage", "artifact_uri", "experiment_id"},
     "params": {"run_uuid", "key", "value"},
+    "metrics": {"run_uuid", "key"},
     "latest_metrics": {"run_uuid", "key", "value", "is_nan"},
     "tags": {"run_uuid", "key", "value"},
 }
@@ -122,6 +123,7 @@ def read(
     with _opened(database) as connection:
         if not _known(database, connection):
             return []
+        _complete(database, connection)
         columns = "r.run_uuid, r.name, e.name, r.status, r.start_time, r.artifact_uri"
         heads = connection.execute(f"SELECT {columns} {chosen} {order}", values).fetchall()
         # All at once where all are wanted; otherwise those of the chosen runs.
@@ -140,6 +142,26 @@ def read(
     return [_without_mlflow(record) for record in records.values()]
 
 
+def _complete(database: Path, connection: sqlite3.Connection) -> None:
+    """Raise WorkspaceError when numbers were logged that the table of last values does not have.
+
+    Of sweeps, studies and trials (which have a kind): numbers of all other runs stand in their sealed stores too, and
+    are compared with those one by one.
+    """
+    logged, kept = (
+        connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("metrics", "latest_metrics")
+    )
+    if logged == kept:
+        return
+    missing = connection.execute(
+        "SELECT count(*) FROM (SELECT DISTINCT run_uuid, key FROM metrics WHERE run_uuid IN "
+        "(SELECT run_uuid FROM tags WHERE key = 'kind') EXCEPT SELECT run_uuid, key FROM latest_metrics)"
+    ).fetchone()[0]
+    if missing:
+        error = sqlite3.DatabaseError(f"{missing} numbers of sweeps and studies are missing")
+        raise damaged(database, error) from error
+
+
 def known_ids(database: Path) -> set[str]:
     """Return the ids of all runs of the database, those deleted in the UI too; raises as `read`."""
     if not database.exists():
@@ -155,7 +177,8 @@ def sound(database: Path) -> str:
     try:
         with _opened(database) as connection:
             found = [line for (line,) in connection.execute("PRAGMA quick_check(1)")]
-            _known(database, connection)
+            if _known(database, connection):
+                _complete(database, connection)
             return "" if found == ["ok"] else found[0]
     except UnknownTables:
         return ""
@@ -204,10 +227,15 @@ def _connected(database: Path, mode: str) -> Iterator[sqlite3.Connection]:
 
 
 def _known(database: Path, connection: sqlite3.Connection) -> bool:
-    """Whether the tables are there; an empty file has none. Raises UnknownTables for others than MLflow's."""
+    """Whether the tables are there; an empty file has none. Raises WorkspaceError when some are missing, UnknownTables
+    for others than MLflow's."""
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not tables:
         return False
+    missing = [table for table in TABLES if table not in tables]
+    if missing and len(missing) < len(TABLES):
+        error = sqlite3.DatabaseError(f"the table {missing[0]} is missing")
+        raise damaged(database, error) from error
     for table, columns in TABLES.items():
         found = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
         if missing := sorted(columns - found):

@@ -599,7 +599,9 @@ def _show(options: argparse.Namespace) -> int:
     found = tracker.believe(tracker.find(options.run_reference))
     record, path = found.record, tracker.store_of(found.record.id)
     if not path.exists():
-        reason = record.tags.get("error") or f"it ended as {record.status} before the store stage; run its case again"
+        ended = f"it ended as {record.status} before the store stage; run its case again"
+        lost = f"{path} is missing, although the run has finished; restore it, or run its case again"
+        reason = record.tags.get("error") or (lost if record.status == "FINISHED" else ended)
         raise CommandError(f"run {record.name!r} ({record.id}) has no fields: {reason}", BAD_STORE)
     _tell(found)
     tree = fields.read(path)

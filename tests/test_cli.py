@@ -149,6 +149,19 @@ def test_numbers_do_not_depend_on_the_number_of_workers(
     assert one["numbers"] == three["numbers"] == first["attributes"]["numbers"]
 
 
+def test_show_names_a_store_that_is_gone(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from store.runs import Tracker
+
+    tracker = Tracker(workspace)
+    path = tracker.store_of(tracker.find("first").id)
+    aside = path.rename(path.with_name("aside"))
+    try:
+        assert main(["show", "first", "--workspace", str(workspace)]) == 4
+        assert f"{path} is missing, although the run has finished" in capsys.readouterr().err
+    finally:
+        aside.rename(path)
+
+
 def test_show_redraws_from_the_store_alone(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for artifact in (workspace / "artifacts").rglob("*.png"):
         artifact.unlink()

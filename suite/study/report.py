@@ -109,8 +109,8 @@ def _sweeps(
     table: list[dict[str, Any]] = []
     for record in records:
         path = tracker.artifacts_dir(record.id) / "sweep.json"
-        if not path.exists():
-            continue
+        if not path.exists() and record.status != "FINISHED":
+            continue  # it was stopped before its end
         try:
             content = read_json(path, "give the sweep again: its points are kept, its rates are measured anew")
         except StoreError as error:

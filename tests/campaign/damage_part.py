@@ -99,11 +99,16 @@ def _store_damage(store: Path, kind: str, dice: random.Random) -> str:
 # --- kinds of damage ----------------------------------------------------------------------------------------------
 
 
+def _called(*stores: str) -> tuple[str, ...]:
+    """Names of stores of runs: a table has the first eight digits of the run's id."""
+    return tuple(name for store in stores for name in (store, store[:8]))
+
+
 def fields_of(kind: str) -> Maker:
     def damage(workspace: Path, template: Template, dice: random.Random) -> Damage:
         name = f"{template.facts['ids']['first']}.zarr"
         told = _store_damage(workspace / "fields" / name, kind, dice)
-        return Damage(told, (name,), (SHOW, dice.choice([REPORT, RUNS])))
+        return Damage(told, _called(name), (SHOW, dice.choice([REPORT, RUNS])))
 
     return damage
 
@@ -112,13 +117,13 @@ def fields_of_a_point(workspace: Path, template: Template, dice: random.Random) 
     ids = template.facts["ids"]
     name = f"{ids[dice.choice([key for key in ids if key.startswith('L:')])]}.zarr"
     told = _store_damage(workspace / "fields" / name, dice.choice(["array", "metadata", "manifest"]), dice)
-    return Damage(told, (name,), (SWEEP, REPORT))
+    return Damage(told, _called(name), (SWEEP, REPORT))
 
 
 def fields_exchanged(workspace: Path, template: Template, dice: random.Random) -> Damage:
     a, b = (f"{template.facts['ids'][name]}.zarr" for name in ("first", "second"))
     _exchange(workspace / "fields" / a, workspace / "fields" / b)
-    return Damage(f"fields/{a} and fields/{b} exchanged", (a, b), (SHOW, REPORT))
+    return Damage(f"fields/{a} and fields/{b} exchanged", _called(a, b), (SHOW, REPORT))
 
 
 def fields_replaced(workspace: Path, template: Template, dice: random.Random) -> Damage:
@@ -131,7 +136,7 @@ def fields_replaced(workspace: Path, template: Template, dice: random.Random) ->
     elif kind == 1:
         place.write_text("no store")
     told = ("replaced by another run's", "replaced by a file", "deleted")[kind]
-    return Damage(f"fields/{a} {told}", (a,), (SHOW, REPORT))
+    return Damage(f"fields/{a} {told}", _called(a), (SHOW, REPORT))
 
 
 def _entry(template: Template, dice: random.Random) -> tuple[str, Command]:
@@ -192,7 +197,9 @@ def database_bits(workspace: Path, template: Template, dice: random.Random) -> D
     count = data.count(wanted)
     assert count, f"{key} is not in mlflow.db as eight bytes"
     path.write_bytes(data.replace(wanted, struct.pack(">d", numbers[key] * 0.5)))
-    return Damage(f"mlflow.db: the bytes of {key} changed in {count} places", ("mlflow.db",), (RUNS, SWEEP, REPORT))
+    run = template.facts["ids"][key.partition(" 1.")[0]]
+    told = f"mlflow.db: the bytes of {key} changed in {count} places"
+    return Damage(told, ("mlflow.db", *_called(run)), (RUNS, SWEEP, REPORT))
 
 
 def database_value(workspace: Path, template: Template, dice: random.Random) -> Damage:
@@ -205,7 +212,7 @@ def database_value(workspace: Path, template: Template, dice: random.Random) -> 
     for table in tables:
         sql(workspace, f"{change.format(table)} WHERE key = ? AND run_uuid = ?", (metric, ids[name]))
     told = f"mlflow.db: {change.format(' and '.join(tables))} of {metric} in run {name!r}"
-    return Damage(told, ("mlflow.db", ids[name], f"{name!r}"), (RUNS, SWEEP, REPORT))
+    return Damage(told, ("mlflow.db", *_called(ids[name]), f"{name!r}"), (RUNS, SWEEP, REPORT))
 
 
 def database_points(workspace: Path, template: Template, dice: random.Random) -> Damage:

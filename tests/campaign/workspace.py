@@ -41,7 +41,7 @@ ladders = { "training.size" = [5, 6, 7, 8] }
 ablation = false
 """
 
-RUNS, REPORT = ("runs", "--json"), ("report", "--json")
+RUNS, REPORT = ("runs", "--all", "--json"), ("report", "--json")
 SHOW, SHOW_SECOND = ("show", "first", "--json"), ("show", "second", "--json")
 RUN = ("run", "SPEC", "--workers", "1", "--name", "first", "--json")
 SECOND = ("run", "SPEC", "--workers", "1", "--name", "second", "--set", "training.seed=1", "--json")

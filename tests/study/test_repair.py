@@ -108,13 +108,19 @@ def lose(workspace: Path, how: str) -> None:
     elif how == "no database":
         database.write_text("nonsense " * 1000)
     else:
+        statements = {
+            "no rows": [f"DELETE FROM {name}" for name in ("tags", "params", "latest_metrics", "metrics", "runs")],
+            "no numbers": ["DELETE FROM latest_metrics"],
+            "no table": ["DROP TABLE latest_metrics"],
+        }
         with closing(sqlite3.connect(database)) as connection:
-            for table in ("tags", "params", "latest_metrics", "metrics", "runs"):
-                connection.execute(f"DELETE FROM {table}")
+            for statement in statements[how]:
+                connection.execute(statement)
             connection.commit()
 
 
-LOSSES = ("deleted", "emptied", "no rows", "damaged", "no database")
+DAMAGED = ("damaged", "no database", "no numbers", "no table")  # the file is set aside
+LOSSES = ("deleted", "emptied", "no rows", *DAMAGED)
 
 
 @pytest.mark.parametrize("how", LOSSES)
@@ -130,7 +136,7 @@ def test_a_lost_database_is_rebuilt_run_for_run(
     assert "5 trials are in the database again" in said
     assert told(Tracker(workspace).history()) == told(Tracker(original).history())
     assert all(Tracker(workspace).believe(record).note == "" for record in Tracker(workspace).history())
-    assert len(list(workspace.glob("mlflow.db.damaged-*"))) == (how in ("damaged", "no database"))
+    assert len(list(workspace.glob("mlflow.db.damaged-*"))) == (how in DAMAGED)
     again = repair(workspace)
     assert (again.done, again.left) == ([], []), "there is nothing more to do"
     # MLflow itself reads what was rebuilt, and goes on with it

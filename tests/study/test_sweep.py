@@ -273,7 +273,12 @@ def test_a_report_tells_damage_and_shows_the_rest(result: SweepResult, copied: P
 
 @pytest.mark.parametrize(
     ("damage", "message"),
-    [("cut", "not JSON"), ("edit", "was changed since it was written"), ("old", "has no checksum")],
+    [
+        ("lost", "missing"),
+        ("cut", "not JSON"),
+        ("edit", "was changed since it was written"),
+        ("old", "has no checksum"),
+    ],
 )
 def test_a_damaged_sweep_is_told_and_the_rest_is_shown(
     result: SweepResult, copied: Path, tmp_path: Path, damage: str, message: str
@@ -283,7 +288,10 @@ def test_a_damaged_sweep_is_told_and_the_rest_is_shown(
     content["points"][0]["numbers"]["geometry_error"] = 1e-9
     if damage == "old":
         del content["sha256"]
-    path.write_text("{" if damage == "cut" else json.dumps(content))
+    if damage == "lost":
+        path.unlink()
+    else:
+        path.write_text("{" if damage == "cut" else json.dumps(content))
     write_report(copied, tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text()
     assert message in text
