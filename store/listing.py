@@ -143,14 +143,18 @@ def read(
 
 
 def _complete(database: Path, connection: sqlite3.Connection) -> None:
-    """Raise WorkspaceError when numbers were logged that the table of last values does not have.
+    """Raise WorkspaceError when all tags are gone, or numbers were logged that the table of last values does not have.
 
-    Of sweeps, studies and trials (which have a kind): numbers of all other runs stand in their sealed stores too, and
-    are compared with those one by one.
+    Numbers of sweeps, studies and trials (which have a kind): those of all other runs stand in their sealed stores too,
+    and are compared with those one by one.
     """
-    logged, kept = (
-        connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("metrics", "latest_metrics")
+    runs, tags, logged, kept = (
+        connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        for table in ("runs", "tags", "metrics", "latest_metrics")
     )
+    if runs and not tags:  # MLflow gives each run some
+        error = sqlite3.DatabaseError("the tags of all runs are missing")
+        raise damaged(database, error) from error
     if logged == kept:
         return
     missing = connection.execute(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,21 @@ def flat(value: Any, prefix: str = "") -> Numbers:
     for key, inner in entries:
         found |= flat(inner, f"{prefix}.{key}" if prefix else key)
     return found
+
+
+def without_repeats(found: Numbers) -> Numbers:
+    """Numbers of runs but for those of a second run of a name (`NAME 2.KEY`) that has the numbers of the first: what is
+    damaged has been computed again."""
+    again: dict[str, Numbers] = {}
+    for key, value in found.items():
+        if match := re.match(r"(.* )2\.(.*)", key):
+            again.setdefault(match[1], {})[match[2]] = value
+    same = [
+        name
+        for name, numbers in again.items()
+        if all(found.get(f"{name}1.{key}") == value or key == "note" for key, value in numbers.items())
+    ]
+    return {key: value for key, value in found.items() if not any(key.startswith(f"{name}2.") for name in same)}
 
 
 def _volatile(key: str) -> bool:

@@ -371,7 +371,7 @@ def judge_after(
     differs = (
         _study_differs(done, template)
         if command[0] == "tune"
-        else compared.differences(template.numbers(command), found)
+        else compared.differences(template.numbers(command), compared.without_repeats(found))
     )
     return f"other numbers without a word: {'; '.join(differs)}" if differs else ""
 

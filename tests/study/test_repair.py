@@ -110,6 +110,7 @@ def lose(workspace: Path, how: str) -> None:
     else:
         statements = {
             "no rows": [f"DELETE FROM {name}" for name in ("tags", "params", "latest_metrics", "metrics", "runs")],
+            "no tags": ["DELETE FROM tags"],
             "no numbers": ["DELETE FROM latest_metrics"],
             "no table": ["DROP TABLE latest_metrics"],
         }
@@ -119,7 +120,7 @@ def lose(workspace: Path, how: str) -> None:
             connection.commit()
 
 
-DAMAGED = ("damaged", "no database", "no numbers", "no table")  # the file is set aside
+DAMAGED = ("damaged", "no database", "no tags", "no numbers", "no table")  # the file is set aside
 LOSSES = ("deleted", "emptied", "no rows", *DAMAGED)
 
 
