@@ -65,7 +65,7 @@ def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "training.configurations=100",
         "training.test=50",
     ]
-    spec = load("w-screw", "quick", words)
+    spec = load("w-split", "quick", words)
     world = build_world(spec)
     rows = build_rows(spec, world)
     workspace: Path = tmp_path_factory.mktemp("study")

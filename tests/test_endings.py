@@ -30,7 +30,7 @@ SOON = 15.0  # seconds: workers look for their parent twice a second, between tw
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace whose world is in the cache."""
     folder = tmp_path_factory.mktemp("endings")
-    spec = load("w-screw", "tiny")
+    spec = load("w-split", "tiny")
     world = cached_world(spec, folder, Stages())
     cached_rows(spec, world, folder, Stages(), workers=1)
     return folder
@@ -110,11 +110,22 @@ def start() -> Any:
 
 def long_run(workspace: Path) -> list[str]:
     many = ["--set", "training.configurations=1500", "--workers", "2"]
-    return ["run", "w-screw", "--preset", "tiny", "--workspace", str(workspace), *many]
+    return ["run", "w-split", "--preset", "tiny", "--workspace", str(workspace), *many]
 
 
 def long_study(workspace: Path) -> list[str]:
-    return ["tune", "w-screw", "--preset", "tiny", "--workspace", str(workspace), "--trials", "9999", "--workers", "2"]
+    return [
+        "tune",
+        "w-split",
+        "--preset",
+        "tiny",
+        "--workspace",
+        str(workspace),
+        "--trials",
+        "9999",
+        "--workers",
+        "2",
+    ]
 
 
 @pytest.mark.parametrize("command", [long_run, long_study], ids=["run", "tune"])
@@ -142,7 +153,7 @@ def test_a_run_that_is_stopped_ends_its_workers_and_says_so(
     assert "goes on" in message
     assert "Traceback" not in message
     running.until(running.gone, SOON)
-    record = Tracker(workspace).history("w-screw")[0]
+    record = Tracker(workspace).history("w-split")[0]
     assert record.status == "KILLED"
     for lock in (workspace / "locks").iterdir():
         with locked_file(lock, lambda: pytest.fail("a lock is held by nobody")):
@@ -160,14 +171,14 @@ def test_ctrl_c_after_the_answer_leaves_no_traceback() -> None:
 
 def test_several_cases_end_with_their_command(workspace: Path, start: Callable[..., Command]) -> None:
     """`run A B` starts a process for each case: stopped with it, and gone when it is killed."""
-    arguments = ["run", "w-screw", *long_run(workspace)[1:]]
+    arguments = ["run", "w-split", *long_run(workspace)[1:]]
     stopped = start(*arguments)
     stopped.until(stopped.computing)
     stopped.process.send_signal(signal.SIGTERM)
     stopped.process.communicate(timeout=60)
     assert stopped.process.returncode == 143
     stopped.until(stopped.gone, SOON)
-    assert Tracker(workspace).history("w-screw")[0].status == "KILLED"
+    assert Tracker(workspace).history("w-split")[0].status == "KILLED"
     killed = start(*arguments)
     killed.until(killed.computing)
     killed.process.kill()

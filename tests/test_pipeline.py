@@ -19,7 +19,7 @@ def verdict(tiny: Spec, world: World, rows: Rows, model: Model) -> Verdict:
 
 
 def tables(*overrides: str) -> dict[str, dict[str, Any]]:
-    return stage_tables(load("w-screw", "tiny", overrides))
+    return stage_tables(load("w-split", "tiny", overrides))
 
 
 # --- stages -------------------------------------------------------------------------------------------------------
@@ -61,7 +61,7 @@ def test_every_key_of_the_spec_is_accounted_for() -> None:
 
 def test_world_does_not_read_what_its_stage_does_not_name(tiny: Spec, world: World, rows: Rows) -> None:
     """Rows of the same world with other weights are the same rows, number for number."""
-    other = load("w-screw", "tiny", ["weights.energy=1", "observables.virial2=false", "solver.kind=ridge"])
+    other = load("w-split", "tiny", ["weights.energy=1", "observables.virial2=false", "solver.kind=ridge"])
     again = build_rows(other, world, workers=1)
     assert set(again.blocks) == set(rows.blocks)
     for name, block in again.blocks.items():
@@ -142,7 +142,7 @@ def test_more_weight_on_the_elastic_constants_matches_them_better(rows: Rows) ->
     """Its own part of the loss falls, the sum of all others rises, as for every minimum of a weighted sum."""
     elastic, rest = [], []
     for weight in (0.01, 10, 1e4):
-        spec = load("w-screw", "tiny", [f"weights.virial1={weight}", "observables.virial2=false"])
+        spec = load("w-split", "tiny", [f"weights.virial1={weight}", "observables.virial2=false"])
         coefficients = fit(spec, rows).coefficients
         squares = {name: block.residual(coefficients) ** 2 for name, block in rows.blocks.items()}
         weights = block_weights(spec, rows.blocks)
@@ -173,13 +173,13 @@ def test_same_spec_same_numbers(tiny: Spec, world: World, rows: Rows, model: Mod
 
 def test_a_model_of_single_precision_gets_the_step_that_serves_it(world: World) -> None:
     """The reference itself with energies of 32 bits: what it is wrong by is rounding, and the numbers say so."""
-    spec = load("w-screw", "tiny", ["model.backend=calculator", "model.calculator=materials:single_zhou"])
+    spec = load("w-split", "tiny", ["model.backend=calculator", "model.calculator=materials:single_zhou"])
     tests = build_rows(spec, world, workers=1)
     numbers = assess(spec, world, tests, fit(spec, tests)).numbers
     assert numbers["strain_step"] == 1e-2
     assert abs(numbers["error_C11"]) < 5  # at the step of 1e-3 that others have it is about 60 GPa
     assert numbers["eps_V2_noise"] > 0.1 * numbers["eps_V2"]
-    asked = load("w-screw", "tiny", ["model.backend=calculator", "model.calculator=W_zhou04", "model.strain_step=2e-3"])
+    asked = load("w-split", "tiny", ["model.backend=calculator", "model.calculator=W_zhou04", "model.strain_step=2e-3"])
     assert assess(asked, world, tests, fit(asked, build_rows(asked, world, workers=1))).numbers["strain_step"] == 2e-3
 
 

@@ -41,25 +41,25 @@ RUN_AS_SHOWN = (
     "dislobench doctor",
 )
 RUN_SMALLER = {
-    "dislobench run w-screw --set training.size=8": f"dislobench run w-screw --preset tiny {FEW}",
+    "dislobench run w-screw --set training.size=8": f"dislobench run w-split --preset tiny {FEW}",
     # two specs with the same world, so that the second one takes it from the cache
-    "dislobench run w-screw si-edge nial-screw w-loop": f"dislobench run w-screw my.toml --preset tiny {FEW}",
+    "dislobench run w-screw si-edge nial-screw w-loop": f"dislobench run w-split my.toml --preset tiny {FEW}",
     "dislobench scan si-edge": "dislobench scan si-edge --preset tiny --size 8 --grid 1",
     "dislobench export w-loop --folder job": "dislobench export w-loop --preset tiny --folder job",
     "dislobench tune w-screw --trials 200 --workers 2": (
-        f"dislobench tune w-screw --preset tiny {FEW} --trials 2 --verify 1"
+        f"dislobench tune w-split --preset tiny {FEW} --trials 2 --verify 1"
     ),
     "dislobench sweep w-screw --preset quick": f"dislobench sweep my.toml --preset tiny {FEW}",
     "dislobench verify w-screw-quick": "dislobench verify published.toml --run RUN",
-    "dislobench run w-screw --preset quick --safe": f"dislobench run w-screw --preset tiny {FEW} --safe",
-    "dislobench run w-screw --set model.backend=calculator --set model.calculator=W_eam4": (
-        f"dislobench run w-screw --preset tiny {FEW} --set model.backend=calculator --set model.calculator=W_eam4"
+    "dislobench run w-screw --preset quick --safe": f"dislobench run w-split --preset tiny {FEW} --safe",
+    "dislobench run w-screw --set model.backend=calculator --set model.calculator=W_zhou04": (
+        f"dislobench run w-screw --preset tiny {FEW} --set model.backend=calculator --set model.calculator=W_zhou04"
     ),
     "dislobench scan fe-screw.toml --size 20": "dislobench scan fe-screw.toml --size 8 --grid 1",
     "dislobench run fe-screw.toml": f"dislobench run fe-screw.toml {FEW} {SMALL_IRON}",
 }
 # potentials with different cores: the page says that the outcome is "unstable"
-OUTCOMES = {"dislobench run w-screw --set model.backend=calculator --set model.calculator=W_eam4": 3}
+OUTCOMES = {"dislobench run w-screw --set model.backend=calculator --set model.calculator=W_zhou04": 3}
 ONLY_PARSED = ("dislobench ui",)  # it does not end by itself
 
 
@@ -95,7 +95,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder to work in, with the files that the pages speak of."""
     folder = tmp_path_factory.mktemp("bench")
     sweep = '[sweep.size]\nladders = { "training.size" = [6] }\nablation = false\n'
-    text = (ROOT / "specs" / "w-screw.toml").read_text(encoding="utf-8")
+    text = (ROOT / "specs" / "w-split.toml").read_text(encoding="utf-8")
     before, after = text[: text.index("[sweep.")], text[text.index("[preset.") :]
     (folder / "my.toml").write_text(f"{before}{sweep}\n{after}", encoding="utf-8")
     own = (ROOT / "docs" / "own-material.md").read_text(encoding="utf-8")

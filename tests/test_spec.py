@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import suite.spec
 from suite.spec import OBSERVABLES, BadSpec, Spec, dump_toml, load, load_sweeps, locate, read, resolve, shipped
 
-BASE = load("w-screw", "tiny")
+BASE = load("w-split", "tiny")
 TEXT = BASE.to_toml()
 TABLES = tomllib.loads(TEXT)
 KEYS = [(table, key) for table, values in TABLES.items() for key in values if not isinstance(values[key], dict)]
@@ -147,7 +147,7 @@ def test_given_potentials_are_named_and_need_no_basis(path: Path) -> None:
     spec = load(path)
     assert not spec.model.fitted
     assert spec.judged == "W_eam4"
-    assert load("w-screw").judged == "energy+force+virial1+virial2"
+    assert load("w-split").judged == "energy+force+virial1+virial2"
 
 
 def test_all_errors_come_at_once(path: Path) -> None:
@@ -207,7 +207,7 @@ def test_physics_is_checked_beside_misspelt_keys(path: Path) -> None:
 )
 def test_impossible_physics_is_refused_where_it_was_asked_for(overrides: list[str], key: str, words: str) -> None:
     with pytest.raises(BadSpec) as caught:
-        load("w-screw", "tiny", overrides)
+        load("w-split", "tiny", overrides)
     found = [p for p in caught.value.problems if f": {key}: " in p]
     assert len(found) == 1
     assert words in found[0]
@@ -227,7 +227,7 @@ def test_impossible_physics_is_refused_where_it_was_asked_for(overrides: list[st
         ("w-loop", "material", "lattice", '"fcc"', "no loop interstitial dislocation in fcc; known: "),
         ("w-loop", "training", "size", "6.1", "the diameter of the loop, L_D = 6 a0: the theory needs L <= L_D"),
         ("w-loop", "training", "size", "2.5", "less than twice the cutoff"),
-        ("w-screw", "dislocation", "diameter", "6.0", "only loops have a diameter"),
+        ("w-split", "dislocation", "diameter", "6.0", "only loops have a diameter"),
     ],
 )
 def test_impossible_loops_are_refused_with_file_and_line(
@@ -251,7 +251,7 @@ def test_loops_that_just_fit_are_no_problem(variant: str) -> None:
 
 
 def test_a_table_that_is_off_counts_as_no_weight() -> None:
-    spec = load("w-screw", "tiny", ["observables.virial1=false", "weights.virial1=7", "weights.stress=3"])
+    spec = load("w-split", "tiny", ["observables.virial1=false", "weights.virial1=7", "weights.stress=3"])
     assert [spec.weight(name) for name in OBSERVABLES] == [50, 10, 0, 0, 1]
     assert spec.observables.label == "energy+force+virial2"
 
@@ -260,7 +260,7 @@ def test_a_table_that_is_off_counts_as_no_weight() -> None:
 
 
 def test_every_shipped_spec_loads_in_every_preset() -> None:
-    assert "w-screw" in shipped()
+    assert "w-split" in shipped()
     for name in shipped():
         presets = read(name).presets
         assert "tiny" in presets
@@ -315,7 +315,7 @@ def test_overrides_win_over_presets_and_keep_their_type(path: Path) -> None:
 @pytest.mark.parametrize("override", ["simulation.size", "size=3", "=3", ".size=3", "simulation.=3"])
 def test_malformed_overrides_say_how_to_write_them(override: str) -> None:
     with pytest.raises(BadSpec, match=r"write --set table\.key=value") as caught:
-        load("w-screw", "tiny", [override, "solver.kind=ard"])
+        load("w-split", "tiny", [override, "solver.kind=ard"])
     assert len(caught.value.problems) == 1
 
 
@@ -519,12 +519,12 @@ def test_what_no_file_can_be_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [DIGITS, DEEP, "6\ntest = 3", "{a = " * 500])
 def test_odd_overrides_are_refused(text: str) -> None:
     with pytest.raises(BadSpec, match=r"--set training\.size"):
-        load("w-screw", "tiny", [f"training.size={text}"])
+        load("w-split", "tiny", [f"training.size={text}"])
 
 
 def test_an_empty_preset_is_none_of_the_file() -> None:
     with pytest.raises(BadSpec, match="no preset ''; it has quick"):
-        load("w-screw", "")
+        load("w-split", "")
 
 
 @pytest.mark.parametrize(
@@ -555,7 +555,7 @@ def test_an_empty_preset_is_none_of_the_file() -> None:
         ("training.amplitudes=[0.1, 1e9]", "atoms would meet"),
         ("simulation.perturbation=1e9", "atoms would meet"),
         ("model.channels=[215, 215]", "functions or more"),
-        ("material.arguments.x=1", "W_zhou04 of the catalogue takes no arguments"),
+        ("material.arguments.x=1", "W_zhou04_smooth of the catalogue takes no arguments"),
         ("material.reference=kim:SomeModel", "needs the KIM API"),
         ("material.reference=no_such_module:Thing", "no module 'no_such_module' where Python looks"),
         ("material.reference=ase.no_such_part:Thing", "no module 'ase.no_such_part'"),
@@ -567,7 +567,7 @@ def test_values_that_a_run_would_refuse_are_refused_by_the_spec(
     monkeypatch.setitem(sys.modules, "kimpy", None)  # not installed
     overrides = [override, *(["solver.kind=ridge"] if "alpha" in override else [])]
     with pytest.raises(BadSpec) as caught:
-        load("w-screw", "tiny", overrides)
+        load("w-split", "tiny", overrides)
     (found,) = caught.value.problems
     assert words in found
     assert found.startswith("--set ")
@@ -594,7 +594,7 @@ def test_loops_have_neither_core_nor_arrangement(value: str) -> None:
     ],
 )
 def test_arguments_that_nothing_can_be_called_with_are_refused(path: Path, line: str, words: str) -> None:
-    reference = TEXT.replace('reference = "W_zhou04"', 'reference = "ase.calculators.emt:EMT"')
+    reference = TEXT.replace('reference = "W_zhou04_smooth"', 'reference = "ase.calculators.emt:EMT"')
     text = reference.replace("[material.arguments]", f"[material.arguments]\n{line}")
     assert text != reference
     found = problems(path, text)
@@ -695,7 +695,7 @@ def test_sweeps_that_no_run_could_answer_are_refused(path: Path, table: str, wor
 def test_a_run_is_one_point_however_it_is_written(path: Path) -> None:
     """Two names of one file end in the same resolved spec."""
     (path.parent / "w.yaml").touch()
-    text = TEXT.replace('reference = "W_zhou04"', 'reference = "ase.calculators.emt:EMT"')
+    text = TEXT.replace('reference = "W_zhou04_smooth"', 'reference = "ase.calculators.emt:EMT"')
     table = f'ladders = {{ "material.arguments.file" = ["w.yaml", "{path.parent / "w.yaml"}"] }}\nagainst = "rmse_F"\n'
     path.write_text(f"{text}\n[sweep.x]\n{table}")
     with pytest.raises(BadSpec, match="one run would be several points"):
@@ -737,4 +737,4 @@ def test_every_point_of_every_shipped_sweep_is_a_run(name: str) -> None:
 def test_what_belongs_to_given_potentials_is_refused_for_a_fit(override: str) -> None:
     """Somebody who forgets the backend would get a fit, and never know."""
     with pytest.raises(BadSpec, match=r"model\.\w+: an ACE model has none: it belongs to model.backend = 'calculator'"):
-        load("w-screw", "tiny", [override])
+        load("w-split", "tiny", [override])

@@ -200,6 +200,12 @@ def _bayesian_ridge(problem: Problem, solver: Solver) -> Solution:
     return Solution(coefficients, {"noise_precision": alpha, "prior_precision": lam, "iterations": float(iteration)})
 
 
+def _determined(precision: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """How well the data determine each coefficient, from 0 to 1: one minus its prior precision times its posterior
+    variance. Where they say nothing, rounding in an ill-conditioned factor would make it negative."""
+    return np.clip(1.0 - precision * variance, 0.0, 1.0)
+
+
 def _ard(problem: Problem, solver: Solver) -> Solution:
     """Automatic relevance determination: one precision per function, scikit-learn's updates on orthogonal factors.
 
@@ -223,7 +229,7 @@ def _ard(problem: Problem, solver: Solver) -> Solution:
         coefficients[:] = 0.0
         coefficients[keep] = inverse @ r[:m, m]
         squared = float(((target - matrix @ coefficients) ** 2).sum())
-        gamma = 1.0 - lam[keep] * variance
+        gamma = _determined(lam[keep], variance)
         lam[keep] = (gamma + 2 * prior) / (coefficients[keep] ** 2 + 2 * prior)
         alpha = (problem.rows - float(gamma.sum()) + 2 * prior) / (squared + 2 * prior)
         keep = lam < solver.threshold

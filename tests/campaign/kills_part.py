@@ -50,7 +50,7 @@ class Subject:
 
 
 def _run(folder: Path) -> list[str]:
-    return ["run", "w-screw", "--preset", "tiny", "--workers", "2", "--json"]
+    return ["run", "w-split", "--preset", "tiny", "--workers", "2", "--json"]
 
 
 def _sweep(folder: Path) -> list[str]:
@@ -58,7 +58,7 @@ def _sweep(folder: Path) -> list[str]:
 
 
 def _tune(folder: Path) -> list[str]:
-    return ["tune", "w-screw", "--preset", "tiny", "--trials", "40", "--verify", "1", "--workers", "2", "--json"]
+    return ["tune", "w-split", "--preset", "tiny", "--trials", "40", "--verify", "1", "--workers", "2", "--json"]
 
 
 def _of_tune(told: Any) -> compared.Numbers:
@@ -86,8 +86,8 @@ class Controls:
     folder: Path
 
     def write_spec(self) -> None:
-        text = (ROOT / "specs" / "w-screw.toml").read_text()
-        (self.folder / "kills.toml").write_text(text.replace('"w-screw"', '"kills"', 1) + SWEEP)
+        text = (ROOT / "specs" / "w-split.toml").read_text()
+        (self.folder / "kills.toml").write_text(text.replace('"w-split"', '"kills"', 1) + SWEEP)
 
     def path(self, subject: Subject) -> Path:
         return self.folder / f"{subject.name}.json"

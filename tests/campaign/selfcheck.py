@@ -43,7 +43,7 @@ def _endings() -> Iterator[Check]:
 
 def _specs() -> Iterator[Check]:
     real = specs_part.real()
-    whole = Mutant(next(path for path in SPECS if path.stem == "w-screw"), ())
+    whole = Mutant(next(path for path in SPECS if path.stem == "w-split"), ())
     renamed = replace(whole, edits=(("rename", 1),))
 
     def fault(message: str) -> Any:

@@ -164,7 +164,7 @@ SMALL = [  # sizes at which everything takes seconds; every base gets them, and 
     *("simulation.max_steps=150",),
 ]
 BASES: dict[str, list[str]] = {
-    "w-screw": ["model.channels=[8, 3]", "model.degrees=[0, 0]"],
+    "w-split": ["model.channels=[8, 3]", "model.degrees=[0, 0]"],
     "nial-screw": ["model.channels=[8, 3]", "simulation.size=16", "training.size=8"],
     "si-edge": ["model.channels=[8, 4, 2]", "model.degrees=[0, 4, 2]", "model.total_degree=[5, 3]", "training.size=5"],
     "w-loop": [
@@ -279,7 +279,7 @@ class Odd:
 def odd(seed: str) -> Odd:
     """The odd spec of a seed."""
     dice = random.Random(seed)
-    base = dice.choice(["w-screw"] * 4 + list(BASES))
+    base = dice.choice(["w-split"] * 4 + list(BASES))
     keys = dice.sample(list(NUDGES), dice.choice([1, 1, 1, 2]))
     if "model.backend" in keys and "model.calculator" not in keys:
         keys.append("model.calculator")

@@ -20,7 +20,7 @@ def oracle(tiny: Spec, world: World, rows: Rows) -> Oracle:
 def test_oracle_agrees_with_the_verdict(
     oracle: Oracle, tiny: Spec, world: World, rows: Rows, weights: list[str]
 ) -> None:
-    spec = load("w-screw", "tiny", weights)
+    spec = load("w-split", "tiny", weights)
     fitted = fit(spec, rows)
     found, verdict = oracle.evaluate(fitted.coefficients), assess(spec, world, rows, fitted)
     assert set(found) <= set(verdict.numbers)

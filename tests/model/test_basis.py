@@ -250,7 +250,7 @@ def test_worker_processes_rebuild_the_selected_basis(basis: AceBasis) -> None:
 def test_the_content_key_knows_the_selection() -> None:
     basis = ["model.channels=[20, 10, 5]", "model.degrees=[0, 4, 2]"]
     limits = ["model.total_degree=[4, 2]", "model.angular_weight=0.5"]
-    specs = [load("w-screw", "tiny", [*basis, *limits[:k]]) for k in range(3)]
+    specs = [load("w-split", "tiny", [*basis, *limits[:k]]) for k in range(3)]
     assert len({stage_key(spec, "rows") for spec in specs}) == 3
     assert len({stage_key(spec, "simulation") for spec in specs}) == 1
     assert [len(recipe_of(spec).build()) for spec in specs[:2]] == [
@@ -271,7 +271,7 @@ def test_the_content_key_knows_the_selection() -> None:
 )
 def test_impossible_selections_are_refused(overrides: list[str], key: str, words: str) -> None:
     with pytest.raises(BadSpec) as caught:
-        load("w-screw", "tiny", ["model.channels=[6, 4]", "model.degrees=[0, 1]", *overrides])
+        load("w-split", "tiny", ["model.channels=[6, 4]", "model.degrees=[0, 1]", *overrides])
     (problem,) = caught.value.problems
     assert f": {key}" in problem
     assert words in problem

@@ -15,6 +15,7 @@ from suite.model.regression import (
     Problem,
     Reducer,
     Solution,
+    _determined,
     block_weights,
     solve,
     stack,
@@ -137,6 +138,13 @@ def test_ard_is_scikit_learns() -> None:
     np.testing.assert_allclose(ours.coefficients, theirs.coef_, rtol=1e-6, atol=1e-9)
     assert ours.details["noise_precision"] == pytest.approx(theirs.alpha_, rel=1e-6)
     assert ours.details["relevant_functions"] == (theirs.lambda_ < 1e4).sum() < N
+
+
+def test_what_data_do_not_determine_is_not_negative() -> None:
+    """Precisions of ARD are square rooted: with 200 radial functions rounding made some of them negative."""
+    precision = np.array([1e-4, 1.0, 1e3, 0.0])
+    variance = np.array([1e4 * (1 + 1e-5), 0.25, 1.0000001e-3, 5.0])
+    np.testing.assert_array_equal(_determined(precision, variance), [0.0, 0.75, 0.0, 1.0])
 
 
 def test_bayesian_ridge_is_scikit_learns() -> None:

@@ -29,7 +29,7 @@ GIVEN = ("model.backend=calculator", "training.test=4")
 
 
 def given(name: str) -> Spec:
-    return load("w-screw", "tiny", [*GIVEN, f"model.calculator={name}"])
+    return load("w-split", "tiny", [*GIVEN, f"model.calculator={name}"])
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_each_cell_is_relaxed_once(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another training cell leaves the simulation as it is, another simulation the training cell and its rows."""
     relaxed = counted(monkeypatch)
-    spec = load("w-screw", "tiny")
+    spec = load("w-split", "tiny")
     first = cached_world(spec, workspace, Stages())
     assert relaxed == ["training cell", "simulation cell"]
     relaxed.clear()
@@ -68,14 +68,14 @@ def test_each_cell_is_relaxed_once(workspace: Path, monkeypatch: pytest.MonkeyPa
     assert abs(again.hessian - first.hessian).max() == 0
     assert (again.stability, again.energy_per_atom) == (first.stability, first.energy_per_atom)
 
-    other = cached_world(load("w-screw", "tiny", ["training.size=7"]), workspace, Stages())
+    other = cached_world(load("w-split", "tiny", ["training.size=7"]), workspace, Stages())
     assert relaxed == ["training cell"]
     np.testing.assert_array_equal(other.equilibrium.displacement, first.equilibrium.displacement)
     assert len(other.training[0]) > len(first.training[0])
 
     stages = Stages()
     cached_rows(spec, first, workspace, stages, workers=1)
-    larger = load("w-screw", "tiny", ["simulation.size=28"])
+    larger = load("w-split", "tiny", ["simulation.size=28"])
     world = cached_world(larger, workspace, stages)
     assert len(world.simulation) > len(first.simulation)
     cached_rows(larger, world, workspace, stages, workers=1)
@@ -84,9 +84,9 @@ def test_each_cell_is_relaxed_once(workspace: Path, monkeypatch: pytest.MonkeyPa
 
 def test_ladders_keep_the_last_simulation(workspace: Path) -> None:
     kept: dict[str, pipeline.Simulation] = {}
-    first = cached_world(load("w-screw", "tiny"), workspace, Stages(), kept=kept)
+    first = cached_world(load("w-split", "tiny"), workspace, Stages(), kept=kept)
     factor = first.factor
-    other = cached_world(load("w-screw", "tiny", ["training.size=7"]), workspace, Stages(), kept=kept)
+    other = cached_world(load("w-split", "tiny", ["training.size=7"]), workspace, Stages(), kept=kept)
     assert other.factor is factor
     assert len(kept) == 1
 
@@ -109,7 +109,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "my_own.py").write_text(OWN.replace("CUTOFF", repr(_zhou04().cutoff)))
     write_setfl(_zhou04(), tmp_path / "W.table")
     words = ["material.reference=my_own:build", 'material.arguments={table="W.table"}', "training.configurations=4"]
-    (tmp_path / "own.toml").write_text(load("w-screw", "tiny", words).to_toml())
+    (tmp_path / "own.toml").write_text(load("w-split", "tiny", words).to_toml())
     return tmp_path
 
 
@@ -133,7 +133,7 @@ def test_keys_hear_changes_of_code_and_files(own: Path) -> None:
 
 def test_keys_hear_changes_of_a_given_potential(own: Path) -> None:
     words = [*GIVEN, "model.calculator=my_own:build", 'model.arguments={table="W.table"}']
-    spec = load("w-screw", "tiny", words)
+    spec = load("w-split", "tiny", words)
     before = keys_of(spec)
     (own / "my_own.py").write_text(OWN)
     changed = keys_of(spec)
@@ -189,7 +189,7 @@ def test_a_module_beside_the_spec_is_no_change(own: Path, tmp_path_factory: pyte
 
 
 def test_the_job_belongs_to_the_simulation(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = load("w-screw", "tiny")
+    spec = load("w-split", "tiny")
     cached_world(spec, workspace, Stages())
     (tmp_path / "relaxed.dump").write_text("ITEM\n" * 9 + "1 0 0 0\n")
     with pytest.raises(UnusableReference, match="the cell has"):  # read, though the simulation is in the cache
@@ -204,8 +204,8 @@ def test_the_job_belongs_to_the_simulation(workspace: Path, tmp_path: Path, monk
 def test_a_job_that_is_not_there_is_refused_before_anything(tmp_path: Path) -> None:
     for folder, message in ((tmp_path / "nowhere", "no such folder"), (tmp_path, "mpirun")):
         with pytest.raises(UnusableReference, match=message):
-            run_case(load("w-screw", "tiny"), tmp_path / "runs", job=folder)
-        assert main(["run", "w-screw", "--start", str(folder), "--workspace", str(tmp_path / "runs")]) == 2
+            run_case(load("w-split", "tiny"), tmp_path / "runs", job=folder)
+        assert main(["run", "w-split", "--start", str(folder), "--workspace", str(tmp_path / "runs")]) == 2
     assert not (tmp_path / "runs").exists()
 
 
@@ -302,7 +302,7 @@ def test_a_potential_that_cannot_be_built_is_refused_before_anything_is_relaxed(
     relaxed = counted(monkeypatch)
     words = ["model.calculator=suite.model.perturbed:perturbed", "model.arguments.order=1"]
     words += ["model.arguments.reference=W_zhou04", "model.arguments.species=W", "model.arguments.beyond=4.0"]
-    spec = load("w-screw", "tiny", [*GIVEN, *words, "model.arguments.amplitude=1.0"])
+    spec = load("w-split", "tiny", [*GIVEN, *words, "model.arguments.amplitude=1.0"])
     with pytest.raises(UnusableReference, match="order 1 must be 2 or more"):
         run_case(spec, tmp_path)
     assert relaxed == []

@@ -15,7 +15,7 @@ MEMORY = "peak memory, estimated [GB]"
 
 def test_memory_counts_configurations() -> None:
     few, many, huge = (
-        plan(load("w-screw", "tiny", [f"training.configurations={count}"])) for count in (8, 10**6, 10**12)
+        plan(load("w-split", "tiny", [f"training.configurations={count}"])) for count in (8, 10**6, 10**12)
     )
     assert WARNING not in few
     atoms = 3 * 60  # the training cell has more
@@ -24,7 +24,7 @@ def test_memory_counts_configurations() -> None:
     assert "reduce simulation.size" in huge[WARNING]
 
 
-@pytest.mark.parametrize("name", ["w-screw", "w-loop"])
+@pytest.mark.parametrize("name", ["w-split", "w-loop"])
 def test_a_cell_that_is_too_large_for_the_machine_is_told(name: str) -> None:
     found = plan(load(name, "tiny", ["simulation.size=1e9"]))
     assert found[MEMORY] > 1e9

@@ -31,7 +31,7 @@ SETTINGS = {"size": 8, "weights": {"energy": 1e-3}}
 
 def finish(tracker: Tracker, name: str, parent: str | None = None) -> str:
     """A run with a store and artifacts."""
-    with tracker.start("w-screw", name, SETTINGS, {"point": f"key of {name}"}, parent) as run:
+    with tracker.start("w-split", name, SETTINGS, {"point": f"key of {name}"}, parent) as run:
         numbers = {"geometry_error": 1 / 3, "bound": float("inf")}
         attributes = {"run": run.id, "record": run.record(numbers, {"outcome": "converged"})}
         fields.write(
@@ -65,14 +65,14 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finish(tracker, "alone")
     with pytest.raises(ValueError, match="bad"), tracker.start("si-edge", "failed", {"a": 1}, {}):
         raise ValueError("bad")
-    with tracker.start("w-screw", "sweep L", {"case": "w-screw"}, {"kind": "sweep", "sweep_key": "k"}) as sweep:
+    with tracker.start("w-split", "sweep L", {"case": "w-split"}, {"kind": "sweep", "sweep_key": "k"}) as sweep:
         for n in range(2):
             finish(tracker, f"point {n}", sweep.id)
         sweep.metrics({"points": 2})
         sweep.sealed_json("sweep.json", {"name": "L", "points": []})
-    study_tags = {"study": "0123456789abcdef", "kind": "study", "folder": "w-screw-01234567"}
-    judge(workspace / "studies" / "w-screw-01234567" / "journal.log", 5)
-    with tracker.start("w-screw", "study w-screw 01234567", {}, study_tags):
+    study_tags = {"study": "0123456789abcdef", "kind": "study", "folder": "w-split-01234567"}
+    judge(workspace / "studies" / "w-split-01234567" / "journal.log", 5)
+    with tracker.start("w-split", "study w-split 01234567", {}, study_tags):
         pass
     repair(workspace)
     assert len(tracker.history()) == 11
@@ -143,7 +143,7 @@ def test_a_lost_database_is_rebuilt_run_for_run(
     # MLflow itself reads what was rebuilt, and goes on with it
     tracker = Tracker(workspace)
     assert tracker._read_through_client() == tracker.history()
-    with tracker.start_or_resume("w-screw", "sweep L", {}, {"sweep_key": "k"}, known_by="sweep_key") as sweep:
+    with tracker.start_or_resume("w-split", "sweep L", {}, {"sweep_key": "k"}, known_by="sweep_key") as sweep:
         pass
     assert len(tracker.children(sweep.id)) == 2
 
@@ -170,7 +170,7 @@ def test_what_cannot_be_restored_is_told(workspace: Path, capsys: pytest.Capture
     err = capsys.readouterr().err
     assert f"{alone.id}.zarr: no manifest.json" in err
     assert f"the sweep or study {sweep.id[:8]} of 2 runs: nothing is left of it" in err
-    assert {r.name for r in tracker.history()} >= {"point 0", "point 1", "failed", "study w-screw 01234567"}
+    assert {r.name for r in tracker.history()} >= {"point 0", "point 1", "failed", "study w-split 01234567"}
     assert tracker.find("point 0").parent is None
 
 
@@ -187,11 +187,11 @@ def test_the_numbers_come_from_the_seal(original: Path, workspace: Path) -> None
 
 
 def test_stores_of_an_older_version_give_what_they_hold(tmp_path: Path) -> None:
-    spec = load("w-screw", "tiny")
+    spec = load("w-split", "tiny")
     key, path = "ab" * 16, tmp_path / "fields"
     attributes = {
         "run": key,
-        "case": "w-screw",
+        "case": "w-split",
         "spec": spec.to_toml(),
         "numbers": {"geometry_error": 0.5},
         "reference": {},
@@ -203,8 +203,8 @@ def test_stores_of_an_older_version_give_what_they_hold(tmp_path: Path) -> None:
     fields.write(path / f"{key}.zarr", {"simulation": DATA}, attributes)
     assert repair(tmp_path).left == []
     (record,) = Tracker(tmp_path).history()
-    assert (record.id, record.experiment, record.status) == (key, "w-screw", "FINISHED")
-    assert record.name.startswith("w-screw N=24 L=6")
+    assert (record.id, record.experiment, record.status) == (key, "w-split", "FINISHED")
+    assert record.name.startswith("w-split N=24 L=6")
     assert record.parameters["L"] == "6.0"
     assert record.start.startswith("2026-01-31T12:00")
     assert Tracker(tmp_path).believe(record).note == ""
@@ -223,21 +223,21 @@ def test_the_sweep_of_an_older_version_is_found_by_its_file(workspace: Path) -> 
 
 def test_a_study_without_a_record_gets_its_artifacts_back(workspace: Path) -> None:
     tracker = Tracker(workspace)
-    study = tracker.find("study w-screw 01234567")
+    study = tracker.find("study w-split 01234567")
     folder = tracker.artifacts_dir(study.id)
     folder.mkdir(parents=True)
-    for place in (folder, workspace / "studies" / "w-screw-01234567"):
+    for place in (folder, workspace / "studies" / "w-split-01234567"):
         (place / "report.md").write_text("the same report")
     (folder.parent / "run.json").unlink()
     (workspace / "mlflow.db").unlink()
     repair(workspace)
-    again = tracker.find("study w-screw 01234567")
+    again = tracker.find("study w-split 01234567")
     assert (again.id, again.tags["study"]) == (study.id, study.tags["study"])
     assert len(tracker.children(study.id)) == 5
 
 
 def test_a_journal_damaged_in_the_middle_is_cut_and_its_trials_go(workspace: Path) -> None:
-    journal = workspace / "studies" / "w-screw-01234567" / "journal.log"
+    journal = workspace / "studies" / "w-split-01234567" / "journal.log"
     lines = journal.read_bytes().splitlines(keepends=True)
     place = next(n for n, line in enumerate(lines) if b'"seal"' in line and n > len(lines) / 2)
     lines[place] = lines[place][:20] + b"\n"
@@ -246,12 +246,12 @@ def test_a_journal_damaged_in_the_middle_is_cut_and_its_trials_go(workspace: Pat
     assert any(f"line {place + 1} was damaged: it and all that followed were dropped" in s for s in found.done)
     assert journal.with_name("journal.log.damaged-1").read_bytes() == b"".join(lines)
     tracker = Tracker(workspace)
-    trials = tracker.children(tracker.find("study w-screw 01234567").id)
+    trials = tracker.children(tracker.find("study w-split 01234567").id)
     assert 0 < len(trials) < 5, "MLflow forgets the trials that the journal has lost"
     assert repair(workspace).done == []
     judge(journal, 2)
     repair(workspace)
-    assert len(tracker.children(tracker.find("study w-screw 01234567").id)) == len(trials) + 2
+    assert len(tracker.children(tracker.find("study w-split 01234567").id)) == len(trials) + 2
 
 
 def test_entries_that_contradict_each_other_are_a_fault_with_the_file(tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_repair_stops_at_nothing_to_repair_and_at_strangers(
 def test_a_run_that_lives_is_not_touched(workspace: Path) -> None:
     code = (
         "import sys, time; from store.runs import Tracker\n"
-        "with Tracker(sys.argv[1]).start('w-screw', 'alive', {}, {}) as run:\n"
+        "with Tracker(sys.argv[1]).start('w-split', 'alive', {}, {}) as run:\n"
         "    print(run.id, flush=True); time.sleep(100)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(workspace)], stdout=subprocess.PIPE, text=True)

@@ -29,7 +29,7 @@ LADDER = Sweep(ladders={"training.size": (5.5, 6.0)}, seeds=(0, 1), set={"traini
 
 def tiny_with(settings: Mapping[str, Any]) -> Spec:
     words = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-    return load("w-screw", "tiny", words)
+    return load("w-split", "tiny", words)
 
 
 @pytest.fixture(scope="module")
@@ -128,8 +128,8 @@ def test_points_are_crossed_or_zipped() -> None:
 
 
 def test_point_key_forgets_names_and_studies_only(tiny: Spec) -> None:
-    assert point_key(load("w-screw", "tiny", ['case.title="x"', "tune.seed=4"])) == point_key(tiny)
-    assert point_key(load("w-screw", "tiny", ["weights.energy=3"])) != point_key(tiny)
+    assert point_key(load("w-split", "tiny", ['case.title="x"', "tune.seed=4"])) == point_key(tiny)
+    assert point_key(load("w-split", "tiny", ["weights.energy=3"])) != point_key(tiny)
 
 
 def test_report_tells_what_the_store_holds(result: SweepResult, workspace: Path, tmp_path: Path) -> None:
@@ -138,11 +138,11 @@ def test_report_tells_what_the_store_holds(result: SweepResult, workspace: Path,
     assert "data:image/png;base64," in html
     assert "Zhou, Johnson, Wadley" in html
     for figure in (
-        "sweep-w-screw-L",
-        "ordering-w-screw-L",
-        "w-screw-cells",
-        "w-screw-differential_displacement",
-        "w-screw-errors",
+        "sweep-w-split-L",
+        "ordering-w-split-L",
+        "w-split-cells",
+        "w-split-differential_displacement",
+        "w-split-errors",
     ):
         assert (tmp_path / "figures" / f"{figure}.png").exists()
     with (tmp_path / "runs.csv").open() as file:
@@ -250,7 +250,7 @@ def test_a_restarted_sweep_clears_what_the_killed_one_left(result: SweepResult, 
 
 def test_a_report_tells_damage_and_shows_the_rest(result: SweepResult, copied: Path, tmp_path: Path) -> None:
     tracker = Tracker(copied)
-    newest, other, edited = (tracker.history("w-screw")[0].id, result.points[0].run, result.points[1].run)
+    newest, other, edited = (tracker.history("w-split")[0].id, result.points[0].run, result.points[1].run)
     (tracker.store_of(newest) / "manifest.json").unlink()
     chunk = next(p for p in sorted(tracker.store_of(other).rglob("c/0/0")) if p.is_file())
     chunk.unlink()
@@ -264,7 +264,7 @@ def test_a_report_tells_damage_and_shows_the_rest(result: SweepResult, copied: P
     assert "no manifest.json" in text
     assert "numbers differ from the sealed store: geometry_error" in text
     assert "1e-09" not in text
-    assert (tmp_path / "report" / "figures" / "w-screw-cells.png").exists()
+    assert (tmp_path / "report" / "figures" / "w-split-cells.png").exists()
     with (tmp_path / "report" / "runs.csv").open() as file:
         rows = {row["run"]: row for row in csv.DictReader(file)}
     assert float(rows[edited]["geometry_error"]) == result.points[1].numbers["geometry_error"]
@@ -306,7 +306,7 @@ def test_names_of_a_strangers_sweep_lead_nowhere(result: SweepResult, copied: Pa
     written = write_report(copied, tmp_path / "deep" / "report")
     assert all(each.is_relative_to(tmp_path / "deep" / "report") for each in written)
     assert not list((tmp_path / "victim").iterdir())
-    assert list((tmp_path / "deep" / "report" / "figures").glob("sweep-w-screw-*victim_a.png"))
+    assert list((tmp_path / "deep" / "report" / "figures").glob("sweep-w-split-*victim_a.png"))
 
 
 # --- specs --------------------------------------------------------------------------------------------------------
@@ -350,10 +350,10 @@ def test_published_numbers_resolve() -> None:
 
 def test_comparison_knows_tolerances_and_missing_numbers(tmp_path: Path) -> None:
     numbers = {"a": ExpectedNumber(value=2.0, rel=0.1), "b": ExpectedNumber(value=0.0, abs=1e-3)}
-    expected = Expected(spec="w-screw", numbers={**numbers, "c": ExpectedNumber(value=1.0, rel=1.0)})
+    expected = Expected(spec="w-split", numbers={**numbers, "c": ExpectedNumber(value=1.0, rel=1.0)})
     checks = {check.name: check.good for check in compare(expected, {"a": 2.19, "b": 2e-3})}
     assert checks == {"a": True, "b": False, "c": False}
     path = tmp_path / "x.toml"
-    path.write_text(dump_toml({"spec": "w-screw", "preset": "nosuch", "numbers": {"a": {"value": 1.0}}}))
+    path.write_text(dump_toml({"spec": "w-split", "preset": "nosuch", "numbers": {"a": {"value": 1.0}}}))
     with pytest.raises(BadSpec, match="nosuch"):
         read_expected(str(path))

@@ -125,10 +125,10 @@ def test_killed_study_goes_on(workspace: Path, result: TuneResult, tiny: Spec) -
     overrides = ["tune.seed=3"]
     script = (
         "from pathlib import Path; from suite.spec import load; from suite.study.tune import tune; "
-        f"tune(load('w-screw', 'tiny', {overrides}), Path({str(workspace)!r}), trials=4000, workers=2)"
+        f"tune(load('w-split', 'tiny', {overrides}), Path({str(workspace)!r}), trials=4000, workers=2)"
     )
-    spec = load("w-screw", "tiny", overrides)
-    folder = workspace / "studies" / f"w-screw-{study_key(spec)[:8]}"
+    spec = load("w-split", "tiny", overrides)
+    folder = workspace / "studies" / f"w-split-{study_key(spec)[:8]}"
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL, start_new_session=True)
     journal = folder / "journal.log"
     deadline = time.monotonic() + 120
@@ -155,10 +155,10 @@ def test_two_commands_do_not_share_a_study(result: TuneResult, tiny: Spec, works
 
 
 def test_key_of_a_study_hears_what_changes_its_trials(tiny: Spec) -> None:
-    same = study_key(load("w-screw", "tiny", ["tune.trials=7", "tune.verify=2"]))
+    same = study_key(load("w-split", "tiny", ["tune.trials=7", "tune.verify=2"]))
     assert same == study_key(tiny)
     for change in ("tune.seed=1", 'tune.objectives=["geometry"]', "weights.energy=3", "training.size=7"):
-        assert study_key(load("w-screw", "tiny", [change])) != study_key(tiny)
+        assert study_key(load("w-split", "tiny", [change])) != study_key(tiny)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_key_of_a_study_hears_what_changes_its_trials(tiny: Spec) -> None:
     ],
 )
 def test_other_searches(settings: list[str], wanted: int, workspace: Path) -> None:
-    spec = load("w-screw", "tiny", settings)
+    spec = load("w-split", "tiny", settings)
     found = tune(spec, workspace, trials=8, verify=1)
     complete = [trial for trial in found.trials if trial["state"] == "complete"]
     assert len(complete) == 8
@@ -179,7 +179,7 @@ def test_other_searches(settings: list[str], wanted: int, workspace: Path) -> No
 
 
 def test_limits_that_nothing_keeps_are_told(workspace: Path) -> None:
-    spec = load("w-screw", "tiny", ['tune.objectives=["geometry"]', "tune.limits={balance=1e-9}"])
+    spec = load("w-split", "tiny", ['tune.objectives=["geometry"]', "tune.limits={balance=1e-9}"])
     with pytest.raises(RuntimeError, match="keeps tune"):
         tune(spec, workspace, trials=4, verify=1)
 
@@ -198,7 +198,7 @@ def test_evidence_finds_the_noise_of_synthetic_blocks() -> None:
     """Rows with known noise: weights are the inverse variances, whatever the units of the blocks."""
     generator = np.random.default_rng(0)
     truth = generator.standard_normal(6)
-    spec = load("w-screw", "tiny", ["observables.virial1=false", "observables.virial2=false"])
+    spec = load("w-split", "tiny", ["observables.virial1=false", "observables.virial2=false"])
     blocks = {}
     for name, sigma, count in (("energy@0.1", 0.3, 4000), ("force@0.1", 0.02, 4000)):
         matrix = generator.standard_normal((count, 6))
@@ -228,7 +228,7 @@ def test_random_search_returns_its_best() -> None:
 
 
 def entry(name: str, spread: float, geometry: float, status: str = "converged") -> Entry:
-    spec = load("w-screw", "tiny")
+    spec = load("w-split", "tiny")
     predicted = {"balance_spread": spread, "geometry_error_linear": geometry, "calibrated_spread": 1.0}
     return Entry(name, {}, spec, predicted, {"geometry_error": geometry} if status == "converged" else {}, status)
 
@@ -236,16 +236,16 @@ def entry(name: str, spread: float, geometry: float, status: str = "converged") 
 def test_recommendation_weighs_both_objectives_and_skips_what_failed(tiny: Spec) -> None:
     entries = [entry("a", 0.5, 0.02), entry("b", 3.0, 0.019), entry("c", 0.1, 0.001, "diverged")]
     assert recommend(entries, tiny).name == "a"
-    only_geometry = load("w-screw", "tiny", ['tune.objectives=["geometry"]'])
+    only_geometry = load("w-split", "tiny", ['tune.objectives=["geometry"]'])
     assert recommend(entries, only_geometry).name == "b"
-    limited = load("w-screw", "tiny", ['tune.objectives=["geometry"]', "tune.limits={balance=1.0}"])
+    limited = load("w-split", "tiny", ['tune.objectives=["geometry"]', "tune.limits={balance=1.0}"])
     assert recommend(entries, limited).name == "a"
     with pytest.raises(RuntimeError, match="no verified weighing"):
         recommend(entries[2:], tiny)
 
 
 def test_candidate_has_the_parameters_of_the_trial(tiny: Spec, rows: Rows) -> None:
-    spec = load("w-screw", "tiny", ["tune.amplitudes=[0.01,1]"])
+    spec = load("w-split", "tiny", ["tune.amplitudes=[0.01,1]"])
     bench = Bench(spec, {}, {})
     candidate = bench.candidate({"energy": 3.0, "virial1": 0.5, "amplitude@0.5": 0.1, "channels": "9 4"})
     assert candidate.weights.energy == pytest.approx(3 * spec.weights.force)

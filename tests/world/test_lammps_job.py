@@ -28,7 +28,7 @@ def run_lammps(folder: Path, ranks: int) -> None:
 @pytest.fixture(scope="module")
 def compact() -> Spec:
     """W_eam4, whose screw core is compact: with W_zhou04 the way down decides between two mirror images of it."""
-    return load("w-screw", "tiny", ['material.reference="W_eam4"', "training.size=9"])
+    return load("w-split", "tiny", ['material.reference="W_eam4"', "training.size=9"])
 
 
 @pytest.fixture(scope="module")

@@ -145,7 +145,7 @@ def test_a_dipole_that_is_too_close_annihilates(screw: Dislocation) -> None:
 
 def test_a_world_that_annihilates_is_refused_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "response", lambda *arguments: response_of("W_eam4"))
-    spec = load("w-screw", "tiny", ["material.reference=W_eam4", "training.size=4.9"])
+    spec = load("w-split", "tiny", ["material.reference=W_eam4", "training.size=4.9"])
     assert repeats_for(2 * 4.9, catalogue_entry("bcc", "screw"))[0] == 4
     with pytest.raises(FailedRelaxation, match=r"training cell .*annihilated.*Remedy: enlarge the cell") as caught:
         build_world(spec)
