@@ -263,7 +263,7 @@ def test_the_reference_as_a_model_has_no_error(
         raise ZeroDivisionError("no room for the legend")
 
     monkeypatch.setitem(figures.FIGURES, "parity", fails)
-    result = run_case(given("W_zhou04"), workspace)
+    result = run_case(given("W_zhou04_smooth"), workspace)
     numbers = result.verdict.numbers
     assert {path.stem for path in result.figures} == {
         "cells", "errors", "differential_displacement", "balance", "convergence"
