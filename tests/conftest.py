@@ -45,7 +45,7 @@ def read_only() -> Iterator[Callable[[Path], None]]:
 @pytest.fixture(scope="session")
 def zhou() -> Calculator:
     """The smooth tungsten potential."""
-    return calculator_of("W_zhou04")
+    return calculator_of("W_zhou04_smooth")
 
 
 @pytest.fixture(scope="session")
@@ -56,12 +56,12 @@ def eam4() -> Calculator:
 
 @pytest.fixture(scope="session")
 def tungsten() -> Crystal:
-    return crystal_of("W_zhou04")
+    return crystal_of("W_zhou04_smooth")
 
 
 @pytest.fixture(scope="session")
 def tungsten_response() -> Response:
-    return response_of("W_zhou04")
+    return response_of("W_zhou04_smooth")
 
 
 @pytest.fixture(scope="session")
