@@ -356,7 +356,9 @@ def change_presets(tables: dict[str, Any], dice: random.Random) -> bool:
     if kind == 0:
         tables["preset"] = hostile(dice)
     elif kind == 1:
-        tables.setdefault("preset", {})[dice.choice(["tiny", "quick", "", "ä", "sweep"])] = hostile(dice)
+        name = dice.choice(["tiny", "quick", "", "ä", "sweep"])
+        presets = tables.get("preset", {})  # another edit may have made it no table
+        tables["preset"] = {**(presets if isinstance(presets, dict) else {}), name: hostile(dice)}
     elif kind == 2:
         tables["preset"] = {
             "tiny": {dice.choice(["simulation", "training", "sweep", "preset", "nothing"]): hostile(dice)}
