@@ -135,6 +135,7 @@ class _Guarded:
         return call
 
 
+_DAMAGED = "is damaged; `dislobench repair` rebuilds it from the stores of the runs"
 # What SQLite says -> what it means, and the cure.
 _REFUSALS = {
     "database or disk is full": (
@@ -149,10 +150,10 @@ _REFUSALS = {
     "unable to open database file": (
         "cannot be opened for writing; free some space, or name another workspace with --workspace"
     ),
-    "malformed": "is damaged; `dislobench repair` rebuilds it from the stores of the runs",
-    "no such table": "is damaged; `dislobench repair` rebuilds it from the stores of the runs",
-    "no such column": "is damaged; `dislobench repair` rebuilds it from the stores of the runs",
-    "file is not a database": "is damaged; `dislobench repair` rebuilds it from the stores of the runs",
+    "malformed": _DAMAGED,
+    "no such table": _DAMAGED,
+    "no such column": _DAMAGED,
+    "file is not a database": _DAMAGED,
 }
 
 

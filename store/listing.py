@@ -123,7 +123,7 @@ def read(
     with _opened(database) as connection:
         if not _known(database, connection):
             return []
-        _complete(database, connection)
+        _complete(connection)
         columns = "r.run_uuid, r.name, e.name, r.status, r.start_time, r.artifact_uri"
         heads = connection.execute(f"SELECT {columns} {chosen} {order}", values).fetchall()
         # All at once where all are wanted; otherwise those of the chosen runs.
@@ -142,8 +142,8 @@ def read(
     return [_without_mlflow(record) for record in records.values()]
 
 
-def _complete(database: Path, connection: sqlite3.Connection) -> None:
-    """Raise WorkspaceError when all tags are gone, or numbers were logged that the table of last values does not have.
+def _complete(connection: sqlite3.Connection) -> None:
+    """Raise DatabaseError when all tags are gone, or numbers were logged that the table of last values does not have.
 
     Numbers of sweeps, studies and trials (which have a kind): those of all other runs stand in their sealed stores too,
     and are compared with those one by one.
@@ -153,8 +153,7 @@ def _complete(database: Path, connection: sqlite3.Connection) -> None:
         for table in ("runs", "tags", "metrics", "latest_metrics")
     )
     if runs and not tags:  # MLflow gives each run some
-        error = sqlite3.DatabaseError("the tags of all runs are missing")
-        raise damaged(database, error) from error
+        raise sqlite3.DatabaseError("the tags of all runs are missing")
     if logged == kept:
         return
     missing = connection.execute(
@@ -162,8 +161,7 @@ def _complete(database: Path, connection: sqlite3.Connection) -> None:
         "(SELECT run_uuid FROM tags WHERE key = 'kind') EXCEPT SELECT run_uuid, key FROM latest_metrics)"
     ).fetchone()[0]
     if missing:
-        error = sqlite3.DatabaseError(f"{missing} numbers of sweeps and studies are missing")
-        raise damaged(database, error) from error
+        raise sqlite3.DatabaseError(f"{missing} numbers of sweeps and studies are missing")
 
 
 def known_ids(database: Path) -> set[str]:
@@ -182,7 +180,7 @@ def sound(database: Path) -> str:
         with _opened(database) as connection:
             found = [line for (line,) in connection.execute("PRAGMA quick_check(1)")]
             if _known(database, connection):
-                _complete(database, connection)
+                _complete(connection)
             return "" if found == ["ok"] else found[0]
     except UnknownTables:
         return ""
@@ -231,15 +229,14 @@ def _connected(database: Path, mode: str) -> Iterator[sqlite3.Connection]:
 
 
 def _known(database: Path, connection: sqlite3.Connection) -> bool:
-    """Whether the tables are there; an empty file has none. Raises WorkspaceError when some are missing, UnknownTables
+    """Whether the tables are there; an empty file has none. Raises DatabaseError when some are missing, UnknownTables
     for others than MLflow's."""
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not tables:
         return False
     missing = [table for table in TABLES if table not in tables]
     if missing and len(missing) < len(TABLES):
-        error = sqlite3.DatabaseError(f"the table {missing[0]} is missing")
-        raise damaged(database, error) from error
+        raise sqlite3.DatabaseError(f"the table {missing[0]} is missing")
     for table, columns in TABLES.items():
         found = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
         if missing := sorted(columns - found):
