@@ -81,6 +81,9 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--preset", help="a preset of the spec, such as quick or paper (default: the spec as it stands)"
         )
+        with_overrides(sub)
+
+    def with_overrides(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--set",
             action="append",
@@ -101,6 +104,14 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--workspace", type=_folder, default=Path("runs"), help="folder of all results (default: ./runs)"
         )
+
+    def with_points(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--retry",
+            action="store_true",
+            help="compute again the points that failed, such as dipoles that annihilated",
+        )
+        sub.add_argument("--workers", type=_workers, help="processes for the design matrix (default: all cores)")
 
     sub = command(
         "run", "Run a case, or several: fit, simulate, judge, store.", "dislobench run w-screw --preset quick"
@@ -144,16 +155,29 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command(
         "sweep",
         "Run the ladders of a spec and measure the rates; finished points are reused.",
-        "dislobench sweep w-screw --only L",
+        "dislobench sweep w-screw --only fig5",
     )
     with_spec(sub)
     with_workspace(sub)
     with_safe(sub)
     sub.add_argument("--only", action="append", metavar="NAME", help="only this sweep of the spec (repeatable)")
-    sub.add_argument(
-        "--retry", action="store_true", help="compute again the points that failed, such as dipoles that annihilated"
+    with_points(sub)
+    sub = command(
+        "paper",
+        "Make the figures of the paper: eight sweeps of four shipped specs, and a page of them.",
+        "dislobench paper --preset quick --figure 4",
     )
-    sub.add_argument("--workers", type=_workers, help="processes for the design matrix (default: all cores)")
+    sub.add_argument(
+        "--preset",
+        choices=["tiny", "quick", "standard", "paper"],
+        default="standard",
+        help="sizes: quick (two hours on two cores), standard (a night), paper (days); tiny is for tests",
+    )
+    with_overrides(sub)
+    sub.add_argument("--figure", type=_positive_int, action="append", metavar="N", help="only this figure (repeatable)")
+    sub.add_argument("--folder", type=_folder, help="where to write the page (default: WORKSPACE/paper)")
+    with_workspace(sub)
+    with_points(sub)
     sub = command(
         "verify",
         "Recompute our published numbers, or take those of a run, and compare.",

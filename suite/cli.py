@@ -26,6 +26,7 @@ from suite.text import printable
 if TYPE_CHECKING:
     from store.sealed import Believed
     from suite.spec import Spec
+    from suite.study.sweep import Sweep, SweepResult
 
 BAD_SPEC, FAILED_OUTCOME, BAD_STORE = BadInput.exit_code, FailedOutcome.exit_code, BadStore.exit_code
 INTERRUPTED = 130
@@ -403,36 +404,81 @@ def _tune(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from suite.spec import load, load_sweeps, toml_value
-
     only = options.only or []
-    sweeps = load_sweeps(options.spec, options.preset, options.overrides, only)
-    if unknown := [name for name in only if name not in sweeps]:
-        raise CommandError(f"no sweep {unknown[0]!r} in {options.spec}; it has {', '.join(sweeps)}", BAD_SPEC)
-    chosen = {name: sweep for name, sweep in sweeps.items() if not only or name in only}
+    chosen = _chosen_sweeps(options, options.spec, only)
     _make_workspace(options.workspace)
-    from suite.study.sweep import run_sweep
-    from suite.terminal import progress_reporter, sweep_table
+    from suite.study.sweep import content_of
 
-    def resolved(settings: Mapping[str, Any]) -> Spec:
-        words = [f"{key}={toml_value(value)}" for key, value in settings.items()]
-        return _refuse_code(options, load(options.spec, options.preset, [*options.overrides, *words]))
-
-    results = []
-    with progress_reporter(quiet=options.json) as progress:
-        for name, sweep in chosen.items():
-            results.append(
-                run_sweep(resolved, name, sweep, options.workspace, progress, options.workers, options.retry)
-            )
-            if not options.json:
-                sweep_table(results[-1])  # at once: the next one may be stopped
+    results = [result for _, result in _run_sweeps(options, [(options.spec, *each) for each in chosen.items()])]
     if options.json:
-        from suite.study.sweep import content_of
-
         told = [content_of(r.name, r.spec, r.sweep, r.points, r.rates) for r in results]
         print(json.dumps({"sweeps": told}))
         return 0
     print(f"report   dislobench report --workspace {shlex.quote(str(options.workspace))}")
+    return 0
+
+
+def _chosen_sweeps(options: argparse.Namespace, name: str, only: Sequence[str]) -> dict[str, Sweep]:
+    """The sweeps of spec `name`, or `only` those with these names."""
+    from suite.spec import load_sweeps
+
+    sweeps = load_sweeps(name, options.preset, options.overrides, only)
+    if unknown := [each for each in only if each not in sweeps]:
+        raise CommandError(f"no sweep {unknown[0]!r} in {name}; it has {', '.join(sweeps)}", BAD_SPEC)
+    return {each: sweep for each, sweep in sweeps.items() if not only or each in only}
+
+
+def _run_sweeps(
+    options: argparse.Namespace, chosen: Sequence[tuple[str, str, Sweep]]
+) -> Iterator[tuple[str, SweepResult]]:
+    """Run sweeps given as (spec, name, sweep); each is told at once, for the next one may be stopped."""
+    from suite.spec import load, toml_value
+    from suite.study.sweep import run_sweep
+    from suite.terminal import progress_reporter, sweep_table
+
+    with progress_reporter(quiet=options.json) as progress:
+        for spec, name, sweep in chosen:
+
+            def resolved(settings: Mapping[str, Any], spec: str = spec) -> Spec:
+                words = [f"{key}={toml_value(value)}" for key, value in settings.items()]
+                return _refuse_code(options, load(spec, options.preset, [*options.overrides, *words]))
+
+            result = run_sweep(resolved, name, sweep, options.workspace, progress, options.workers, options.retry)
+            if not options.json:
+                sweep_table(result)
+            yield spec, result
+
+
+def _paper(options: argparse.Namespace) -> int:
+    from suite.study.paper import FIGURES, write_page
+    from suite.study.sweep import content_of
+
+    known = [figure.number for figure in FIGURES]
+    wanted = options.figure or known
+    if unknown := [number for number in wanted if number not in known]:
+        raise CommandError(
+            f"figure {unknown[0]} shows no numbers, or is none of the paper's; those that do: "
+            f"{', '.join(map(str, known))}",
+            BAD_SPEC,
+        )
+    figures = [figure for figure in FIGURES if figure.number in wanted]
+    chosen = [
+        (figure.spec, figure.sweep, _chosen_sweeps(options, figure.spec, [figure.sweep])[figure.sweep])
+        for figure in figures
+    ]
+    _make_workspace(options.workspace)
+    folder = options.folder or options.workspace / "paper"
+    _make_workspace(folder)
+    records: dict[int, Any] = {}
+    files: list[Path] = []
+    for figure, (_, r) in zip(figures, _run_sweeps(options, chosen), strict=True):
+        records[figure.number] = content_of(r.name, r.spec, r.sweep, r.points, r.rates)
+        files = write_page(records, options.preset, folder)  # at once: the next sweep takes long
+    if options.json:
+        told = {str(number): {"rates": record["rates"]} for number, record in records.items()}
+        print(json.dumps({"figures": told, "files": [str(file) for file in files]}))
+        return 0
+    print(f"page     {files[0]}")
     return 0
 
 
@@ -791,6 +837,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "scan": _scan,
     "tune": _tune,
     "sweep": _sweep,
+    "paper": _paper,
     "verify": _verify,
     "report": _report_command,
     "list": _list,

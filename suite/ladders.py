@@ -45,6 +45,15 @@ def points_of(sweep: Sweep) -> list[tuple[dict[str, Any], int, str]]:
     ]
 
 
+def curve_of(sweep: Sweep, values: Mapping[str, Any], setting: str) -> str:
+    """Name of the curve that a point belongs to: its setting, or the value of the ladder `sweep.curves`, or neither."""
+    if not sweep.curves:
+        return setting
+    sizes = {key: symbol for symbol, key in SIZES.items()}
+    symbol = sizes.get(sweep.curves, sweep.curves.partition(".")[2])
+    return f"{symbol} = {shortened(values[sweep.curves])}"
+
+
 def overrides_of(sweep: Sweep, values: Mapping[str, Any], seed: int, setting: str) -> dict[str, Any]:
     """What a point sets, by key of the spec."""
     switched = {f"observables.{name}": on for name, on in SETTINGS[setting].items()} if setting else {}
@@ -67,6 +76,11 @@ def wrong_ladders(sweep: Sweep) -> Iterator[tuple[str, str]]:
     """What is wrong with a sweep, whatever its spec says: (key of the sweep, sentence)."""
     for group, keys in (("ladders", sweep.ladders), ("set", sweep.set)):
         yield from ((group, reason) for key in keys if (reason := _wrong_key(key, sweep)))
+    if sweep.curves and sweep.curves not in sweep.ladders:
+        hint = did_you_mean(sweep.curves, list(sweep.ladders))
+        yield "curves", f"{sweep.curves!r} is none of the ladders ({', '.join(sweep.ladders)}){hint}"
+    if sweep.curves and sweep.ablation:
+        yield "curves", "the settings of the ablation are the curves already: write ablation = false"
     for key in sweep.ladders:
         for other in [*sweep.set, *(k for k in sweep.ladders if k != key)]:
             if f"{key}.".startswith(f"{other}."):

@@ -232,7 +232,8 @@ class Sweep(Record):
     `zip` the first values together, the second ones, ... `seeds` are those of the training set; `ablation` runs
     each point with no elasticity, CLE, and CLE+nonlinear. A run is one point: values and seeds that come twice, and
     keys that two of these set, are refused. `against` is the axis of figures and slopes: "L", "N", "log_L_D", or a
-    number of the runs such as "rmse_F". `expect` overrides the slopes of the theory, `set` keys of the spec for all
+    number of the runs such as "rmse_F". `curves` names a ladder whose values are curves of their own, each with its
+    own slope, where there is no ablation. `expect` overrides the slopes of the theory, `set` keys of the spec for all
     points.
     """
 
@@ -241,6 +242,7 @@ class Sweep(Record):
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     ablation: Switch = True
     against: str = "L"
+    curves: str = ""
     expect: dict[Literal["geometry_error", "energy_error"], Number] = {}
     set: dict[str, Any] = {}
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from rich.table import Table
 from suite.judge.matching import told
 from suite.judge.remarks import remarks
 from suite.judge.theory import TERMS
+from suite.study.rates import HEADS, cells
 from suite.text import printable
 
 if TYPE_CHECKING:
@@ -237,18 +239,6 @@ def sweep_table(result: SweepResult) -> None:
         return
     table(
         "rates",
-        ["error", "setting", "slope", "95 % interval", "expected", "verdict", "window", "points"],
-        [
-            [
-                error,
-                setting,
-                f"{rate.slope:.2f}",
-                f"{rate.low:.2f} .. {rate.high:.2f}",
-                "" if rate.expected is None else f"{rate.expected:g}",
-                rate.verdict,
-                f"{rate.window[0]:.3g} .. {rate.window[1]:.3g}",
-                str(rate.points),
-            ]
-            for (error, setting), rate in result.rates.items()
-        ],
+        ["error", "setting", *HEADS],
+        [[error, setting, *cells(asdict(rate))] for (error, setting), rate in result.rates.items()],
     )

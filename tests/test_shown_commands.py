@@ -50,6 +50,12 @@ RUN_SMALLER = {
         f"dislobench tune w-split --preset tiny {FEW} --trials 2 --verify 1"
     ),
     "dislobench sweep w-screw --preset quick": f"dislobench sweep my.toml --preset tiny {FEW}",
+    "dislobench paper --preset quick": (
+        "dislobench paper --preset tiny --figure 4 --set training.configurations=3 --set training.test=3 --workers 1"
+    ),
+    "dislobench paper --preset quick --figure 4 --figure 5": (
+        "dislobench paper --preset tiny --figure 4 --set training.configurations=3 --set training.test=3 --workers 1"
+    ),
     "dislobench verify w-screw-quick": "dislobench verify published.toml --run RUN",
     "dislobench run w-screw --preset quick --safe": f"dislobench run w-split --preset tiny {FEW} --safe",
     "dislobench run w-screw --set model.backend=calculator --set model.calculator=W_zhou04": (

@@ -77,13 +77,14 @@ class Page:
         )
         self._markdown.append(f"![{caption}]({path.parent.name}/{path.name})\n\n{caption}\n")
 
-    def write(self, folder: Path) -> list[Path]:
-        """Write `report.html` and `report.md`; returns their paths."""
+    def write(self, folder: Path, stem: str = "report") -> list[Path]:
+        """Write `stem`.html and `stem`.md; returns their paths."""
         page = (
             f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{html.escape(self.title)}</title>"
             f"<meta name=viewport content='width=device-width'><style>{STYLE}</style></head><body>"
             f"{''.join(self._html)}<script>{SCRIPT}</script></body></html>"
         )
-        (folder / "report.html").write_text(page, encoding="utf-8")
-        (folder / "report.md").write_text("\n".join(self._markdown), encoding="utf-8")
-        return [folder / "report.html", folder / "report.md"]
+        written = {folder / f"{stem}.html": page, folder / f"{stem}.md": "\n".join(self._markdown)}
+        for path, text in written.items():
+            path.write_text(text, encoding="utf-8")
+        return list(written)

@@ -4,12 +4,14 @@ promises.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 CLOSE = 0.1  # the theory's exponents are those of the leading term: a slope this near to one is it
+AGREES, DISAGREES, UNRESOLVED, MEASURED = "agrees", "disagrees", "not resolved", "measured"
 RESOLVED = 0.5  # half width of a confidence interval that tells 0, 1 and 2 apart: a wider one confirms none of them
 
 
@@ -28,6 +30,21 @@ class Rate:
     points: int
     expected: float | None
     verdict: str
+
+
+HEADS = ("slope", "95 % interval", "expected", "verdict", "window", "points")
+
+
+def cells(rate: Mapping[str, Any]) -> list[str]:
+    """A rate, by the names of its fields, as the cells of a table with `HEADS`."""
+    return [
+        f"{rate['slope']:.2f}",
+        f"{rate['low']:.2f} .. {rate['high']:.2f}",
+        "" if rate["expected"] is None else f"{rate['expected']:g}",
+        rate["verdict"],
+        f"{rate['window'][0]:.3g} .. {rate['window'][1]:.3g}",
+        str(rate["points"]),
+    ]
 
 
 def measure(x: Sequence[float], y: Sequence[float], expected: float | None, towards: str) -> Rate | None:
@@ -57,11 +74,11 @@ def measure(x: Sequence[float], y: Sequence[float], expected: float | None, towa
     half = float(t.ppf(0.975, degrees) * error) if degrees > 0 else np.inf
     low, high = slope - half, slope + half
     if expected is None:
-        verdict = "measured"
+        verdict = MEASURED
     elif not low - CLOSE <= expected <= high + CLOSE:
-        verdict = "disagrees"  # however wide the interval is
+        verdict = DISAGREES  # however wide the interval is
     else:
-        verdict = "agrees" if half <= RESOLVED else "not resolved"
+        verdict = AGREES if half <= RESOLVED else UNRESOLVED
     span = np.exp([window[:, 0].min(), window[:, 0].max()])
     return Rate(slope, low, high, intercept, (float(span[0]), float(span[1])), len(window), expected, verdict)
 

@@ -17,6 +17,8 @@ from store.seal import StoreError, read_json
 from suite.judge.theory import TERMS
 from suite.study import figures
 from suite.study.page import Page
+from suite.study.rates import HEADS as HEADS_OF_RATES
+from suite.study.rates import cells
 from suite.study.sweep_figures import draw_ordering, draw_sweep
 from suite.world.reference import CATALOGUE
 
@@ -137,16 +139,11 @@ def _sweeps(
             rows.append(
                 [
                     ", ".join(filter(None, [rate["error"].partition("_")[0], rate["setting"]])),
-                    _short(rate["slope"]),
-                    f"{rate['low']:.2f} .. {rate['high']:.2f}",
-                    "" if rate["expected"] is None else f"{rate['expected']:g}",
-                    rate["verdict"],
-                    f"{rate['window'][0]:.3g} .. {rate['window'][1]:.3g}",
-                    rate["points"],
+                    *cells(rate),
                     TERMS.get(rate["limiting"], ""),
                 ]
             )
-        heads = ["curve", "slope", "95 % interval", "expected", "verdict", "window", "points", "limiting term"]
+        heads = ["curve", *HEADS_OF_RATES, "limiting term"]
         page.table(heads, rows)
         if content["ordering"]:
             place = folder / "figures" / f"ordering-{stem}.png"

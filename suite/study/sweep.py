@@ -1,6 +1,6 @@
 """Ladders of runs: every point a run of its own, found again by its content; slopes against theory.
 
-    result = run_sweep(resolve, "L", load_sweeps("w-screw")["L"], workspace)
+    result = run_sweep(resolve, "fig5", load_sweeps("w-screw")["fig5"], workspace)
 
 A point's key hashes its whole resolved spec. A finished run with that key is reused wherever it was made, so that a
 sweep that was interrupted goes on, and a point more costs one point. It must be whole: its store is verified and its
@@ -21,7 +21,7 @@ from store.locking import locked_file
 from store.runs import RunRecord, Tracker
 from store.seal import StoreError, verify
 from suite.judge.theory import expected_rate
-from suite.ladders import overrides_of, points_of
+from suite.ladders import curve_of, overrides_of, points_of
 from suite.pipeline import Progress, Simulation, silent
 from suite.spec import BadSpec, Spec, Sweep
 from suite.study.case import STAGE_PACKAGES, STAGE_VERSIONS, potentials_of, run_case
@@ -38,8 +38,8 @@ AXES: dict[str, Callable[[Spec, Mapping[str, float]], float | None]] = {
 
 @dataclass(frozen=True)
 class Point:
-    """One run of a sweep: its `setting` of the observables, `seed`, values of the ladders, numbers (empty when it
-    failed) and status.
+    """One run of a sweep: the `setting` of its observables or, with `Sweep.curves`, the curve it belongs to; `seed`,
+    values of the ladders, numbers (empty when it failed) and status.
     """
 
     setting: str
@@ -189,7 +189,15 @@ def _point(
     tags = record.tags
     limiting = tags.get("limiting_term", "")
     return Point(
-        setting, seed, values, axis, numbers, tags.get("outcome", record.status.lower()), limiting, record.id, computed
+        curve_of(sweep, values, setting),
+        seed,
+        values,
+        axis,
+        numbers,
+        tags.get("outcome", record.status.lower()),
+        limiting,
+        record.id,
+        computed,
     )
 
 
@@ -208,6 +216,7 @@ def content_of(
         "against": sweep.against,
         "ladders": {key: list(values) for key, values in sweep.ladders.items()},
         "seeds": list(sweep.seeds),
+        "curves": sweep.curves,
         "points": [asdict(point) for point in points],
         "rates": [
             {"error": error, "setting": setting, **asdict(rate), "limiting": limiting(setting, rate.window)}

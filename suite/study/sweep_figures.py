@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,18 @@ from matplotlib.ticker import NullFormatter
 
 from suite.study.figures import BLUE, DPI, GREY, ORANGE
 
-STYLES = {
+SETTING_STYLES = {
     "no elasticity": (ORANGE, "s", "--"),
     "CLE": (GREY, "^", ":"),
     "CLE+nonlinear": (BLUE, "o", "-"),
     "": (BLUE, "o", "-"),
 }
+CURVE_STYLES = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREY, "^", ":"), ("black", "D", "-."))
 AXIS_LABELS = {
     "L": "L, half width of the training cell [a₀]",
     "N": "N, width of the simulation cell [a₀]",
     "log_L_D": "log L_D, of the distance of the dislocations in a₀",
     "rmse_F": "force RMSE on the test set [eV/Å]",
-    "rmse_F_0.1": "force RMSE on test configurations of 0.1 Å [eV/Å]",
-    "rmse_F_0.05": "force RMSE on test configurations of 0.05 Å [eV/Å]",
     "rmse_E": "energy RMSE on the test set [eV]",
     "eps_F": "ε_F [eV/Å]",
     "eps_V1": "ε_V1 [eV/Å³]",
@@ -33,10 +33,25 @@ AXIS_LABELS = {
     "eps_V1_felt": "ε_V1 felt by the dislocation [eV/Å³]",
     "eps_V2": "ε_V2 [eV/Å³]",
 }
+
+
+def axis_label(name: str) -> str:
+    """What stands at an axis of a number of runs: with its unit, or the name itself where no label is known."""
+    if name.startswith("rmse_F_"):
+        return f"force RMSE on test configurations of {name.removeprefix('rmse_F_')} Å [eV/Å]"
+    return AXIS_LABELS.get(name, name)
+
+
 ERROR_LABELS = {
     "geometry_error": "geometry error ‖Dȳ - Dȳ_ML‖ [Å]",
     "energy_error": "energy error |E(ȳ) - E_ML(ȳ_ML)| [eV]",
 }
+
+
+def _styles(curves: Sequence[str]) -> dict[str, tuple[str, str, str]]:
+    """Colour, marker and line of every curve: those of its setting, or the next ones in turn."""
+    turns = cycle(CURVE_STYLES)
+    return {curve: SETTING_STYLES.get(curve) or next(turns) for curve in curves}
 
 
 def draw_sweep(record: Mapping[str, Any], path: Path) -> Path:
@@ -59,14 +74,15 @@ def draw_ordering(record: Mapping[str, Any], path: Path) -> Path:
     axes = figure.subplots(1, len(ORDERING), sharey=True)
     points = [p for p in record["points"] if "geometry_error" in p["numbers"]]
     settings = list(dict.fromkeys(p["setting"] for p in points))
+    styles = _styles(settings)
     for axis, name in zip(axes, ORDERING, strict=True):
         for setting in settings:
-            colour, marker, _ = STYLES.get(setting, STYLES[""])
+            colour, marker, _ = styles[setting]
             chosen = [p["numbers"] for p in points if p["setting"] == setting and name in p["numbers"]]
             x = [max(numbers[name], 1e-12) for numbers in chosen]
             y = [max(numbers["geometry_error"], 1e-12) for numbers in chosen]
             axis.plot(x, y, marker, color=colour, markersize=4, alpha=0.7, linestyle="none", label=setting)
-        axis.set(xscale="log", yscale="log", xlabel=AXIS_LABELS[name])
+        axis.set(xscale="log", yscale="log", xlabel=axis_label(name))
         _label_x(axis, _ticks(*axis.get_xlim()))
         if name in record["ordering"]:
             axis.set_title(f"rank correlation {record['ordering'][name]:.2f}", fontsize=10)
@@ -97,8 +113,9 @@ def _panel(axis: Axes, record: Mapping[str, Any], error: str) -> None:
     points = [p for p in record["points"] if p["x"] is not None and error in p["numbers"]]
     settings = list(dict.fromkeys(p["setting"] for p in points))
     rates = {(r["error"], r["setting"]): r for r in record["rates"]}
+    styles = _styles(settings)
     for setting in settings:
-        colour, marker, line = STYLES.get(setting, STYLES[""])
+        colour, marker, line = styles[setting]
         chosen = [p for p in points if p["setting"] == setting]
         x, y, low, high = _over_seeds(chosen, error)
         rate = rates.get((error, setting))
@@ -116,7 +133,7 @@ def _panel(axis: Axes, record: Mapping[str, Any], error: str) -> None:
     if points:
         _guides(axis, points, error, sorted(expected))
     axis.set(xscale="log", yscale="log", ylabel=ERROR_LABELS[error])
-    axis.set_xlabel(AXIS_LABELS.get(record["against"], record["against"]))
+    axis.set_xlabel(axis_label(record["against"]))
     sizes = record["against"] in ("L", "N")
     _label_x(axis, sorted({p["x"] for p in points}) if sizes else _ticks(*axis.get_xlim()))
     axis.spines[["top", "right"]].set_visible(False)
