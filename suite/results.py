@@ -72,7 +72,7 @@ class Simulation:
 
     @cached_property
     def felt(self) -> np.ndarray:
-        """What the dislocation feels of an error of ∂²W: the form of `elasticity.felt_form`, (k, 81)."""
+        """What the dislocation feels of an error of the stress-strain coefficients: `elasticity.felt_form`, (k, 81)."""
         return felt_form(*self._far_field, self.straight.frame)
 
 

@@ -15,7 +15,7 @@ from ase.calculators.calculator import Calculator
 
 from suite.model.training import Configurations, label
 from suite.world.cell import StraightCell
-from suite.world.crystal import Response, constants, without_null_part
+from suite.world.crystal import Response, constants, stress_strain_coefficients, without_null_part
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,10 @@ def match_elasticity(reference: Response, model: Response, felt: np.ndarray) -> 
     """eps_V1 and eps_V2 (eV/Å^3, Frobenius norms over 81 and 729 entries) and what of them a dislocation can feel.
 
     `eps_V1_null_free` and `eps_V2_null_free` are distances to the span of the null Lagrangians, which exert no force in
-    a fixed periodic cell; `eps_V1_felt` is what the dislocation of the case feels, by the form `felt` (k, 81) of
-    `elasticity.felt_form`. `eps_V1_noise` and `eps_V2_noise` are how much the first two change with twice the strain
-    step: numbers that are not well above them are rounding or truncation of the finite differences. Constants in GPa as
-    `error_C11` ..., pressure as `pressure`.
+    a fixed periodic cell; `eps_V1_felt` is what the dislocation of the case feels of the stress-strain coefficients, by
+    the form `felt` (k, 81) of `elasticity.felt_form`. `eps_V1_noise` and `eps_V2_noise` are how much the first two
+    change with twice the strain step: numbers that are not well above them are rounding or truncation of the finite
+    differences. Constants in GPa as `error_C11` ..., pressure as `pressure`.
     """
     difference = model - reference
     numbers = {
@@ -98,7 +98,7 @@ def match_elasticity(reference: Response, model: Response, felt: np.ndarray) -> 
         "eps_V2": float(np.linalg.norm(difference.d3)),
         "eps_V1_null_free": float(np.linalg.norm(without_null_part(difference.d2))),
         "eps_V2_null_free": float(np.linalg.norm(without_null_part(difference.d3))),
-        "eps_V1_felt": float(np.linalg.norm(felt @ difference.d2.ravel())),
+        "eps_V1_felt": float(np.linalg.norm(felt @ stress_strain_coefficients(difference.d1, difference.d2).ravel())),
     }
     if difference.coarse is not None:
         _, numbers["eps_V1_noise"], numbers["eps_V2_noise"] = difference.noise

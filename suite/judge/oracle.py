@@ -20,7 +20,7 @@ from suite.model.regression import triangle_of
 from suite.model.rows import BasisSpec, built, compressed, cut
 from suite.model.training import Configurations
 from suite.world.cell import Circulant, StraightCell
-from suite.world.crystal import Response, without_null_part
+from suite.world.crystal import Response, stress_strain_coefficients, without_null_part
 from suite.world.hessian import Factor
 from suite.world.relaxation import Relaxation
 
@@ -82,19 +82,17 @@ class Oracle:
 
 def elastic_forms(rows: Mapping[str, np.ndarray], reference: Response, felt: np.ndarray) -> dict[str, np.ndarray]:
     """Compressed rows of eps_stress, eps_V1, eps_V2, their null-free parts, and what is felt of eps_V1 by the form
-    `felt` (k, 81): ‖rows [c; -1]‖ is the number."""
-    targets = {"stress": reference.d1, "virial1": reference.d2, "virial2": reference.d3}
-    names = {"stress": "eps_stress", "virial1": "eps_V1", "virial2": "eps_V2"}
-    forms = {}
-    for name, target in targets.items():
-        augmented = np.column_stack([rows[name], target.ravel()])
-        forms[names[name]] = compressed(augmented)
-        if name != "stress":
-            free = np.column_stack([without_null_part(column) for column in augmented.T])
-            forms[f"{names[name]}_null_free"] = compressed(free)
-        if name == "virial1":
-            forms["eps_V1_felt"] = compressed(felt @ augmented)
-    return forms
+    `felt` (k, 81) of `elasticity.felt_form`: ‖rows [c; -1]‖ is the number."""
+    stress = np.column_stack([rows["stress"], reference.d1.ravel()])
+    virial1 = np.column_stack([rows["virial1"], reference.d2.ravel()])
+    virial2 = np.column_stack([rows["virial2"], reference.d3.ravel()])
+    free = {
+        "eps_V1_null_free": np.column_stack([without_null_part(column) for column in virial1.T]),
+        "eps_V2_null_free": np.column_stack([without_null_part(column) for column in virial2.T]),
+    }
+    plain = {"eps_stress": stress, "eps_V1": virial1, "eps_V2": virial2}
+    forms = {**plain, **free, "eps_V1_felt": felt @ stress_strain_coefficients(stress, virial1)}
+    return {name: compressed(form) for name, form in forms.items()}
 
 
 def _test_piece(

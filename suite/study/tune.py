@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
-ORACLE_VERSION = 3
+ORACLE_VERSION = 4
 STUDY_VERSION = 2  # of what the journal holds: trials have a seal
 JOURNAL = "journal.log"
 BATCH = 25  # trials of one worker before the parent hears of them

@@ -341,6 +341,20 @@ def elastic_tensor(response: Response) -> np.ndarray:
     return (c + c.transpose(0, 1, 3, 2)) / 2
 
 
+def stress_strain_coefficients(d1: np.ndarray, d2: np.ndarray) -> np.ndarray:
+    """Derivative of the Cauchy stress by F, from ∂W = sI and ∂²W at F = I: ∂²W - s ∂²det F, shape of `d2`, eV/Å^3.
+
+    The stress-strain (Birch) coefficients of a crystal under the hydrostatic stress s = tr(∂W)/3 (Wallace,
+    Thermodynamics of Crystals, 1972): σ = ∂W Fᵀ/det F gives dσ = (∂²W - s ∂²det F) dF. s·det F has none: it holds the
+    pressure, and forces in a periodic cell of fixed volume do not know it. At s = 0 they are the elastic constants.
+    `d1` (9 entries) and `d2` (81), or as many columns of both, (9, m) and (81, m).
+    """
+    identity = np.eye(3)
+    determinant = np.einsum("ij,kl->ijkl", identity, identity) - np.einsum("il,jk->ijkl", identity, identity)
+    hydrostatic = np.tensordot(identity.ravel(), d1.reshape(9, -1), 1) / 3
+    return d2 - np.multiply.outer(determinant.ravel(), hydrostatic).reshape(d2.shape)
+
+
 def cubic_tensor(constants: Mapping[Any, float]) -> np.ndarray:
     """Elastic tensor (3, 3, 3, 3), eV/Å^3, of cubic constants C11, C12, C44 in GPa (0 where one is absent)."""
     c11, c12, c44 = (constants.get(name, 0.0) / GPA for name in ("C11", "C12", "C44"))

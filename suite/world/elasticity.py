@@ -169,24 +169,36 @@ def strain_factor(solution: Stroh, b: np.ndarray) -> float:
 def felt_form(solution: Stroh, b: np.ndarray, frame: np.ndarray) -> np.ndarray:
     """The part of an elastic error that a dislocation feels, as a linear form, (k, 81).
 
-    For an error ΔC of ∂²W (81 entries, crystal axes), |form @ ΔC| is the dual norm of the force div(ΔC ∇u) that it
-    exerts in the field of the dislocation `b` (3,), over the norm of that field, eV/Å^3. It is zero for null
-    Lagrangians and for a multiple of C itself, and never larger than |ΔC|. `frame`: rows e1, e2, e3 in crystal axes.
+    For an error ΔC' of the `crystal.stress_strain_coefficients` (81 entries, crystal axes), |form @ ΔC'| is the dual
+    norm of the force div(ΔC' β) that it exerts in the elastic field β of the dislocation `b` (3,), over the norm of
+    that field, eV/Å^3. It is zero for a multiple of C itself, and never larger than |ΔC'|. `frame`: rows e1, e2, e3 in
+    crystal axes.
 
-    ∇u decays as 1/r, so that the force is g(θ)/r² with Fourier components g_m; -Δφ = g/r² has φ_m = g_m/m², and both
-    ∫|∇φ|² and ∫|∇u|² grow as log r (Assumption 2.1 and the proof of Theorem 3.1).
+    β decays as 1/r, so that the force is g(θ)/r² away from the core, with Fourier components g_m; -Δφ = g/r² has
+    φ_m = g_m/m², and ∫|∇φ|² and ∫|β|² grow as log r (Assumption 2.1 and the proof of Theorem 3.1). There is no g_0: the
+    stress ΔC' β carries the same force F0 = ∮ ΔC' β n dθ through every circle. It acts on the core itself, as F0 δ(x);
+    -Δφ = F0 δ has φ = -F0 ln(r)/2π, and ∫|∇φ|² = |F0|²/2π log r beside the other modes. By symmetry F0 is zero for
+    screws in cubic crystals; of an edge in W it makes a third of the square for C44, and half of it for the bulk
+    modulus.
     """
     samples = 256
     angle = 2 * np.pi * np.arange(samples) / samples
     x1, x2 = np.cos(angle), np.sin(angle)
+    normal = np.stack([x1, x2, 0 * x1])
+    flux = np.zeros((3, 3, 3))  # mean over θ of n_j ∂_l u_k on the unit circle, [k, j, l]
     curvature = np.zeros((3, 3, 3, samples))  # ∂_j ∂_l u_k on the unit circle, [k, j, l]
     for p, a, el in zip(solution.p, solution.A.T, solution.L.T, strict=True):
         direction = np.array([1.0, p, 0.0])
-        second = -(el @ b) / (1j * np.pi) / (x1 + p * x2) ** 2
-        curvature += np.real(np.einsum("k,j,l,s->kjls", a, direction, direction, second))
-    # in crystal axes: the force of a unit error (i, j, k, l) is along e_i, ∂_j ∂_l u_k large
-    curvature = np.einsum("ka,jb,lc,kjls->abcs", frame, frame, frame, curvature, optimize=True)
+        first = (el @ b) / (1j * np.pi) / (x1 + p * x2)
+        flux += np.real(np.einsum("k,js,l,s->kjl", a, normal, direction, first)) / samples
+        curvature += np.real(np.einsum("k,j,l,s->kjls", a, direction, direction, -first / (x1 + p * x2)))
     modes = np.fft.rfft(curvature, axis=-1)[..., 1:-1] / samples / np.arange(1, samples // 2)
-    columns = np.sqrt(4 * np.pi) * np.concatenate([modes.real, modes.imag], axis=-1)  # both signs of m, ∫dθ
+    parts = [
+        np.sqrt(4 * np.pi) * modes.real,  # both signs of m, ∫dθ
+        np.sqrt(4 * np.pi) * modes.imag,
+        np.sqrt(2 * np.pi) * flux[..., None],  # |F0|²/2π with F0 = 2π times the mean
+    ]
+    # in crystal axes: the force of a unit error (i, j, k, l) is along e_i
+    columns = np.einsum("ka,jb,lc,kjls->abcs", frame, frame, frame, np.concatenate(parts, axis=-1), optimize=True)
     forces = np.einsum("ip,kjls->psijkl", np.eye(3), columns).reshape(3 * columns.shape[-1], 81)
     return forces / np.sqrt(strain_factor(solution, b))

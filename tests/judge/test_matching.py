@@ -12,9 +12,9 @@ from suite.judge.matching import match_configurations, match_elasticity, match_h
 from suite.model.training import Configurations, label, rattle
 from suite.pipeline import Rows, World
 from suite.world.cell import StraightCell, build_cell
-from suite.world.crystal import GPA, Crystal, Response, null_forms
-from suite.world.dislocation import Dislocation
-from suite.world.elasticity import Stroh
+from suite.world.crystal import GPA, Crystal, Response, elastic_tensor, null_forms
+from suite.world.dislocation import Dislocation, catalogue_entry
+from suite.world.elasticity import Stroh, felt_form, rotate, stroh
 
 
 def paired(world: World, rows: Rows) -> list[tuple[StraightCell, Configurations]]:
@@ -125,13 +125,22 @@ def test_elastic_numbers_of_a_stiffer_crystal(tungsten_response: Response, world
     assert found["eps_V1_felt"] == pytest.approx(0, abs=1e-9), "a stiffer crystal is displaced alike"
 
 
-def test_what_no_dislocation_feels_is_not_counted(tungsten_response: Response, world: World) -> None:
+def felt_by(kind: str, reference: Response, crystal: Crystal) -> np.ndarray:
+    """The form of what a dislocation of bcc feels."""
+    entry = catalogue_entry("bcc", kind)
+    solution = stroh(rotate(elastic_tensor(reference), entry.frame))
+    return felt_form(solution, entry.burgers_frame * crystal.a0, entry.frame)
+
+
+@pytest.mark.parametrize("kind", ["screw", "edge", "mixed"])
+def test_what_no_dislocation_feels_is_not_counted(tungsten_response: Response, tungsten: Crystal, kind: str) -> None:
     """p det F added to W: a pressure and wrong constants, and nothing in the null-free numbers."""
     r, p = tungsten_response, 0.5
+    felt = felt_by(kind, r, tungsten)
     identity = np.eye(3)
     d2 = p * (np.einsum("ij,kl->ijkl", identity, identity) - np.einsum("il,jk->ijkl", identity, identity))
     d3 = p * null_forms()[1].reshape((3,) * 6)
-    found = match_elasticity(r, Response(r.d1 + p * identity, r.d2 + d2, r.d3 + d3), world.felt)
+    found = match_elasticity(r, Response(r.d1 + p * identity, r.d2 + d2, r.d3 + d3), felt)
     assert found["eps_V1"] > p
     assert found["eps_V2"] > p
     for name in (

@@ -5,10 +5,15 @@ import pytest
 from laws import ace_rounding
 
 from suite.judge import theory
-from suite.judge.oracle import Oracle
+from suite.judge.matching import match_elasticity
+from suite.judge.oracle import Oracle, elastic_forms
 from suite.pipeline import Model, NoOracle, Rows, World, assess, build_oracle, fit
+from suite.results import elasticity_of
 from suite.spec import Spec, load
 from suite.study import archive
+from suite.world.crystal import response, strain_path
+from suite.world.dislocation import catalogue_entry
+from suite.world.elasticity import felt_form
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +53,25 @@ def test_oracle_agrees_with_the_verdict(
         made |= theory.balance(numbers, world.core_distance, world.stability, world.leverage)
         assert {name: numbers[name] for name in found if name not in elementary} == made
     assert found["geometry_error_linear"] == pytest.approx(verdict.numbers["geometry_error"], rel=0.3)
+
+
+@pytest.mark.parametrize("kind", ["edge", "mixed"])
+def test_oracle_and_verdict_agree_on_what_edges_feel(
+    tiny: Spec, world: World, rows: Rows, model: Model, kind: str
+) -> None:
+    """The same fit felt by dislocations with a net force on the core, from rows and from finite differences."""
+    entry, reference = catalogue_entry("bcc", kind), world.response
+    felt = felt_form(elasticity_of(entry, reference), entry.burgers_frame * world.crystal.a0, entry.frame)
+    form = elastic_forms(rows.elastic, reference, felt)["eps_V1_felt"]
+    found = float(np.linalg.norm(form @ np.append(model.coefficients, -1.0)))
+    calculator = model.calculator(rows)
+    own = response(world.crystal, calculator, strain_path(world.crystal, calculator, tiny.model.step))
+    numbers = match_elasticity(reference, own, felt)
+    rounding = ace_rounding(model.coefficients, rows.perfect, world.crystal.volume, tiny.model.step)
+    limit = 9 * rounding["virial1"] + 3 * rounding["stress"]
+    assert found == pytest.approx(numbers["eps_V1_felt"], rel=1e-9, abs=2 * limit)
+    assert numbers["eps_V1_felt"] > 10 * limit
+    assert numbers["eps_stress"] > 10 * limit, "without a pressure this would prove nothing of it"
 
 
 def test_the_reference_in_the_basis_would_have_no_errors(oracle: Oracle, model: Model) -> None:
