@@ -25,8 +25,8 @@ from store.faults import BadInput
 from suite.execution import single_threaded
 from suite.judge import theory
 from suite.judge.errors import Curvature, compare
-from suite.judge.matching import match_configurations, match_elasticity, match_hessian
-from suite.judge.oracle import Oracle, Scales, elastic_forms, reduce_response, reduce_test_sets
+from suite.judge.matching import match_configurations, match_elasticity, match_energy_factor, match_hessian
+from suite.judge.oracle import Oracle, Scales, elastic_forms, line_moduli, reduce_response, reduce_test_sets
 from suite.model.given import GivenSpec
 from suite.model.regression import Block, Solution, block_weights, solve, stack
 from suite.model.rows import BasisSpec, configuration_blocks, elastic_blocks, elastic_rows, perfect_row
@@ -394,7 +394,8 @@ def build_oracle(
     )
     amplitudes = np.concatenate([test.amplitudes for test in rows.test])
     elastic = elastic_forms(rows.elastic, world.response, world.felt)
-    return Oracle(scales, amplitudes, energies, dual, forces, components, elastic, *response_forms)
+    moduli = line_moduli(rows.elastic, world.response, world.line)
+    return Oracle(scales, amplitudes, energies, dual, forces, components, elastic, moduli, world.line, *response_forms)
 
 
 class NoOracle(BadInput, ValueError):
@@ -440,6 +441,8 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
     step = _strain_step(spec, world.crystal, calculator, progress)
     model_response = response(world.crystal, calculator, strain_path(world.crystal, calculator, step, coarse=True))
     numbers = {**matching.numbers, **match_elasticity(world.response, model_response, world.felt), "strain_step": step}
+    factor = match_energy_factor(world.response, model_response, world.line)
+    numbers |= {name: value for name, value in factor.items() if np.isfinite(value)}
     if spec.matching.hessian:
         progress("eps_H", 0.0, "Lanczos on two Hessians")
         reference = build_reference(spec.material.reference, spec.material.arguments)

@@ -194,7 +194,9 @@ class Matching(Record):
     hessian: Switch = False
 
 
-Objective = Literal["balance", "calibrated", "bound_geometry", "bound_energy", "felt", "geometry", "energy"]
+Objective = Literal[
+    "balance", "calibrated", "bound_geometry", "bound_energy", "felt", "energy_factor", "geometry", "energy"
+]
 Range = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
 AlphaRange = Annotated[tuple[Regularisation, Regularisation], AfterValidator(_ordered)]
 
@@ -205,8 +207,8 @@ class Tune(Record):
     Ranges are log-uniform, of the weight of an observable over that of the forces, which is fixed. `amplitudes` is the
     range of the further factor of every amplitude but the smallest, `alpha` and `threshold` are those of the solver;
     `channels` are bases to choose among. Objectives: `balance` and `calibrated` are spreads of the two balances,
-    `felt` is what the dislocation feels of eps_V1, `geometry` and `energy` are the errors by linear response. `limits`
-    are upper bounds of objectives (constraints).
+    `felt` is what the dislocation feels of eps_V1, `energy_factor` is eps_K, `geometry` and `energy` are the errors by
+    linear response. `limits` are upper bounds of objectives (constraints).
     """
 
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = ("balance", "geometry")

@@ -20,7 +20,7 @@ from suite.model.training import Configurations
 from suite.world.cell import Cell, StraightCell
 from suite.world.crystal import Crystal, Response, elastic_tensor
 from suite.world.dislocation import Dislocation, Loop, catalogue_entry
-from suite.world.elasticity import Stroh, felt_form, rotate, strain_factor, stroh
+from suite.world.elasticity import Line, Stroh, felt_form, rotate, strain_factor, stroh
 from suite.world.hessian import Factor
 from suite.world.relaxation import Relaxation, Status
 
@@ -67,13 +67,22 @@ class Simulation:
         return catalogue_entry("bcc", "edge") if isinstance(self.dislocation, Loop) else self.dislocation
 
     @property
-    def _far_field(self) -> tuple[Stroh, np.ndarray]:
-        return elasticity_of(self.straight, self.response), self.straight.burgers_frame * self.crystal.a0
+    def _stroh(self) -> Stroh:
+        return elasticity_of(self.straight, self.response)
+
+    @cached_property
+    def line(self) -> Line:
+        """The dislocation as a straight line. A prismatic loop is an edge all around, as long as its circumference: its
+        energy is 2πR K(edge) ln(R/r) with R of the order of L_D (Hirth and Lothe, chapter 6)."""
+        cell = self.simulation
+        loop = isinstance(self.dislocation, Loop)
+        length = np.pi * cell.core_distance if loop else float(cell.vectors_perfect[2, 2])
+        return Line(self.straight.frame, self.straight.burgers_frame * self.crystal.a0, length)
 
     @cached_property
     def felt(self) -> np.ndarray:
         """What the dislocation feels of an error of the stress-strain coefficients: `elasticity.felt_form`, (k, 81)."""
-        return felt_form(*self._far_field, self.straight.frame)
+        return felt_form(self._stroh, self.line.burgers, self.line.frame)
 
 
 @dataclass(frozen=True)
@@ -105,12 +114,10 @@ class World(Simulation):
 
     @property
     def leverage(self) -> float:
-        """S of `theory.elastic_leverage`, Å^4; a prismatic loop counts as an edge as long as its circumference."""
-        cell, volume = self.simulation, self.crystal.volume / len(self.crystal.basis)
-        loop = isinstance(self.dislocation, Loop)
-        length = np.pi * cell.core_distance if loop else float(cell.vectors_perfect[2, 2])
-        kappa = strain_factor(*self._far_field)
-        return theory.elastic_leverage(kappa, length, volume, self.training[0].bond_square)
+        """S of `theory.elastic_leverage`, Å^4."""
+        volume = self.crystal.volume / len(self.crystal.basis)
+        kappa = strain_factor(self._stroh, self.line.burgers)
+        return theory.elastic_leverage(kappa, self.line.length, volume, self.training[0].bond_square)
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,7 @@ _HEADLINES = (
     ("eps_V1", "ε_V1, linear elasticity", "eV/Å³"),
     ("eps_V1_null_free", "  free of null Lagrangians", "eV/Å³"),
     ("eps_V1_felt", "  felt by this dislocation", "eV/Å³"),
+    ("eps_K", "ε_K, error of the energy factor", "eV"),
     ("eps_V2", "ε_V2, nonlinear elasticity", "eV/Å³"),
     ("eps_V2_null_free", "  free of null Lagrangians", "eV/Å³"),
     ("pressure", "pressure of the model at a0", "GPa"),

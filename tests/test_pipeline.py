@@ -106,6 +106,7 @@ def test_verdict_of_the_small_case(verdict: Verdict, world: World) -> None:
     assert numbers["rmse_F_0.1"] < numbers["rmse_F_0.5"] < 0.5
     assert numbers["eps_E"] >= numbers["rmse_E"]
     assert numbers["eps_V1_null_free"] <= numbers["eps_V1"]
+    assert numbers["eps_K"] > 0
     assert numbers["c0"] == world.stability
     assert verdict.limiting_term in numbers
     assert numbers["bound_geometry"] >= numbers[verdict.limiting_term]

@@ -6,6 +6,7 @@ training cell, which nobody can compute, become maxima over the test set; the ro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from ase.calculators.calculator import Calculator
 from suite.model.training import Configurations, label
 from suite.world.cell import StraightCell
 from suite.world.crystal import Response, constants, stress_strain_coefficients, without_null_part
+from suite.world.elasticity import DegenerateElasticity, Line, rotate
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,24 @@ def match_elasticity(reference: Response, model: Response, felt: np.ndarray) -> 
     for name in ("C11", "C12", "C44"):
         numbers[f"error_{name}_null_free"] = left[name]
     return numbers
+
+
+def energy_factor_error(coefficients: np.ndarray, line: Line, reference: float) -> float:
+    """|t K(C') - `reference`| for stress-strain `coefficients` C' (81 entries, frame of the line), eV.
+
+    Infinite when the crystal of C' is not stable, where there is no dislocation.
+    """
+    try:
+        return abs(line.energy(coefficients) - reference)
+    except DegenerateElasticity:
+        return math.inf
+
+
+def match_energy_factor(reference: Response, model: Response, line: Line) -> dict[str, float]:
+    """eps_K = t |K(C'_ML) - K(C')|, eV: the error of the energy of one dislocation of length t for every factor e of
+    distance, infinite when the crystal of the model is not stable. C' are the stress-strain coefficients."""
+    ours, theirs = (stress_strain_coefficients(found.d1, found.d2) for found in (model, reference))
+    return {"eps_K": energy_factor_error(rotate(ours, line.frame), line, line.energy(rotate(theirs, line.frame)))}
 
 
 def match_hessian(

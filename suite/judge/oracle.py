@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.linalg import qr
 
 from suite.execution import map_pieces
 from suite.judge import theory
-from suite.judge.matching import error_numbers
+from suite.judge.matching import energy_factor_error, error_numbers
 from suite.model.regression import triangle_of
 from suite.model.rows import BasisSpec, built, compressed, cut
 from suite.model.training import Configurations
 from suite.world.cell import Circulant, StraightCell
 from suite.world.crystal import Response, stress_strain_coefficients, without_null_part
+from suite.world.elasticity import Line, rotate
 from suite.world.hessian import Factor
 from suite.world.relaxation import Relaxation
 
@@ -42,7 +44,8 @@ class Oracle:
 
     `energies` (t, n + 1) rows [b, y] of the test energies; `dual` (t, k, n + 1) triangles of the whitened force errors,
     ‖·‖_{U*}; `forces` and `components` triangle and number of all force components, for each amplitude; `elastic`
-    compressed rows of the elastic errors; `geometry` triangle of D H⁻¹ (A c - f); `energy` (n + 1,) row of E_ML(ȳ) -
+    compressed rows of the elastic errors; `moduli` (81, n + 1) rows [b, y] of the stress-strain coefficients in the
+    frame of the dislocation `line`; `geometry` triangle of D H⁻¹ (A c - f); `energy` (n + 1,) row of E_ML(ȳ) -
     E(ȳ); `pull` and `shift` (k, n + 1) with F - f = Q pull x and Qᵀ H⁻¹ (F - f) = shift x for x = [c; -1], F = A c:
     each is accurate by itself, while one quadratic form would square the condition number.
     """
@@ -54,13 +57,20 @@ class Oracle:
     forces: dict[str, np.ndarray]
     components: dict[str, int]
     elastic: dict[str, np.ndarray]
+    moduli: np.ndarray
+    line: Line
     geometry: np.ndarray
     energy: np.ndarray
     pull: np.ndarray
     shift: np.ndarray
 
+    @cached_property
+    def line_energy(self) -> float:
+        """t K of the reference, eV."""
+        return self.line.energy(self.moduli[:, -1])
+
     def evaluate(self, coefficients: np.ndarray) -> dict[str, float]:
-        """The numbers of `pipeline.assess` that need no relaxation, by the same names.
+        """The numbers of `pipeline.assess` that need no relaxation, by the same names; eps_K may be infinite.
 
         Elastic errors are taken on the reference's relaxed path: right to second order for a multilattice, exact
         otherwise.
@@ -71,6 +81,7 @@ class Oracle:
         squares = {name: float(((r @ x) ** 2).sum()) for name, r in self.forces.items()}
         numbers = error_numbers(self.amplitudes, energy_error, dual, squares, self.components)
         numbers |= {name: float(np.linalg.norm(rows @ x)) for name, rows in self.elastic.items()}
+        numbers["eps_K"] = energy_factor_error(self.moduli[:, :-1] @ coefficients, self.line, self.line_energy)
         numbers["geometry_error_linear"] = float(np.linalg.norm(self.geometry @ x))
         force = self.pull @ x + self.pull[:, -1]
         numbers["energy_error_linear"] = abs(float(self.energy @ x - force @ (self.shift @ x) / 2))
@@ -83,8 +94,7 @@ class Oracle:
 def elastic_forms(rows: Mapping[str, np.ndarray], reference: Response, felt: np.ndarray) -> dict[str, np.ndarray]:
     """Compressed rows of eps_stress, eps_V1, eps_V2, their null-free parts, and what is felt of eps_V1 by the form
     `felt` (k, 81) of `elasticity.felt_form`: ‖rows [c; -1]‖ is the number."""
-    stress = np.column_stack([rows["stress"], reference.d1.ravel()])
-    virial1 = np.column_stack([rows["virial1"], reference.d2.ravel()])
+    stress, virial1 = _with_target(rows, reference)
     virial2 = np.column_stack([rows["virial2"], reference.d3.ravel()])
     free = {
         "eps_V1_null_free": np.column_stack([without_null_part(column) for column in virial1.T]),
@@ -93,6 +103,18 @@ def elastic_forms(rows: Mapping[str, np.ndarray], reference: Response, felt: np.
     plain = {"eps_stress": stress, "eps_V1": virial1, "eps_V2": virial2}
     forms = {**plain, **free, "eps_V1_felt": felt @ stress_strain_coefficients(stress, virial1)}
     return {name: compressed(form) for name, form in forms.items()}
+
+
+def _with_target(rows: Mapping[str, np.ndarray], reference: Response) -> tuple[np.ndarray, np.ndarray]:
+    """Elastic rows of first and second order, (9, n + 1) and (81, n + 1), with what they should give."""
+    stress = np.column_stack([rows["stress"], reference.d1.ravel()])
+    return stress, np.column_stack([rows["virial1"], reference.d2.ravel()])
+
+
+def line_moduli(rows: Mapping[str, np.ndarray], reference: Response, line: Line) -> np.ndarray:
+    """Rows (81, n + 1) of the stress-strain coefficients in the frame of `line`, those of the `reference` last."""
+    columns = stress_strain_coefficients(*_with_target(rows, reference))
+    return np.column_stack([rotate(column, line.frame).ravel() for column in columns.T])
 
 
 def _test_piece(

@@ -31,6 +31,7 @@ from suite.spec import Spec
 from suite.world.cell import Cell, StraightCell
 from suite.world.crystal import LATTICES, Crystal, Response
 from suite.world.dislocation import find_cores
+from suite.world.elasticity import Line
 from suite.world.loop import LoopCell
 from suite.world.relaxation import Relaxation, Status
 
@@ -315,6 +316,12 @@ def oracle_groups(oracle: Oracle) -> tuple[dict[str, xr.Dataset], dict[str, Any]
             **{name: ((f"{name}_row", "column"), np.ascontiguousarray(rows)) for name, rows in oracle.elastic.items()}
         ),
     }
+    groups["line"] = dataset(
+        frame=(("vector", "xyz"), oracle.line.frame),
+        burgers=(("xyz",), oracle.line.burgers),
+        length=((), oracle.line.length),
+        moduli=(("entry", "column"), oracle.moduli),
+    )
     for index, rows in enumerate(oracle.forces.values()):
         groups[f"force_{index}"] = dataset(triangle=(("row", "column"), rows))
     return groups, {"scales": asdict(oracle.scales), "components": oracle.components}
@@ -323,6 +330,7 @@ def oracle_groups(oracle: Oracle) -> tuple[dict[str, xr.Dataset], dict[str, Any]
 def oracle_from(tree: xr.DataTree) -> Oracle:
     """An oracle from its cache entry."""
     components = {name: int(count) for name, count in tree.attrs["components"].items()}
+    line = tree["line"]
     return Oracle(
         Scales(**tree.attrs["scales"]),
         tree["test"]["amplitudes"].to_numpy(),
@@ -331,5 +339,7 @@ def oracle_from(tree: xr.DataTree) -> Oracle:
         {name: tree[f"force_{index}"]["triangle"].to_numpy() for index, name in enumerate(components)},
         components,
         {str(name): rows.to_numpy() for name, rows in tree["elastic"].data_vars.items()},
+        line["moduli"].to_numpy(),
+        Line(line["frame"].to_numpy(), line["burgers"].to_numpy(), float(line["length"])),
         *(tree["response"][name].to_numpy() for name in ("geometry", "energy", "pull", "shift")),
     )

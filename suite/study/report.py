@@ -35,6 +35,7 @@ MATCHING = {
     "eps_V1": "ε_V1 [eV/Å³]",
     "eps_V1_null_free": "ε_V1 null-free",
     "eps_V1_felt": "ε_V1 felt",
+    "eps_K": "ε_K [eV]",
     "eps_V2": "ε_V2 [eV/Å³]",
     "eps_V2_null_free": "ε_V2 null-free",
     "c0": "c₀ [eV/Å²]",

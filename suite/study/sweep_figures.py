@@ -31,6 +31,7 @@ AXIS_LABELS = {
     "eps_V1": "ε_V1 [eV/Å³]",
     "eps_V1_null_free": "ε_V1 free of null Lagrangians [eV/Å³]",
     "eps_V1_felt": "ε_V1 felt by the dislocation [eV/Å³]",
+    "eps_K": "ε_K, error of the energy factor [eV]",
     "eps_V2": "ε_V2 [eV/Å³]",
 }
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
-ORACLE_VERSION = 4
+ORACLE_VERSION = 5
 STUDY_VERSION = 2  # of what the journal holds: trials have a seal
 JOURNAL = "journal.log"
 BATCH = 25  # trials of one worker before the parent hears of them
@@ -238,6 +238,9 @@ def _work(bench: Bench, folder: Path, key: str, budget: int, most: int, seed: in
             candidate = bench.candidate(values)
             begun = time.perf_counter()
             numbers = bench.judge(candidate)
+            judged = {*objectives, *bench.spec.tune.limits}
+            if unknown := [NUMBERS[name] for name in judged if not math.isfinite(numbers[NUMBERS[name]])]:
+                raise Unsolvable(f"the crystal of this fit is not stable: it has no {', '.join(sorted(unknown))}")
             numbers["milliseconds"] = 1e3 * (time.perf_counter() - begun)
         except Unsolvable as error:
             trial.set_user_attr("error", str(error))

@@ -22,6 +22,7 @@ LABELS = {
     "bound_geometry": "bound of the geometry error, C = 1",
     "bound_energy": "bound of the energy error, C = 1",
     "felt": "felt ε_V1 [eV/Å³]",
+    "energy_factor": "ε_K [eV]",
     "geometry": "predicted geometry error [Å]",
     "energy": "predicted energy error [eV]",
 }
@@ -142,6 +143,7 @@ CORRELATIONS = {
     "bound_geometry": "bound and relaxed geometry error",
     "elastic_geometry": "null-free ε_V1 and relaxed geometry error",
     "felt_geometry": "felt ε_V1 and relaxed geometry error",
+    "factor_energy": "ε_K and relaxed energy error",
     "balance_energy": "literal imbalance and relaxed energy error",
     "calibrated_energy": "calibrated imbalance and relaxed energy error",
     "bound_energy": "bound and relaxed energy error",

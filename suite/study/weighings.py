@@ -18,6 +18,7 @@ NUMBERS = {
     "bound_geometry": "bound_geometry",
     "bound_energy": "bound_energy",
     "felt": "eps_V1_felt",
+    "energy_factor": "eps_K",
     "geometry": "geometry_error_linear",
     "energy": "energy_error_linear",
 }
@@ -80,6 +81,7 @@ def rank_correlation(entries: Sequence[Entry]) -> dict[str, float]:
         "bound_geometry": ("bound_geometry", "geometry_error"),
         "elastic_geometry": ("eps_V1_null_free", "geometry_error"),
         "felt_geometry": ("eps_V1_felt", "geometry_error"),
+        "factor_energy": ("eps_K", "energy_error"),
         "balance_energy": ("balance_spread", "energy_error"),
         "calibrated_energy": ("calibrated_spread", "energy_error"),
         "bound_energy": ("bound_energy", "energy_error"),
@@ -88,7 +90,9 @@ def rank_correlation(entries: Sequence[Entry]) -> dict[str, float]:
         return {}
     found = {}
     for name, (before, after) in pairs.items():
-        value = spearmanr([e.predicted[before] for e in good], [e.relaxed[after] for e in good]).statistic
+        # trials do not keep what is infinite, as eps_K is where the crystal of a fit is not stable
+        predicted = [e.predicted.get(before, math.inf) for e in good]
+        value = spearmanr(predicted, [e.relaxed[after] for e in good]).statistic
         if math.isfinite(value):
             found[name] = float(value)
     return found

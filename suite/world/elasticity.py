@@ -8,6 +8,7 @@ Gaussian: no image sums and no conditional convergence. Sign: u(x2 -> core⁺) -
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -28,8 +29,9 @@ class Stroh:
 
 
 def rotate(tensor: np.ndarray, frame: np.ndarray) -> np.ndarray:
-    """Components of a fourth-order `tensor` (crystal axes) in the orthonormal `frame` (rows e1, e2, e3)."""
-    return np.einsum("ia,jb,kc,ld,abcd->ijkl", frame, frame, frame, frame, tensor, optimize=True)
+    """Components (3,)*4 of a fourth-order `tensor` (81 entries, crystal axes) in the orthonormal `frame` (rows e1, e2,
+    e3)."""
+    return np.einsum("ia,jb,kc,ld,abcd->ijkl", frame, frame, frame, frame, tensor.reshape((3,) * 4), optimize=True)
 
 
 def stroh(c: np.ndarray) -> Stroh:
@@ -57,6 +59,20 @@ def stroh(c: np.ndarray) -> Stroh:
             "isotropic; change one constant by 1e-4 of itself"
         )
     return Stroh(p, a, el)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A straight dislocation: its `frame` (rows e1, e2, e3 in crystal axes), Burgers vector (3,) in that frame, Å, and
+    length t in the cell, Å."""
+
+    frame: np.ndarray
+    burgers: np.ndarray
+    length: float
+
+    def energy(self, c: np.ndarray) -> float:
+        """t K(c) for `c` (81 entries) in the frame, eV; raises `DegenerateElasticity`."""
+        return self.length * energy_factor(c, self.burgers)
 
 
 def _log_theta(v: np.ndarray, tau: complex) -> np.ndarray:
@@ -148,10 +164,32 @@ def isotropic_screw(points: np.ndarray, b: float) -> np.ndarray:
     return b * angle / (2 * np.pi)
 
 
-def energy_factor(solution: Stroh, b: np.ndarray) -> float:
-    """Prelogarithmic energy factor K with W = K ln(R/r) per unit length, eV/Å (Stroh; Ting 1996, eq. 8.3-12)."""
-    barnett = -2 * (solution.L @ solution.L.T).imag  # H with W = b·H b/(4π) ln(R/r)
-    return float(abs(b @ barnett @ b) / (4 * np.pi))
+def energy_factor(c: np.ndarray, b: np.ndarray) -> float:
+    """Prelogarithmic energy factor K with W = K ln(R/r) per unit length, eV/Å, for `c` (81 entries) in the frame.
+
+    K = b·B b, B the mean over angles φ of [(mm) - (mn)(nn)⁻¹(nm)]/4π with (mn)_ik = m_j c_ijkl n_l and orthogonal unit
+    vectors m, n in the plane, n at the angle φ (Barnett and Lothe 1973; Hirth and Lothe, chapter 13). It needs no
+    eigenvectors, so that isotropic solids are no exception.
+    Raises `DegenerateElasticity` when some (nn) is not positive definite: K falls without bound as `c` comes near that.
+    """
+    c = c.reshape((3,) * 4)
+    plane = np.stack([c[:, 0, :, 0], c[:, 0, :, 1], c[:, 1, :, 0], c[:, 1, :, 1]])
+    nn, nm, mm = np.tensordot(_turning_plane(), plane, 1)
+    if not np.linalg.eigvalsh((nn + nn.transpose(0, 2, 1)) / 2).min() > 0:
+        raise DegenerateElasticity("the elastic tensor is not positive definite: the crystal is unstable")
+    pulled = nm @ b
+    relaxed = (pulled * np.linalg.solve(nn, pulled[..., None])[..., 0]).sum(axis=1).mean()
+    return float((b @ mm.mean(axis=0) @ b - relaxed) / (4 * np.pi))
+
+
+@cache
+def _turning_plane() -> np.ndarray:
+    """Products of components (11, 12, 21, 22) of (nn), (nm), (mm) over half a turn, (3, 64, 4): a trapezoidal rule for
+    a function of period π converges exponentially."""
+    angle = np.pi * np.arange(64) / 64
+    n = np.stack([np.cos(angle), np.sin(angle)])
+    m = np.stack([np.sin(angle), -np.cos(angle)])
+    return np.stack([np.einsum("js,ls->sjl", u, v).reshape(-1, 4) for u, v in ((n, n), (n, m), (m, m))])
 
 
 def strain_factor(solution: Stroh, b: np.ndarray) -> float:

@@ -8,13 +8,13 @@ from materials import Sprung
 from scipy.linalg import eigh
 from threadpoolctl import threadpool_limits
 
-from suite.judge.matching import match_configurations, match_elasticity, match_hessian, told
+from suite.judge.matching import match_configurations, match_elasticity, match_energy_factor, match_hessian, told
 from suite.model.training import Configurations, label, rattle
 from suite.pipeline import Rows, World
 from suite.world.cell import StraightCell, build_cell
-from suite.world.crystal import GPA, Crystal, Response, elastic_tensor, null_forms
+from suite.world.crystal import GPA, Crystal, Response, cubic_tensor, elastic_tensor, null_forms
 from suite.world.dislocation import Dislocation, catalogue_entry
-from suite.world.elasticity import Stroh, felt_form, rotate, stroh
+from suite.world.elasticity import Line, Stroh, felt_form, rotate, stroh
 
 
 def paired(world: World, rows: Rows) -> list[tuple[StraightCell, Configurations]]:
@@ -123,6 +123,18 @@ def test_elastic_numbers_of_a_stiffer_crystal(tungsten_response: Response, world
     assert found["eps_stress"] == 0
     assert 0 < found["eps_V1_null_free"] < found["eps_V1"]
     assert found["eps_V1_felt"] == pytest.approx(0, abs=1e-9), "a stiffer crystal is displaced alike"
+    factor = match_energy_factor(r, Response(r.d1, 1.02 * r.d2, r.d3), world.line)
+    own = world.line.energy(rotate(r.d2, world.line.frame))
+    assert factor == {"eps_K": pytest.approx(0.02 * own, rel=1e-6)}
+    # a screw in nearly isotropic tungsten, as thick as its Burgers vector: μb³/4π
+    b = world.crystal.a0 * np.sqrt(3) / 2
+    assert own == pytest.approx(160.755 / GPA * b**3 / (4 * np.pi), rel=0.02)
+
+
+def test_a_crystal_that_is_not_stable_has_no_energy_factor(tungsten_response: Response, world: World) -> None:
+    r = tungsten_response
+    found = match_energy_factor(r, Response(r.d1, r.d2 - 1.1 * cubic_tensor({"C44": 160.755}), r.d3), world.line)
+    assert found == {"eps_K": np.inf}
 
 
 def felt_by(kind: str, reference: Response, crystal: Crystal) -> np.ndarray:
@@ -140,7 +152,11 @@ def test_what_no_dislocation_feels_is_not_counted(tungsten_response: Response, t
     identity = np.eye(3)
     d2 = p * (np.einsum("ij,kl->ijkl", identity, identity) - np.einsum("il,jk->ijkl", identity, identity))
     d3 = p * null_forms()[1].reshape((3,) * 6)
-    found = match_elasticity(r, Response(r.d1 + p * identity, r.d2 + d2, r.d3 + d3), felt)
+    model = Response(r.d1 + p * identity, r.d2 + d2, r.d3 + d3)
+    found = match_elasticity(r, model, felt)
+    entry = catalogue_entry("bcc", kind)
+    factor = match_energy_factor(r, model, Line(entry.frame, entry.burgers_frame * tungsten.a0, 2.7))
+    assert factor["eps_K"] == pytest.approx(0, abs=1e-9)
     assert found["eps_V1"] > p
     assert found["eps_V2"] > p
     for name in (

@@ -13,7 +13,7 @@ from suite.spec import Spec, load
 from suite.study import archive
 from suite.world.crystal import response, strain_path
 from suite.world.dislocation import catalogue_entry
-from suite.world.elasticity import felt_form
+from suite.world.elasticity import felt_form, strain_factor
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,7 @@ def test_oracle_agrees_with_the_verdict(
     found, verdict = oracle.evaluate(fitted.coefficients), assess(spec, world, rows, fitted)
     assert set(found) <= set(verdict.numbers)
     rounding = ace_rounding(fitted.coefficients, rows.perfect, world.crystal.volume, spec.model.step)
+    kappa = strain_factor(elasticity_of(world.straight, world.response), world.line.burgers)
     small, large = len(world.training[0]), len(world.simulation)
     # errors are norms of differences: each of the two ways rounds every energy, component and entry
     tolerances = {
@@ -41,6 +42,8 @@ def test_oracle_agrees_with_the_verdict(
         "eps_stress": 3 * rounding["stress"],
         "eps_V1": 9 * rounding["virial1"],
         "eps_V2": 27 * rounding["virial2"],
+        # |dK| <= κ²/2 |dC'|
+        "eps_K": world.line.length * kappa / 2 * (9 * rounding["virial1"] + 3 * rounding["stress"]),
         "geometry_error_linear": np.sqrt(3 * large) * rounding["force"] / world.stability,
         "energy_error_linear": large * rounding["energy"],
     }

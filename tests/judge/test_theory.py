@@ -98,6 +98,7 @@ def test_leverage_of_the_world(world: World) -> None:
     b = world.crystal.a0 * np.sqrt(3) / 2
     expected = theory.elastic_leverage(b**2 / (2 * np.pi), b, world.crystal.volume, 12 * world.crystal.a0**2)
     assert world.leverage == pytest.approx(expected, rel=0.05)
+    assert world.line.length == pytest.approx(b)
 
 
 def test_promised_rates() -> None:

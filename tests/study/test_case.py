@@ -273,7 +273,7 @@ def test_the_reference_as_a_model_has_no_error(
     assert record.metrics["eps_F"] == numbers["eps_F"]
     assert record.tags["figure_failed.parity"] == "ZeroDivisionError: no room for the legend"
     assert "'parity'" in capsys.readouterr().err
-    for name in ("geometry_error", "energy_error", "eps_E", "eps_F", "eps_V1", "eps_V2", "eps_V1_felt"):
+    for name in ("geometry_error", "energy_error", "eps_E", "eps_F", "eps_V1", "eps_V2", "eps_V1_felt", "eps_K"):
         assert numbers[name] < 2e-5, name
     assert numbers["model_force_calls"] == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 
 from store.runs import Tracker
+from suite.judge import oracle as oracle_module
 from suite.pipeline import Rows
 from suite.spec import Spec, load
 from suite.study import rivals
@@ -164,7 +166,7 @@ def test_key_of_a_study_hears_what_changes_its_trials(tiny: Spec) -> None:
 @pytest.mark.parametrize(
     ("settings", "wanted"),
     [
-        (["tune.sampler=nsga2", "tune.limits={bound_geometry=5.0}", 'tune.objectives=["felt","energy"]'], 2),
+        (["tune.sampler=nsga2", "tune.limits={bound_geometry=5.0}", 'tune.objectives=["felt","energy_factor"]'], 2),
         (['tune.objectives=["geometry"]', "tune.channels=[[8,4],[15,8]]", "tune.amplitudes=[0.01,1]"], 1),
         (["solver.kind=ridge", "tune.alpha=[1e-14,1e-6]", "tune.sampler=random"], 2),
     ],
@@ -176,6 +178,23 @@ def test_other_searches(settings: list[str], wanted: int, workspace: Path) -> No
     assert len(complete) == 8
     assert all(len(trial["values"]) == wanted for trial in complete)
     assert found.front
+
+
+def test_a_trial_without_an_energy_factor_fails_alone(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every other fit is said to have no stable crystal."""
+    answers = iter(range(10_000))
+    original = oracle_module.energy_factor_error
+    monkeypatch.setattr(
+        oracle_module, "energy_factor_error", lambda *given: math.inf if next(answers) % 2 else original(*given)
+    )
+    spec = load("w-split", "tiny", ['tune.objectives=["energy_factor","geometry"]', "tune.seed=5"])
+    found = tune(spec, workspace, trials=6, verify=1)
+    states = Counter(trial["state"] for trial in found.trials)
+    assert states["complete"] == 6
+    assert states["fail"] >= 5
+    errors = {trial.user_attrs["error"] for trial in trials_of(found.folder) if trial.state.name == "FAIL"}
+    assert errors == {"the crystal of this fit is not stable: it has no eps_K"}
+    assert math.isfinite(found.recommended.predicted["eps_K"])
 
 
 def test_limits_that_nothing_keeps_are_told(workspace: Path) -> None:

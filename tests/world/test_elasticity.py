@@ -213,10 +213,47 @@ def test_burgers_vectors_must_cancel() -> None:
 
 
 def test_energy_factor_of_isotropic_dislocations() -> None:
-    solution, b, nu = stroh(isotropic(1e-4)), 2.5, LAMBDA / (2 * (LAMBDA + MU))
-    assert energy_factor(solution, np.array([0, 0, b])) == pytest.approx(MU * b**2 / (4 * np.pi), rel=1e-3)
+    b, nu = 2.5, LAMBDA / (2 * (LAMBDA + MU))
+    assert energy_factor(isotropic(), np.array([0, 0, b])) == pytest.approx(MU * b**2 / (4 * np.pi), rel=1e-12)
     edge = MU * b**2 / (4 * np.pi * (1 - nu))
-    assert energy_factor(solution, np.array([b, 0, 0])) == pytest.approx(edge, rel=1e-3)
+    assert energy_factor(isotropic(), np.array([b, 0, 0])) == pytest.approx(edge, rel=1e-12)
+
+
+def test_energy_factor_is_that_of_stroh() -> None:
+    """K = b·H b/4π with H = -2i Σ L⊗L (Barnett and Lothe's third tensor; Ting 1996): eigenvectors, not an integral."""
+    c = triclinic()
+    solution = stroh(c)
+    by_stroh = MIXED @ (-2j * (solution.L @ solution.L.T)).real @ MIXED / (4 * np.pi)
+    assert energy_factor(c, MIXED) == pytest.approx(by_stroh, rel=1e-9)
+
+
+def test_energy_factor_changes_by_the_energy_of_the_error() -> None:
+    """dK = ½∮ΔC β β dθ: to first order the field need not change (Hellmann and Feynman)."""
+    c, h = triclinic(), 1e-4
+    error = isotropic(0.3) - 0.2 * c
+    angle = np.linspace(0, 2 * np.pi, 512, endpoint=False)
+    field = distortion(stroh(c), np.column_stack([np.cos(angle), np.sin(angle)]), MIXED)
+    slope = np.pi * np.einsum("ijkl,nij,nkl->n", error[:, :2][:, :, :, :2], field, field).mean()
+    found = (energy_factor(c + h * error, MIXED) - energy_factor(c - h * error, MIXED)) / (2 * h)
+    assert abs(slope) > 1e-2
+    assert found == pytest.approx(slope, rel=1e-6)
+
+
+# GPa added in W as in `PUBLISHED`, and how much larger the energy factor of a screw is (eV/Å), from the same check
+@pytest.mark.parametrize(("shift", "change"), [({"C44": 4.0}, 4.9e-3), ({"C11": 3.0, "C12": -1.0, "C44": 2.0}, 7.5e-3)])
+def test_energy_factor_of_a_screw_in_tungsten(shift: dict[str, float], change: float) -> None:
+    entry = catalogue_entry("bcc", "screw")
+    tungsten = cubic_tensor({"C11": 522.54, "C12": 204.221, "C44": 160.755})
+    burgers = entry.burgers_frame * 3.16485
+    before, after = (energy_factor(rotate(c, entry.frame), burgers) for c in (tungsten, tungsten + cubic_tensor(shift)))
+    assert after - before == pytest.approx(change, abs=5e-5)
+
+
+def test_an_unstable_crystal_has_no_energy_factor() -> None:
+    soft = isotropic()
+    soft[2, 0, 2, 0] = soft[0, 2, 2, 0] = soft[2, 0, 0, 2] = soft[0, 2, 0, 2] = -0.1
+    with pytest.raises(DegenerateElasticity, match="not positive definite"):
+        energy_factor(soft, MIXED)
 
 
 def test_strain_factor_of_an_isotropic_screw() -> None:
@@ -232,7 +269,7 @@ def test_energy_and_strain_factor_by_quadrature_of_the_field() -> None:
     gradient = distortion(solution, np.column_stack([np.cos(angle), np.sin(angle)]), MIXED)
     plane = c[:, :2][:, :, :, :2]
     density = np.einsum("ijkl,nij,nkl->n", plane, gradient, gradient) / 2
-    assert energy_factor(solution, MIXED) == pytest.approx(density.mean() * 2 * np.pi, rel=1e-9)
+    assert energy_factor(c, MIXED) == pytest.approx(density.mean() * 2 * np.pi, rel=1e-9)
     assert strain_factor(solution, MIXED) == pytest.approx((gradient**2).sum(axis=(1, 2)).mean() * 2 * np.pi, rel=1e-9)
 
 
@@ -310,8 +347,9 @@ def test_felt_part_of_wrong_constants_in_tungsten(kind: str, shift: dict[str, fl
     assert np.linalg.norm(form @ cubic_tensor(shift).ravel()) == pytest.approx(felt, abs=digits)
 
 
-def smeared_dipole(c: np.ndarray, error: np.ndarray, b: np.ndarray, width: float) -> tuple[float, float]:
-    """‖∇φ‖² and ‖β‖² (Å^2 per length) of a periodic array of dipoles, each dislocation smeared by a Gaussian.
+def smeared_dipole(c: np.ndarray, error: np.ndarray, b: np.ndarray, width: float) -> tuple[float, float, float]:
+    """‖∇φ‖², ‖β‖² and the energy ½∫β:C:β, per length, of a periodic array of dipoles, each dislocation smeared by a
+    Gaussian.
 
     β = ∇u - β* with div(C:β) = 0 for the slip β* = b⊗e2 between the cores, and -Δφ = div(ΔC:β): sums over the
     reciprocal lattice of `SIZE`, without Stroh's solution, angles or logarithms.
@@ -331,16 +369,18 @@ def smeared_dipole(c: np.ndarray, error: np.ndarray, b: np.ndarray, width: float
     u = -1j * np.linalg.solve(acoustic, source[..., None])[..., 0]
     elastic = 1j * u[:, :, None] * k[:, None, :] - slip
     force = 1j * np.einsum("ijkl,nj,nkl->ni", error, k, elastic, optimize=True)
+    displaced = float((np.abs(force) ** 2 / squares[:, None]).sum())
+    energy = np.einsum("ijkl,nij,nkl->", c, elastic.conj(), elastic, optimize=True).real / 2
     area = SIZE[0] * SIZE[1]
-    return area * float((np.abs(force) ** 2 / squares[:, None]).sum()), area * float((np.abs(elastic) ** 2).sum())
+    return area * displaced, area * float((np.abs(elastic) ** 2).sum()), area * float(energy)
 
 
 BURGERS = {"mixed": MIXED, "edge": np.array([1.3, 0.0, 0.0]), "screw": np.array([0.0, 0.0, 1.0])}
 
 
 @pytest.mark.parametrize("b", BURGERS.values(), ids=BURGERS)
-def test_felt_part_is_what_smeared_dislocations_displace(b: np.ndarray) -> None:
-    """Halving the width w adds felt² κ² ln 2 to ‖∇φ‖² and κ² ln 2 to ‖β‖² for each of two dislocations.
+def test_felt_part_and_factors_by_smeared_dislocations(b: np.ndarray) -> None:
+    """Halving the width w adds felt² κ² ln 2 to ‖∇φ‖², κ² ln 2 to ‖β‖², K ln 2 to the energy, for each dislocation.
 
     Partner and images at distances d add powers of w²/d²; the halvings show the first two, and take them out.
     """
@@ -354,7 +394,8 @@ def test_felt_part_is_what_smeared_dislocations_displace(b: np.ndarray) -> None:
     best = better[1] + (better[1] - better[0]) / 15
     solution = stroh(c)
     form = felt_form(solution, b, np.eye(3)) @ error.ravel()
-    exact = np.array([form @ form, 1.0]) * strain_factor(solution, b)
+    kappa = strain_factor(solution, b)
+    exact = np.array([form @ form * kappa, kappa, energy_factor(c, b)])
     np.testing.assert_allclose(best, exact, rtol=1e-4)
     assert (np.abs(slopes[2] / exact - 1) < 0.3 * np.abs(slopes[0] / exact - 1)).all(), "they converge"
     net = np.linalg.norm(form.reshape(3, -1)[:, -1])
