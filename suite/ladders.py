@@ -17,6 +17,7 @@ MOST_POINTS = 10_000
 # Numbers of a run that a sweep can be drawn against; those of single amplitudes follow from the spec
 NUMBERS = (
     *("geometry_error", "energy_error", "geometry_error_linear", "energy_error_linear", "model_force_calls"),
+    "energy_difference",
     *("eps_E", "eps_F", "rms_eps_F", "rmse_E", "rmse_F", "eps_stress", "eps_V1", "eps_V1_null_free", "eps_V1_felt"),
     *("eps_V2", "eps_V2_null_free", "pressure", "c0", "eps_H", "eps_H_relaxed", "eps_H_perfect", "eps_K"),
     *("error_C11", "error_C12", "error_C44"),

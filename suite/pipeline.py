@@ -459,9 +459,10 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
         spec.simulation.max_steps,
         lambda calls, force: progress("model relaxation", calls / spec.simulation.max_steps, f"force {force:.1e} eV/Å"),
     )
-    if comparison.geometry_error is not None and comparison.energy_error is not None:
+    if comparison.geometry_error is not None and comparison.energy_difference is not None:
         numbers["geometry_error"] = comparison.geometry_error
-        numbers["energy_error"] = comparison.energy_error
+        numbers["energy_difference"] = comparison.energy_difference
+        numbers["energy_error"] = abs(comparison.energy_difference)
     numbers["geometry_error_linear"] = comparison.linear_geometry_error
     numbers["energy_error_linear"] = comparison.linear_energy_error
     numbers["model_force_calls"] = comparison.relaxation.calls

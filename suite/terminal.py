@@ -99,6 +99,7 @@ _HEADLINES = (
     ("geometry_resolution", "  uncertain by the force tolerance", "Å"),
     ("geometry_error_linear", "  by linear response", "Å"),
     ("energy_error", "energy error |E(ȳ) - E_ML(ȳ_ML)|", "eV"),
+    ("energy_difference", "  with its sign, E_ML(ȳ_ML) - E(ȳ)", "eV"),
     ("energy_error_linear", "  by linear response", "eV"),
     ("eps_E", "ε_E, largest energy error of the test set", "eV"),
     ("eps_F", "ε_F, largest dual norm of the force error", "eV/Å"),

@@ -100,6 +100,7 @@ def test_verdict_of_the_small_case(verdict: Verdict, world: World) -> None:
     assert all(np.isfinite(value) for value in numbers.values())
     assert 1e-3 < numbers["geometry_error"] < 1
     assert 1e-5 < numbers["energy_error"] < 1
+    assert abs(numbers["energy_difference"]) == numbers["energy_error"]
     for name in ("geometry_error", "energy_error"):
         assert numbers[f"{name}_linear"] == pytest.approx(numbers[name], rel=0.3)
     assert numbers["rmse_F_0.1"] < 0.05

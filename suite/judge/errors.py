@@ -39,14 +39,15 @@ class Curvature:
 class Comparison:
     """The model's equilibrium against the reference's; errors are None when the relaxation failed.
 
-    `linear_displacement` (n, 3) Å is the first-order prediction H⁻¹ F_ML(ȳ) of ȳ_ML - ȳ. `stability` is the model's own
-    c0 (eV/Å^2), at ȳ_ML, or at ȳ when there is none; in three-dimensional cells an upper bound of it. `resolution` (Å)
-    is how far the geometry error may be off because forces are relaxed to a tolerance only; None when they were not.
+    `energy_difference` is E_ML(ȳ_ML) - E(ȳ), eV, each relative to its own perfect crystal. `linear_displacement` (n, 3)
+    Å is the first-order prediction H⁻¹ F_ML(ȳ) of ȳ_ML - ȳ. `stability` is the model's own c0 (eV/Å^2), at ȳ_ML, or at
+    ȳ when there is none; in three-dimensional cells an upper bound of it. `resolution` (Å) is how far the geometry
+    error may be off because forces are relaxed to a tolerance only; None when they were not.
     """
 
     relaxation: Relaxation
     geometry_error: float | None
-    energy_error: float | None
+    energy_difference: float | None
     stability: float
     resolution: float | None
     linear_geometry_error: float
@@ -54,6 +55,11 @@ class Comparison:
     model_energy_at_reference: float
     model_forces_at_reference: np.ndarray
     linear_displacement: np.ndarray
+
+    @property
+    def energy_error(self) -> float | None:
+        """|E(ȳ) - E_ML(ȳ_ML)|, eV."""
+        return None if self.energy_difference is None else abs(self.energy_difference)
 
 
 def compare(
@@ -89,22 +95,22 @@ def compare(
     stability, mode = _stability(
         cell, model, relaxation.displacement if converged else start, curvature, curvature.mode
     )
-    geometry = energy_error = resolution = None
+    geometry = difference = resolution = None
     if converged:
         moved = relaxation.displacement - equilibrium.displacement
         geometry = cell.strain_norm(moved)
         model_energy = relaxation.energy - len(cell) * model_energy_per_atom
-        energy_error = abs(reference_energy - model_energy)
+        difference = model_energy - reference_energy
         resolution = _resolution(relaxation.forces, stability, curvature)
         left = np.abs(moved).max() > FAR and _stability(cell, model, start, curvature, mode)[0] < -FLAT * curvature.c0
         status = _verdict(stability, geometry, resolution, curvature.c0, left)
         relaxation = replace(relaxation, status=status)
         if status not in (Status.CONVERGED, Status.UNSTABLE):
-            geometry = energy_error = None
+            geometry = difference = None
     return Comparison(
         relaxation,
         geometry,
-        energy_error,
+        difference,
         stability,
         resolution,
         cell.strain_norm(shift),

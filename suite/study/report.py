@@ -26,6 +26,7 @@ HEADS = {
     "geometry_error": "geometry [Å]",
     "geometry_error_linear": "linear [Å]",
     "energy_error": "energy [eV]",
+    "energy_difference": "E_ML - E [eV]",
     "energy_error_linear": "linear [eV]",
 }
 MATCHING = {

@@ -72,7 +72,10 @@ def test_each_potential_subtracts_its_own_perfect_crystal(ground: Ground, zhou: 
     found = replace(ground, energy_per_atom=ground.energy_per_atom + 1.0).against(model)
     assert found.energy_error == pytest.approx(0, abs=1e-7)
     wrong = ground.against(model)
-    assert wrong.energy_error == pytest.approx(len(ground.cell), rel=1e-6)
+    assert wrong.energy_difference == pytest.approx(len(ground.cell), rel=1e-6)
+    cheap = replace(ground, energy_per_atom=ground.energy_per_atom + 2.0).against(model)
+    assert cheap.energy_difference == pytest.approx(-len(ground.cell), rel=1e-6), "a model that costs too little"
+    assert cheap.energy_error == pytest.approx(len(ground.cell), rel=1e-6)
 
 
 def test_linear_response_is_right_to_first_order(ground: Ground, zhou: Calculator) -> None:
@@ -122,7 +125,9 @@ def test_geometry_error_is_the_strain_norm_of_the_difference(ground: Ground, zho
     by_hand = np.sqrt(((difference[bonds[:, 1]] - difference[bonds[:, 0]]) ** 2).sum())
     assert found.geometry_error == pytest.approx(by_hand, rel=1e-12)
     model_energy = found.relaxation.energy - len(ground.cell) * ground.energy_per_atom
-    assert found.energy_error == pytest.approx(abs(model_energy - ground.energy), rel=1e-12)
+    assert found.energy_difference == pytest.approx(model_energy - ground.energy, rel=1e-12)
+    assert found.energy_difference > 1e-3, "springs cost energy"
+    assert found.energy_error == found.energy_difference
 
 
 def test_a_failed_relaxation_has_no_errors_but_a_linear_estimate(ground: Ground, zhou: Calculator) -> None:
@@ -130,6 +135,7 @@ def test_a_failed_relaxation_has_no_errors_but_a_linear_estimate(ground: Ground,
     assert found.relaxation.status is Status.MAX_STEPS
     assert found.geometry_error is None
     assert found.energy_error is None
+    assert found.energy_difference is None
     assert found.linear_geometry_error > 0
 
 
