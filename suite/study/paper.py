@@ -73,7 +73,7 @@ def summary(record: Mapping[str, Any]) -> dict[str, Any]:
         }
         for point in record["points"]
     ]
-    return {**{key: value for key, value in record.items() if key != "ordering"}, "points": points}
+    return {**{key: value for key, value in record.items() if not key.startswith("ordering")}, "points": points}
 
 
 def write_page(

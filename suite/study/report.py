@@ -147,16 +147,18 @@ def _sweeps(
             )
         heads = ["curve", *HEADS_OF_RATES, "limiting term"]
         page.table(heads, rows)
-        if content["ordering"]:
+        # a sweep of an older version has not ordered its energy errors
+        orders = {"geometry": content["ordering"], "energy": content.get("ordering_energy", {})}
+        if any(orders.values()):
             place = folder / "figures" / f"ordering-{stem}.png"
-            page.figure(
-                draw_ordering(content, place), "Which matching number orders the geometry errors of all points."
-            )
-            page.text(
-                "Rank correlation (Spearman) of the relaxed geometry error over all points of the sweep with: "
-                + ", ".join(f"{name} {value:.2f}" for name, value in content["ordering"].items())
-                + "."
-            )
+            page.figure(draw_ordering(content, place), "Which matching number orders the errors of all points.")
+        for kind, order in orders.items():
+            if order:
+                page.text(
+                    f"Rank correlation (Spearman) of the relaxed {kind} error over all points of the sweep with: "
+                    + ", ".join(f"{name} {value:.2f}" for name, value in order.items())
+                    + "."
+                )
     if table:
         _csv(folder / "rates.csv", table)
     return [folder / "rates.csv"] if table else []

@@ -222,30 +222,28 @@ def content_of(
             {"error": error, "setting": setting, **asdict(rate), "limiting": limiting(setting, rate.window)}
             for (error, setting), rate in rates.items()
         ],
-        "ordering": ordering(points),
+        "ordering": ordering(points, "geometry_error"),
+        "ordering_energy": ordering(points, "energy_error"),
     }
 
 
-def ordering(points: Sequence[Point]) -> dict[str, float]:
-    """Spearman's correlation of the relaxed geometry error with each matching number, over all points: which of them
-    orders the errors."""
+_ELASTIC = ("eps_V1", "eps_V1_null_free", "eps_V1_felt", "eps_K", "eps_V2", "eps_V2_null_free")
+ORDERED_BY = {
+    "geometry_error": ("rmse_F", "eps_F", *_ELASTIC, "bound_geometry"),
+    "energy_error": ("rmse_E", "eps_E", "rmse_F", "eps_F", *_ELASTIC, "bound_energy"),
+}
+
+
+def ordering(points: Sequence[Point], error: str) -> dict[str, float]:
+    """Spearman's correlation of a relaxed `error` with each matching number, over all points: which of them orders the
+    errors."""
     from scipy.stats import spearmanr
 
-    names = (
-        "rmse_F",
-        "eps_F",
-        "eps_V1",
-        "eps_V1_null_free",
-        "eps_V1_felt",
-        "eps_V2",
-        "eps_V2_null_free",
-        "bound_geometry",
-    )
     good = [p.numbers for p in _usable(points)]
     if len(good) < 4:
         return {}
-    errors = [numbers["geometry_error"] for numbers in good]
-    columns = {name: [numbers[name] for numbers in good] for name in names if all(name in n for n in good)}
+    errors = [numbers[error] for numbers in good]
+    columns = {name: [numbers[name] for numbers in good] for name in ORDERED_BY[error] if all(name in n for n in good)}
     # a constant has no rank; runs of an older version lack some numbers
     ranked = {name: column for name, column in columns.items() if len({*column}) > 1 and len({*errors}) > 1}
     return {name: float(spearmanr(column, errors).statistic) for name, column in ranked.items()}

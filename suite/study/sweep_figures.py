@@ -27,6 +27,7 @@ AXIS_LABELS = {
     "log_L_D": "log L_D, of the distance of the dislocations in a₀",
     "rmse_F": "force RMSE on the test set [eV/Å]",
     "rmse_E": "energy RMSE on the test set [eV]",
+    "eps_E": "ε_E [eV]",
     "eps_F": "ε_F [eV/Å]",
     "eps_V1": "ε_V1 [eV/Å³]",
     "eps_V1_null_free": "ε_V1 free of null Lagrangians [eV/Å³]",
@@ -66,33 +67,44 @@ def draw_sweep(record: Mapping[str, Any], path: Path) -> Path:
     return path
 
 
-ORDERING = ("eps_F", "eps_V1_null_free", "eps_V1_felt")
+# Error, key of `sweep.json` with its rank correlations, and the numbers that are drawn
+ORDERING = (
+    ("geometry_error", "ordering", ("eps_F", "eps_V1_null_free", "eps_V1_felt")),
+    ("energy_error", "ordering_energy", ("eps_E", "eps_V1_felt", "eps_K")),
+)
 
 
 def draw_ordering(record: Mapping[str, Any], path: Path) -> Path:
-    """The geometry error of every point of a sweep against matching numbers, with their rank correlation, as PNG."""
-    figure = Figure(figsize=(11, 3.9), layout="constrained")
-    axes = figure.subplots(1, len(ORDERING), sharey=True)
+    """Both errors of every point of a sweep against matching numbers, with their rank correlation, as PNG.
+
+    A sweep of an older version has ordered its geometry errors only, and its figure has one row.
+    """
+    chosen = [row for row in ORDERING if record.get(row[1])]
+    figure = Figure(figsize=(11, 3.9 * len(chosen)), layout="constrained")
+    axes = figure.subplots(len(chosen), 3, sharey="row", squeeze=False)
     points = [p for p in record["points"] if "geometry_error" in p["numbers"]]
-    settings = list(dict.fromkeys(p["setting"] for p in points))
-    styles = _styles(settings)
-    for axis, name in zip(axes, ORDERING, strict=True):
-        for setting in settings:
-            colour, marker, _ = styles[setting]
-            chosen = [p["numbers"] for p in points if p["setting"] == setting and name in p["numbers"]]
-            x = [max(numbers[name], 1e-12) for numbers in chosen]
-            y = [max(numbers["geometry_error"], 1e-12) for numbers in chosen]
-            axis.plot(x, y, marker, color=colour, markersize=4, alpha=0.7, linestyle="none", label=setting)
-        axis.set(xscale="log", yscale="log", xlabel=axis_label(name))
-        _label_x(axis, _ticks(*axis.get_xlim()))
-        if name in record["ordering"]:
-            axis.set_title(f"rank correlation {record['ordering'][name]:.2f}", fontsize=10)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel(ERROR_LABELS["geometry_error"])
-    if len(settings) > 1:
-        axes[0].legend(frameon=False, fontsize=8)
+    for row, (error, key, names) in zip(axes, chosen, strict=True):
+        for axis, name in zip(row, names, strict=True):
+            _against(axis, points, name, error)
+            if name in record[key]:
+                axis.set_title(f"rank correlation {record[key][name]:.2f}", fontsize=10)
+        row[0].set_ylabel(ERROR_LABELS[error])
+    if len(axes[0, 0].lines) > 1:
+        axes[0, 0].legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=DPI)
     return path
+
+
+def _against(axis: Axes, points: Sequence[Mapping[str, Any]], name: str, error: str) -> None:
+    """An error of every point against a number of the same run, in the style of its setting."""
+    for setting, (colour, marker, _) in _styles(list(dict.fromkeys(p["setting"] for p in points))).items():
+        chosen = [p["numbers"] for p in points if p["setting"] == setting and name in p["numbers"]]
+        x = [max(numbers[name], 1e-12) for numbers in chosen]
+        y = [max(numbers[error], 1e-12) for numbers in chosen]
+        axis.plot(x, y, marker, color=colour, markersize=4, alpha=0.7, linestyle="none", label=setting)
+    axis.set(xscale="log", yscale="log", xlabel=axis_label(name))
+    _label_x(axis, _ticks(*axis.get_xlim()))
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 def _label_x(axis: Axes, ticks: Sequence[float]) -> None:

@@ -46,7 +46,8 @@ def record(slopes: dict[str, str]) -> dict[str, Any]:
         for curve, word in slopes.items()
     ]
     texts = {"name": "fig5", "title": "Screw quadrupole in W", "against": "L", "curves": ""}
-    return {**texts, "ladders": {}, "seeds": [0], "points": points, "rates": rates, "ordering": {"rmse_F": 0.5}}
+    orders = {"ordering": {"rmse_F": 0.5}, "ordering_energy": {"eps_K": 0.8}}
+    return {**texts, "ladders": {}, "seeds": [0], "points": points, "rates": rates, **orders}
 
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.sweep)
@@ -88,5 +89,6 @@ def test_page_tells_every_figure_and_can_be_made_again(tmp_path: Path) -> None:
     again = {int(number): each for number, each in kept["figures"].items()}
     assert again[5] == json.loads(json.dumps(summary(records[5])))
     assert "rmse_F" not in again[5]["points"][0]["numbers"]
+    assert not {"ordering", "ordering_energy"} & set(again[5])
     write_page(again, kept["preset"], tmp_path / "again", {5: "A word of our own."})
     assert (tmp_path / "again" / "paper.md").read_text(encoding="utf-8") == text

@@ -13,7 +13,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib import image
 
 from store.faults import FailedOutcome
 from store.runs import Tracker
@@ -21,7 +23,8 @@ from store.seal import StoreError, write_json
 from suite.spec import BadSpec, Spec, Sweep, dump_toml, load, load_sweeps, read, shipped
 from suite.study import sweep as module
 from suite.study.report import write_report
-from suite.study.sweep import SweepResult, point_key, points_of, run_sweep
+from suite.study.sweep import SweepResult, ordering, point_key, points_of, run_sweep
+from suite.study.sweep_figures import draw_ordering
 from suite.study.verify import Expected, ExpectedNumber, compare, published, read_expected
 
 LADDER = Sweep(ladders={"training.size": (5.5, 6.0)}, seeds=(0, 1), set={"training.configurations": 4})
@@ -153,6 +156,29 @@ def test_report_tells_what_the_store_holds(result: SweepResult, workspace: Path,
     assert all(path.exists() for path in written)
     with pytest.raises(LookupError, match="no runs"):
         write_report(workspace, tmp_path, "nothing")
+
+
+def test_report_tells_what_orders_both_errors(result: SweepResult, workspace: Path, tmp_path: Path) -> None:
+    write_report(workspace, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    for error, name in (("geometry_error", "eps_V1_felt"), ("energy_error", "eps_K")):
+        found = ordering(result.points, error)
+        column = [point.numbers[name] for point in result.points]
+        ranks = [np.argsort(np.argsort(values)) for values in (column, [p.numbers[error] for p in result.points])]
+        assert found[name] == pytest.approx(np.corrcoef(ranks)[0, 1])
+        told = [line for line in text.splitlines() if f"relaxed {error.partition('_')[0]} error over all" in line]
+        assert len(told) >= 1
+        assert f"{name} {found[name]:.2f}" in " ".join(told)
+
+
+def test_a_sweep_of_an_older_version_has_one_row_of_orderings(
+    result: SweepResult, workspace: Path, tmp_path: Path
+) -> None:
+    content = json.loads((Tracker(workspace).artifacts_dir(result.run_id) / "sweep.json").read_text())
+    both = image.imread(draw_ordering(content, tmp_path / "both.png"))
+    del content["ordering_energy"]
+    one = image.imread(draw_ordering(content, tmp_path / "one.png"))
+    assert both.shape[0] == pytest.approx(2 * one.shape[0], abs=2)
 
 
 def test_children_belong_to_the_sweep(result: SweepResult, workspace: Path) -> None:
