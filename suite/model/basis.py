@@ -5,11 +5,13 @@ The only module that touches pyace (distribution `python-ace`). pyace is importe
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise, product
+from itertools import chain, pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from suite.world.reference import NotFinite
 PIECEWISE = 20_000  # atoms; larger three-dimensional cells are evaluated in pieces, by several processes
 PIECE = 6_000  # atoms of a piece; its environment takes some kilobytes per atom
 MOST_RADIAL = 215  # with more, pyace's recursion of the Bessel functions leaves the whole numbers of 32 bits: NaN
+HARMONICS, CALL = 8, 10  # what a group of functions costs, in functions; what a function costs, in visits (measured)
 SPLINE_BIN = 1e-3  # Å; elastic derivatives lose a per cent with bins of 1e-2
 
 
@@ -39,6 +42,19 @@ class Environment:
     handle: Any
     owners: np.ndarray
     shifts: np.ndarray
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some functions of a basis, as a basis of its own; pyace's objects keep only pointers to each other.
+
+    `columns` (species, functions) are the places of its functions among those that an element has in the whole basis.
+    """
+
+    calculator: Any
+    evaluator: Any
+    basis: Any
+    columns: np.ndarray
 
 
 class AceBasis:
@@ -130,12 +146,34 @@ class AceBasis:
         return np.array(orders)
 
     @cached_property
-    def _evaluator(self) -> tuple[Any, Any]:
-        from pyace.calculator import ACECalculator
-        from pyace.evaluator import ACEBEvaluator
+    def _whole(self) -> Part:
+        """All functions together."""
+        return _part(self._basis, np.tile(np.arange(self.functions_per_species), (len(self.species), 1)))
 
-        evaluator = ACEBEvaluator(self._basis)
-        return ACECalculator(evaluator), evaluator  # the calculator does not keep its evaluator alive
+    @cached_property
+    def _parts(self) -> list[Part]:
+        """The functions by their largest angular momentum, for gradients.
+
+        For the gradient of every function pyace visits all radial numbers and angular momenta that its basis has,
+        though only few of them occur in that function. In a small basis there are fewer to visit; the numbers are the
+        same to the last bit.
+        """
+        from pyace.basis import ACEBBasisSet
+
+        groups = _cheapest_groups(self._basis.basis)
+        if len(groups) == 1:
+            return [self._whole]
+        place = [{_name(f): k for k, f in enumerate(functions)} for functions in _functions(self._basis)]
+        parts = []
+        for momenta in groups:
+            some = ACEBBasisSet(_restricted(self._configuration, momenta))
+            columns = [[place[s][_name(f)] for f in functions] for s, functions in enumerate(_functions(some))]
+            parts.append(_part(some, np.array(columns)))
+        for s in range(len(self.species)):
+            found = np.sort(np.concatenate([part.columns[s] for part in parts]))
+            if not np.array_equal(found, np.arange(self.functions_per_species)):
+                raise ImpossibleBasis(f"pyace does not list the functions of {self.species[s]} once each: {found}")
+        return parts
 
     def _types(self, numbers: np.ndarray) -> np.ndarray:
         place = {symbol: index for index, symbol in enumerate(self._basis.elements_name)}
@@ -146,26 +184,35 @@ class AceBasis:
 
     def site_values(self, atoms: Atoms) -> np.ndarray:
         """Sum over atoms of every basis function, (functions,): their energies for unit coefficients, eV."""
-        return self._sum_projections(atoms, gradients=False)[0]
+        types = self._types(atoms.numbers)
+        self._whole.calculator.compute(
+            build_environment(atoms, self.cutoff, types).handle, compute_projections=True, compute_b_grad=False
+        )
+        return self._summed(self._whole, types).ravel()
 
     def energy_and_force_rows(self, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
         """Energies (functions,) and forces (3n, functions) of the basis functions for unit coefficients."""
-        energies, forces = self._sum_projections(atoms, gradients=True)
-        assert forces is not None
-        return energies, forces
-
-    def _sum_projections(self, atoms: Atoms, gradients: bool) -> tuple[np.ndarray, np.ndarray | None]:
         types = self._types(atoms.numbers)
         environment = build_environment(atoms, self.cutoff, types)
-        calculator, _ = self._evaluator
-        calculator.compute(environment.handle, compute_projections=True, compute_b_grad=gradients)
-        projections = np.array(calculator.projections)[: len(atoms)]
-        energies = np.zeros((len(self.species), self.functions_per_species))
+        energies = np.empty((len(self.species), self.functions_per_species))
+        forces = np.empty((len(atoms), 3, len(self)))
+        for part in self._parts:
+            part.calculator.compute(environment.handle, compute_projections=True, compute_b_grad=True)
+            np.put_along_axis(energies, part.columns, self._summed(part, types), axis=1)
+            with _uncollected():
+                listed = part.calculator.forces_bfuncs  # [atom][function][axis]
+                flat = chain.from_iterable(chain.from_iterable(listed))
+                found = np.fromiter(flat, float, len(atoms) * part.columns.size * 3)
+            flat_columns = part.columns + self.functions_per_species * np.arange(len(self.species))[:, None]
+            forces[:, :, flat_columns.ravel()] = found.reshape(len(atoms), -1, 3).transpose(0, 2, 1)
+        return energies.ravel(), forces.reshape(3 * len(atoms), len(self))
+
+    def _summed(self, part: Part, types: np.ndarray) -> np.ndarray:
+        """Sum over the atoms of each species of the functions of a `part` that has been computed, (species, k)."""
+        projections = np.array(part.calculator.projections)[: len(types)]
+        energies = np.zeros(part.columns.shape)
         np.add.at(energies, types, projections)
-        if not gradients:
-            return energies.ravel(), None
-        forces = np.array(calculator.forces_bfuncs)[: len(atoms)]
-        return energies.ravel(), forces.transpose(0, 2, 1).reshape(3 * len(atoms), len(self))
+        return energies
 
     def calculator(self, coefficients: np.ndarray, energy_per_atom: float = 0.0, skin: float = 0.5) -> AceCalculator:
         """Fast ASE calculator of the model with these `coefficients`; see `AceCalculator`."""
@@ -199,6 +246,83 @@ class AceBasis:
         energies = ", ".join(repr(float(energy_per_atom)) for _ in self.species)
         compiled.write_text(text.replace(f"E0: [{zeros}]", f"E0: [{energies}]", 1))
         return [plain, compiled]
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage collection in the `with` block: it would search millions of new lists of numbers again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _part(basis: Any, columns: np.ndarray) -> Part:
+    from pyace.calculator import ACECalculator
+    from pyace.evaluator import ACEBEvaluator
+
+    evaluator = ACEBEvaluator(basis)
+    return Part(ACECalculator(evaluator), evaluator, basis, columns)
+
+
+def _functions(basis: Any) -> list[list[Any]]:
+    """The functions of every element in the order of pyace's projections."""
+    return [[*one, *more] for one, more in zip(basis.basis_rank1, basis.basis, strict=True)]
+
+
+def _name(function: Any) -> tuple[tuple[int, ...], ...]:
+    """What tells one function of an element from the others."""
+    return tuple(function.mus), tuple(function.ns), tuple(function.ls), tuple(function.LS)
+
+
+def _cheapest_groups(products: Sequence[Sequence[Any]]) -> list[range]:
+    """Ranges of angular momenta that make gradients cheapest, for the `products` of every element.
+
+    A function of a group costs a visit to every radial number and angular momentum of the group, and every group costs
+    the radial functions and spherical harmonics again. Pair functions are in the first group.
+    """
+    largest = [max(f.ls) for functions in products for f in functions]
+    radial = [max(f.ns) for functions in products for f in functions]
+    top = max(largest, default=0)
+    count = np.bincount(largest, minlength=top + 1)
+    widest = np.zeros(top + 1, dtype=int)
+    np.maximum.at(widest, largest, radial)
+
+    def cost(first: int, end: int) -> float:
+        visits = int(widest[first:end].max()) * end * (end + 1) // 2
+        return float((count[first:end].sum() + HARMONICS) * (visits + CALL))
+
+    best: list[tuple[float, list[range]]] = [(0.0, [])]
+    for end in range(1, top + 2):
+        ways = [(best[first][0] + cost(first, end), first) for first in range(end)]
+        value, first = min(ways)
+        best.append((value, [*best[first][1], range(first, end)]))
+    return best[-1][1]
+
+
+def _restricted(configuration: Any, momenta: range) -> Any:
+    """A pyace configuration of the products whose largest angular momentum is in `momenta`; pair functions count as 0.
+
+    Radial functions are those of the whole configuration, as far as they are needed.
+    """
+    from pyace.basis import BBasisConfiguration
+
+    blocks = [block.copy() for block in configuration.funcspecs_blocks]
+    for block in blocks:
+        block.funcspecs = [function for function in block.funcspecs if max(function.ls) in momenta]
+    kept = [function for block in blocks for function in block.funcspecs]
+    base = max(max(function.ns) for function in kept)
+    radial = max((max(function.ns) for function in kept if len(function.ns) > 1), default=0)
+    for block in blocks:
+        radial_coefficients = np.array(block.radcoefficients)[:radial, : momenta.stop, :base]
+        block.radcoefficients = radial_coefficients.tolist()
+        block.nradbaseij, block.nradmaxi, block.lmaxi = base, radial, momenta.stop - 1
+    some = BBasisConfiguration()
+    some.deltaSplineBins, some.funcspecs_blocks = configuration.deltaSplineBins, blocks
+    return some
 
 
 def build_environment(atoms: Atoms, cutoff: float, types: np.ndarray) -> Environment:

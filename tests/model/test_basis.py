@@ -1,5 +1,6 @@
 """Rows of the basis against its calculator, its own symmetries, files read back by pyace, and elastic derivatives."""
 
+import gc
 from collections.abc import Callable
 from itertools import combinations_with_replacement, product
 from pathlib import Path
@@ -91,6 +92,21 @@ def test_every_column_has_its_own_force(atoms: Atoms, basis: AceBasis) -> None:
         found = with_model(atoms, basis, unit).get_forces()
         assert np.abs(found).max() > 1e-9
         np.testing.assert_allclose(found.ravel(), forces[:, k], atol=1e-10 + 1e-9 * np.abs(found).max())
+
+
+def test_functions_in_parts_are_those_of_the_whole(
+    atoms: Atoms, basis: AceBasis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients by small bases of few angular momenta each, against one basis of all functions."""
+    energies, forces = basis.energy_and_force_rows(atoms)
+    assert len(basis._parts) > (basis.parameters["degrees"] != [0, 1])  # which is too small to be cut
+    monkeypatch.setattr(basis, "_parts", [basis._whole])
+    whole_energies, whole_forces = basis.energy_and_force_rows(atoms)
+    assert gc.isenabled()
+    assert (np.abs(whole_forces).max(axis=0) > 1e-6).all()
+    # every sum has the same terms in the same order; only zeros are left out
+    np.testing.assert_allclose(energies, whole_energies, rtol=1e-13, atol=0)
+    np.testing.assert_allclose(forces, whole_forces, rtol=0, atol=1e-14 * np.abs(whole_forces).max())
 
 
 def test_force_is_minus_the_derivative_of_the_energy(atoms: Atoms, basis: AceBasis, coefficients: np.ndarray) -> None:
