@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from suite.world.dislocation import nearest_image
 from suite.world.reference import Portable
 
 ATOMS = 8_000  # a piece displaces sets of atoms until so many atoms have been computed, times six force calls
+SHARES = 4  # the number of pieces is a multiple, and they are equal: no process waits long for the last one
 
 
 def force_differences(
@@ -53,10 +54,17 @@ def _all_differences(
 ) -> Iterator[np.ndarray]:
     """`force_differences` of all sets, in pieces that do not depend on the number of `workers`."""
     portable = Portable.of(calculator)
-    size = max(1, ATOMS // len(atoms))
-    pieces = [(portable, atoms, sets[first : first + size], step) for first in range(0, len(sets), size)]
+    pieces = [(portable, atoms, sets[first:end], step) for first, end in pairwise(_shares(len(sets), len(atoms)))]
     for piece in map_pieces(force_differences, pieces, portable.workers(workers)):
         yield from piece
+
+
+def _shares(sets: int, atoms: int) -> list[int]:
+    """Where the pieces of so many `sets` of displaced atoms end, the beginning included: equal numbers of sets."""
+    count = -(-sets // max(1, ATOMS // atoms))
+    if count > 1:
+        count = min(sets, -(-count // SHARES) * SHARES)
+    return [sets * k // count for k in range(count + 1)]
 
 
 def interaction_range(
@@ -99,18 +107,33 @@ def _wrapped(positions: np.ndarray, size: np.ndarray) -> np.ndarray:
 
 
 def _colours(positions: np.ndarray, size: np.ndarray, separation: float) -> np.ndarray:
-    """Greedy colouring: points (n, 2) in a periodic cell closer than `separation` get different colours, (n,)."""
-    tree = cKDTree(_wrapped(positions, size), boxsize=size)
-    neighbours = tree.query_ball_tree(tree, min(separation, float(size.min()) / 2 - 1e-6))
+    """Points (n, 2) in a periodic cell closer than `separation` get different colours, (n,).
+
+    Recursive largest first (Leighton, J. Res. Natl. Bur. Stand. 84, 489, 1979): a colour takes one point after the
+    other, each time the one that has most neighbours among those that this colour can no longer take. So points of one
+    colour lie as close as they may: about a quarter fewer colours than by giving each point in turn the first free one.
+    """
     if separation > size.min() / 2:
         return np.arange(len(positions))
+    tree = cKDTree(_wrapped(positions, size), boxsize=size)
+    pairs = tree.query_pairs(separation, output_type="ndarray")
+    here, there = np.concatenate([pairs, pairs[:, ::-1]]).T
+    starts = np.cumsum(np.bincount(here, minlength=len(positions)))[:-1]
+    neighbours = np.split(there[np.argsort(here, kind="stable")], starts)
     colours = np.full(len(positions), -1)
-    for index in range(len(positions)):
-        used = set(colours[neighbours[index]])
-        colour = 0
-        while colour in used:
-            colour += 1
-        colours[index] = colour
+    colour = 0
+    while (colours < 0).any():
+        free = colours < 0
+        shared = np.where(free, 0, -1)
+        while free.any():
+            point = int(np.argmax(shared))
+            colours[point] = colour
+            taken = neighbours[point][free[neighbours[point]]]
+            free[point], free[taken] = False, False
+            shared[point], shared[taken] = -1, -1
+            for index in taken:
+                shared[neighbours[index]] += free[neighbours[index]]
+        colour += 1
     return colours
 
 

@@ -16,10 +16,12 @@ from suite.world.crystal import Crystal
 from suite.world.dislocation import Dislocation
 from suite.world.elasticity import Stroh
 from suite.world.hessian import (
+    ATOMS,
     Factor,
     HessianProducts,
     Unfactorisable,
     _colours,
+    _shares,
     hessian,
     interaction_range,
     softest_mode,
@@ -154,6 +156,35 @@ def test_same_colours_are_far_apart() -> None:
     assert same.any()
     assert distance[same].min() >= 9.0
     assert colours.max() + 1 < 150
+
+
+def test_colours_are_fewer_than_those_of_the_first_free_one(world: World) -> None:
+    """On the columns of a crystal: each colour costs six force calls."""
+    cell = world.simulation
+    size = np.diag(cell.vectors_perfect)[:2]
+    points, separation = cell.reference[:, :2], 10.5
+    away = points[:, None] - points
+    close = np.linalg.norm(away - size * np.rint(away / size), axis=-1) < separation
+    simple = np.full(len(points), -1)
+    for index in range(len(points)):
+        simple[index] = min(set(range(len(points))) - set(simple[close[index]]))
+    colours = _colours(points, size, separation)
+    assert set(colours) == set(range(colours.max() + 1))
+    assert not (close & (colours[:, None] == colours) & ~np.eye(len(points), dtype=bool)).any()
+    assert colours.max() + 1 < 0.85 * (simple.max() + 1)
+
+
+@pytest.mark.parametrize(
+    ("sets", "atoms", "count"), [(17, 1000, 4), (60, 1000, 8), (3, 4000, 3), (5, 100, 1), (9, 7000, 9)]
+)
+def test_pieces_are_equal_shares(sets: int, atoms: int, count: int) -> None:
+    """A multiple of four pieces that differ by one set at most, unless there are fewer sets, or one piece does."""
+    ends = _shares(sets, atoms)
+    sizes = np.diff(ends)
+    assert (ends[0], ends[-1], len(sizes)) == (0, sets, count)
+    assert sizes.min() >= 1
+    assert np.ptp(sizes) <= 1
+    assert sizes.max() <= max(1, ATOMS // atoms)
 
 
 def test_interaction_range_covers_the_potential(world: World, zhou: Calculator) -> None:
