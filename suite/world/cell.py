@@ -33,6 +33,7 @@ from suite.world.dislocation import (
 from suite.world.elasticity import Stroh, periodic_displacement
 from suite.world.partials import Partials, find_partials
 
+RESPONSE = 1e-10  # of the largest: a smaller response of an atom to the displacement of another is rounding
 BOND_CHUNK = 2**21  # bonds whose strain is held at once: a cell of millions of atoms has 14 per atom
 Metric = Callable[[np.ndarray], np.ndarray]  # force (n, 3) -> displacement (n, 3)
 
@@ -276,26 +277,64 @@ def _matrix_power(blocks: np.ndarray, power: float) -> tuple[np.ndarray, float]:
 def crystal_metric(cell: StraightCell, calculator: Calculator, step: float = 1e-3) -> Circulant:
     """Hessian of the perfect crystal in this cell, as a circulant operator: the metric of every relaxation.
 
-    Central differences of the forces for each site of one unit. Raises `NoCrystal` when it is not positive: the perfect
-    crystal is then unstable with this potential.
+    Central differences of the forces for each site of one unit, in as small a cell as holds all that they act on.
+    Raises `NoCrystal` when it is not positive: the perfect crystal is then unstable with this potential.
     """
-    atoms = cell.perfect_atoms()
+    repeats = _enclosing(cell, calculator, step)
+    atoms = cell.perfect_atoms() if repeats == cell.repeats else _perfect_units(cell, repeats)
     atoms.calc = calculator
-    generator = np.empty((cell.unit_sites, 3, len(cell), 3))
-    for site, axis in product(range(cell.unit_sites), range(3)):
-        responses = []
-        for sign in (1, -1):
-            atoms.positions[site, axis] += sign * step
-            responses.append(atoms.get_forces())
-            atoms.positions[site, axis] -= sign * step
-        generator[site, axis] = (responses[1] - responses[0]) / (2 * step)
-    metric = Circulant(generator.reshape(cell.unit_sites, 3, *cell.repeats, cell.unit_sites, 3))
+    found = np.array([[_response(atoms, s, axis, step) for axis in np.eye(3)] for s in range(cell.unit_sites)])
+    found = found.reshape(cell.unit_sites, 3, *repeats, cell.unit_sites, 3)
+    generator = np.zeros((cell.unit_sites, 3, *cell.repeats, cell.unit_sites, 3))
+    # the second half of the units of a small cell lies before the displaced one, not behind it
+    places = [((np.arange(m) + m // 2) % m - m // 2) % n for m, n in zip(repeats, cell.repeats, strict=True)]
+    i, j, k = np.ix_(*places)
+    generator[:, :, i, j, k] = found
+    metric = Circulant(generator)
     if metric.lowest <= 0:
         raise NoCrystal(
             f"the perfect crystal is unstable with this potential: its Hessian has the eigenvalue "
             f"{metric.lowest:.2e} eV/Å^2; choose another reference, or another lattice for it"
         )
     return metric
+
+
+def _response(atoms: Atoms, site: int, direction: np.ndarray, step: float) -> np.ndarray:
+    """-∂f/∂u of all atoms for a displacement of one along `direction`, (n, 3), eV/Å^2."""
+    home, forces = atoms.positions[site].copy(), []
+    for sign in (1, -1):
+        atoms.positions[site] = home + sign * step * direction
+        forces.append(atoms.get_forces())
+    atoms.positions[site] = home
+    return (forces[1] - forces[0]) / (2 * step)
+
+
+def _enclosing(cell: StraightCell, calculator: Calculator, step: float) -> tuple[int, int, int]:
+    """Repeats of a perfect cell that holds the response to one displaced atom, or those of `cell`.
+
+    Measured in the whole cell at an atom of each sublattice, along no symmetric direction; a unit more for the other
+    atoms and directions.
+    """
+    atoms, size = cell.perfect_atoms(), np.diag(cell.vectors_perfect)
+    atoms.calc = calculator
+    reach = np.zeros(3)
+    for site in np.unique(cell.sublattice[: cell.unit_sites], return_index=True)[1]:
+        response = np.abs(_response(atoms, int(site), np.array([0.48, 0.6, 0.64]), step)).max(axis=1)
+        away = cell.reference - cell.reference[site]
+        away = np.abs(away - size * np.rint(away / size))
+        reach = np.maximum(reach, away[response > RESPONSE * response.max()].max(axis=0))
+    n1, n2, n3 = cell.repeats
+    m1, m2 = (min(n, int(2 * r * n / s) + 2) for n, r, s in zip((n1, n2), reach[:2], size[:2], strict=True))
+    return (m1, m2, n3) if 2 * m1 * m2 <= n1 * n2 else (n1, n2, n3)
+
+
+def _perfect_units(cell: StraightCell, repeats: tuple[int, int, int]) -> Atoms:
+    """Another number of units of the perfect crystal in `cell`."""
+    period = np.diag(cell.vectors_perfect) / cell.repeats
+    grid = np.array(list(product(*(range(n) for n in repeats)))) * period
+    positions = (grid[:, None] + cell.reference[: cell.unit_sites]).reshape(-1, 3)
+    numbers = np.tile(cell.numbers[: cell.unit_sites], len(grid))
+    return Atoms(numbers=numbers, positions=positions, cell=np.diag(period * repeats), pbc=True)
 
 
 def repeats_for(width: float, dislocation: Dislocation, height: float | None = None) -> tuple[int, int, int]:

@@ -286,10 +286,18 @@ class Circuits:
         """Differences of displacement along the three bonds of every triangle, (t, 3, 3), reduced, Å."""
         corners = displacement[self.triangles] + self.offsets
         steps = np.roll(corners, -1, axis=1) - corners
-        inverse = np.linalg.inv(self.lattice_vectors)
-        near = np.rint(steps @ inverse)
-        trial = steps[..., None, :] - (near[..., None, :] + _AROUND) @ self.lattice_vectors
-        return np.take_along_axis(trial, (trial**2).sum(-1).argmin(-1)[..., None, None], axis=-2).squeeze(-2)
+        steps -= np.rint(steps @ np.linalg.inv(self.lattice_vectors)) @ self.lattice_vectors
+        # what is shorter than half the shortest lattice vector has no shorter equivalent: all but a few next to cores
+        long = (steps**2).sum(axis=-1) >= (self._shortest / 2) ** 2
+        trial = steps[long][:, None] - _AROUND @ self.lattice_vectors
+        steps[long] = np.take_along_axis(trial, (trial**2).sum(-1).argmin(-1)[:, None, None], axis=1).squeeze(1)
+        return steps
+
+    @property
+    def _shortest(self) -> float:
+        """Length of the shortest lattice vector, Å."""
+        lengths = np.linalg.norm(_AROUND @ self.lattice_vectors, axis=1)
+        return float(lengths[lengths > 0].min())
 
     def ambiguous(self, steps: np.ndarray) -> np.ndarray:
         """Triangles with a bond whose reduction could have been another one, (t,) bool, for reduced `steps`.
@@ -299,9 +307,7 @@ class Circuits:
         equally near, so that single triangles there close or not by chance: only the outline of the whole ribbon tells
         its Burgers vector.
         """
-        lengths = np.linalg.norm(_AROUND @ self.lattice_vectors, axis=1)
-        shortest = lengths[lengths > 0].min()
-        return (np.linalg.norm(steps, axis=-1) > 0.4 * shortest).any(axis=1)
+        return (np.linalg.norm(steps, axis=-1) > 0.4 * self._shortest).any(axis=1)
 
 
 _AROUND = np.array(list(product((-1, 0, 1), repeat=3)))

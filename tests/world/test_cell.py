@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 from ase.calculators.calculator import Calculator
 from laws import full_stress
-from materials import crystal_of, response_of
+from materials import calculator_of, crystal_of, response_of
 
 from suite.pipeline import World
-from suite.world.cell import Circulant, StraightCell, build_cell, build_cell_at, crystal_metric, repeats_for
+from suite.world.cell import (
+    Circulant,
+    StraightCell,
+    _enclosing,
+    build_cell,
+    build_cell_at,
+    crystal_metric,
+    repeats_for,
+)
 from suite.world.crystal import LATTICES, Crystal, NoCrystal, elastic_tensor
 from suite.world.dislocation import Dislocation, ImpossibleCell, arrange, catalogue_entry
 from suite.world.elasticity import Stroh, rotate, stroh
@@ -119,6 +127,30 @@ def test_crystal_metric_inverts_the_dense_hessian(cell: StraightCell, zhou: Calc
     np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-12)
     lowest = np.linalg.eigvalsh(dense)[3]
     assert metric.lowest == pytest.approx(lowest, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("lattice", "kind", "reference", "repeats"),
+    [("bcc", "screw", "W_zhou04_smooth", (9, 13, 1)), ("diamond", "edge", "Si_sw", (11, 8, 1))],
+)
+def test_metric_measured_in_a_smaller_cell(
+    lattice: str, kind: str, reference: str, repeats: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The response of the crystal from a cell that just holds it, against the whole cell."""
+    crystal, entry, calculator = crystal_of(reference), catalogue_entry(lattice, kind), calculator_of(reference)
+    solution = stroh(rotate(elastic_tensor(response_of(reference)), entry.frame))
+    cell = build_cell(crystal, entry, solution, "dipole", repeats, next(iter(entry.sites.values())))
+    small = crystal_metric(cell, calculator)
+    m1, m2, m3 = _enclosing(cell, calculator, 1e-3)
+    assert 2 * m1 * m2 <= repeats[0] * repeats[1]
+    assert m3 == repeats[2]
+    monkeypatch.setattr("suite.world.cell.RESPONSE", -1.0)  # every atom responds
+    assert _enclosing(cell, calculator, 1e-3) == repeats
+    whole = crystal_metric(cell, calculator)
+    assert small.lowest == pytest.approx(whole.lowest, rel=1e-6)
+    force = field(cell, 12)
+    expected = whole.solve(force)
+    np.testing.assert_allclose(small.solve(force), expected, atol=1e-6 * np.abs(expected).max())
 
 
 def test_circulant_inverts_any_translation_invariant_operator() -> None:

@@ -1,5 +1,7 @@
 """The catalogue as crystallography, and Burgers circuits that count dislocations whatever the atoms' labels."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -230,6 +232,24 @@ def test_burgers_vectors_found_by_circuits_add_up_over_the_cell() -> None:
 
 
 SMALL = tungsten_cell("dipole", (7, 10, 1))
+
+
+@pytest.mark.parametrize("amplitude", [0.0, 0.5, 4.0])
+def test_steps_are_reduced_to_the_shortest(amplitude: float) -> None:
+    """A lattice vector apart from the step that was given, and no other equivalent is shorter."""
+    noise = amplitude * np.random.default_rng(5).standard_normal(SMALL.predictor.shape)
+    circuits = SMALL.circuits
+    steps = circuits.steps(SMALL.predictor + noise)
+    corners = (SMALL.predictor + noise)[circuits.triangles] + circuits.offsets
+    given = np.stack([corners[:, (k + 1) % 3] - corners[:, k] for k in range(3)], axis=1)
+    taken = (given - steps) @ np.linalg.inv(circuits.lattice_vectors)
+    np.testing.assert_allclose(taken, np.rint(taken), atol=1e-9)
+    assert np.abs(taken).max() > 0.5
+    around = np.array(list(product(range(-2, 3), repeat=3))) @ circuits.lattice_vectors
+    others = np.linalg.norm(steps[:, :, None] - around, axis=-1)
+    assert (np.linalg.norm(steps, axis=-1) <= others.min(axis=-1) + 1e-12).all()
+
+
 EXPECTED = SMALL.circuits.burgers(SMALL.predictor)
 
 
