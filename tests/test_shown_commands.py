@@ -152,3 +152,16 @@ def test_the_command_is_a_module_too(module: str, tmp_path: Path) -> None:
 def test_the_wheel_has_the_package_of_the_command() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert "dislobench" in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+
+
+def test_shown_benchmarks_run() -> None:
+    """Once each, without timing: the rows, and the options that the page shows."""
+    text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^\.venv/bin/pytest (benchmarks.*)$", text, flags=re.M)
+    assert [shlex.split(command, comments=True) for command in commands] == [["benchmarks"], ["benchmarks", "--large"]]
+    few = ["-k", "test_rows and ours", "--benchmark-disable", "-p", "no:cacheprovider"]
+    for words in (["benchmarks", *few], ["benchmarks", "--large", "--collect-only"]):
+        command = [sys.executable, "-m", "pytest", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert re.search("2 passed|tests collected", done.stdout)

@@ -62,8 +62,7 @@ def _all_differences(
 def _shares(sets: int, atoms: int) -> list[int]:
     """Where the pieces of so many `sets` of displaced atoms end, the beginning included: equal numbers of sets."""
     count = -(-sets // max(1, ATOMS // atoms))
-    if count > 1:
-        count = min(sets, -(-count // SHARES) * SHARES)
+    count = min(sets, -(-count // SHARES) * SHARES)
     return [sets * k // count for k in range(count + 1)]
 
 
