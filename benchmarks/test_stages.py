@@ -51,7 +51,7 @@ def cell_of(size: int, reference: str) -> tuple[StraightCell, np.ndarray]:
 
 # --- rows -------------------------------------------------------------------------------------------------------------
 
-SILICON = BasisSpec(("Si",), 3.6, (20, 10, 5), (0, 12, 4), total_degree=(12.0, 6.0), angular_weight=0.5)
+SILICON = BasisSpec(("Si",), 3.6, (20, 10, 5), (0, 10, 4), total_degree=(12.0, 6.0), angular_weight=0.5)
 
 
 @pytest.fixture(scope="module")

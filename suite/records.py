@@ -453,7 +453,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 def _refuse_bases(spec: Spec, refuse: Callable[[str, str], None]) -> None:
     """What no ACE basis can be, and training cells that are too small for it."""
-    from suite.model.basis import MOST_RADIAL
+    from suite.model.basis import MOST_RADIAL, beyond_pyace
 
     model, size = spec.model, spec.training.size
     missing = [name for name in ("cutoff", "channels", "degrees") if not getattr(model, name)]
@@ -476,6 +476,8 @@ def _refuse_bases(spec: Spec, refuse: Callable[[str, str], None]) -> None:
         refuse("model.degrees", f"{len(model.degrees)} degrees for {len(model.channels)} orders of model.channels")
     if model.degrees[0] != 0:
         refuse("model.degrees", "pair functions have no angles: the first degree must be 0")
+    elif (found := beyond_pyace(model.degrees)) is not None:
+        refuse("model.degrees", found)
     if list(model.channels) != sorted(model.channels, reverse=True):
         refuse("model.channels", "radial channels must not increase with the order")
     if model.channels[0] > MOST_RADIAL:

@@ -27,6 +27,7 @@ from suite.world.reference import NotFinite
 PIECEWISE = 20_000  # atoms; larger three-dimensional cells are evaluated in pieces, by several processes
 PIECE = 6_000  # atoms of a piece; its environment takes some kilobytes per atom
 MOST_RADIAL = 215  # with more, pyace's recursion of the Bessel functions leaves the whole numbers of 32 bits: NaN
+MOST_ANGULAR = (0, 10, 6, 4, 3, 2, 2, 1, 1, 1, 1, 1)  # by order: pyace knows no products beyond, and leaves them out
 HARMONICS, CALL = 8, 10  # what a group of functions costs, in functions; what a function costs, in visits (measured)
 SPLINE_BIN = 1e-3  # Å; elastic derivatives lose a per cent with bins of 1e-2
 
@@ -57,6 +58,16 @@ class Part:
     columns: np.ndarray
 
 
+def beyond_pyace(degrees: Sequence[int]) -> str | None:
+    """Why there are no functions with these angular `degrees` by order, or None."""
+    if len(degrees) > len(MOST_ANGULAR):
+        return f"products of {len(degrees)} neighbours, and {len(MOST_ANGULAR)} are the most"
+    for order, (degree, most) in enumerate(zip(degrees, MOST_ANGULAR, strict=False), start=1):
+        if degree > most:
+            return f"degree {degree} for products of {order} neighbours, and {most} is the most"
+    return None
+
+
 class AceBasis:
     """Linear ACE basis of `species` with `cutoff` Å.
 
@@ -84,6 +95,8 @@ class AceBasis:
             raise ImpossibleBasis(
                 f"channels {list(channels)} must be positive; degrees {list(degrees)} not negative, the first 0"
             )
+        if (found := beyond_pyace(degrees)) is not None:
+            raise ImpossibleBasis(f"degrees {list(degrees)}: {found}")
         if list(channels[1:]) != sorted(channels[1:], reverse=True) or max(channels) > channels[0]:
             raise ImpossibleBasis(f"channels {list(channels)} must not increase with the order")
         if channels[0] > MOST_RADIAL:

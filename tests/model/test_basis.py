@@ -13,7 +13,7 @@ from ase.build import bulk
 from laws import derivative_error, full_stress, rotation
 from materials import crystal_of
 
-from suite.model.basis import MOST_RADIAL, AceBasis, ImpossibleBasis, cut_into_pieces
+from suite.model.basis import MOST_ANGULAR, MOST_RADIAL, AceBasis, ImpossibleBasis, cut_into_pieces
 from suite.model.rows import BasisSpec, elastic_rows, perfect_row
 from suite.pipeline import recipe_of
 from suite.spec import BadSpec, load
@@ -213,8 +213,8 @@ SILICON = ["Si"], 3.6
 @pytest.mark.parametrize(
     ("channels", "degrees", "total_degree", "angular_weight", "count"),
     [
-        ([20, 10, 5], [0, 12, 4], [12, 6], 0.5, 433),
-        ([16, 8, 4], [0, 12, 2], [10, 6], 0.5, 257),
+        ([20, 10, 5], [0, 10, 4], [12, 6], 0.5, 433),
+        ([16, 8, 4], [0, 10, 2], [10, 6], 0.5, 257),
         ([20, 10, 6], [0, 8, 4], [12, 8], 1.0, 304),
         ([20, 12], [0, 2], [], 1.0, 254),
         ([20, 12], [0, 2], [26], 1.0, 254),  # nothing is as high
@@ -442,6 +442,8 @@ def test_elastic_rows_are_derivatives_of_the_calculator(name: str) -> None:
         (5.0, [4, 2, 3], [0, 1, 1], "must not increase"),
         (5.0, [4, 5], [0, 1], "must not increase"),
         (5.0, [216], [0], "215 radial functions are the most"),
+        (5.0, [4, 2], [0, 11], "degree 11 for products of 2 neighbours, and 10 is the most"),
+        (5.0, [2] * 13, [0] * 13, "products of 13 neighbours, and 12 are the most"),
     ],
 )
 def test_impossible_bases_are_refused(cutoff: float, channels: list[int], degrees: list[int], message: str) -> None:
@@ -451,6 +453,17 @@ def test_impossible_bases_are_refused(cutoff: float, channels: list[int], degree
 
 def test_the_most_radial_functions_are_finite() -> None:
     assert np.isfinite(AceBasis(["W"], 5.0, [MOST_RADIAL], [0]).site_values(bulk("W"))).all()
+
+
+def test_pyace_has_the_degrees_that_are_allowed() -> None:
+    """It would leave out higher ones without a word."""
+    orders = 5
+    basis = AceBasis(["W"], 5.0, [1] * orders, MOST_ANGULAR[:orders])
+    largest = [0] * orders
+    for function in [*basis._basis.basis_rank1[0], *basis._basis.basis[0]]:
+        order = len(function.ns) - 1
+        largest[order] = max(largest[order], *function.ls)
+    assert largest == list(MOST_ANGULAR[:orders])
 
 
 @pytest.mark.parametrize(

@@ -358,10 +358,10 @@ def test_bad_sweeps_are_refused_with_their_place(tmp_path: Path, text: str, mess
 
 @pytest.mark.parametrize("name", list(shipped()))
 def test_shipped_sweeps_resolve_at_every_point(name: str) -> None:
-    for sweep in load_sweeps(name).values():
-        for values, seed, setting in points_of(sweep):
-            settings = module.overrides_of(sweep, values, seed, setting)
-            for preset in {None, "quick"} & {None, *read(name).presets}:
+    for preset in {None, "quick"} & {None, *read(name).presets}:
+        for sweep in load_sweeps(name, preset).values():
+            for values, seed, setting in points_of(sweep):
+                settings = module.overrides_of(sweep, values, seed, setting)
                 load(name, preset, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
 
 
