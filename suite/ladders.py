@@ -26,7 +26,12 @@ NUMBERS = (
     *("bound_geometry", "bound_energy", "balance_E", "balance_F", "balance_V1", "balance_spread"),
     *("c0_model", "core_change", "core_mismatch", "core_spread", "eps_V1_noise", "eps_V2_noise"),
     *("geometry_resolution", "strain_step"),
-    *("calibrated_E", "calibrated_F", "calibrated_V1", "calibrated_spread"),
+    *("calibrated_E", "calibrated_F", "calibrated_V1", "calibrated_spread", "neutral_modes"),
+)
+# Those of dislocations that split into partials
+OF_SPLIT = (
+    *("partial_separation", "partial_separation_model", "partial_separation_elastic", "partial_separation_alone"),
+    *("fault_energy", "fault_energy_model", "glide_curvature", "glide_force"),
 )
 OF_AMPLITUDES = ("rmse_E", "rmse_F", "eps_F")
 
@@ -68,8 +73,12 @@ def label(values: Mapping[str, Any]) -> str:
 
 def numbers_of(spec: Spec) -> list[str]:
     """Names of the numbers that a run of `spec` has."""
+    from suite.world.dislocation import CATALOGUE
+
     amplitudes = [f"{a:g}" for a in spec.training.amplitudes]
-    every = [*NUMBERS, *(f"{name}_{a}" for name in OF_AMPLITUDES for a in amplitudes)]
+    entry = CATALOGUE.get((spec.material.lattice, spec.dislocation.kind, spec.dislocation.variant))
+    split = OF_SPLIT if entry is not None and entry.fault is not None else ()
+    every = [*NUMBERS, *split, *(f"{name}_{a}" for name in OF_AMPLITUDES for a in amplitudes)]
     return [name for name in every if spec.matching.hessian or not name.startswith("eps_H")]
 
 

@@ -50,13 +50,17 @@ from suite.world.crystal import (
     strain_path,
 )
 from suite.world.dislocation import LOOPS, Dislocation, ImpossibleCell, Loop, catalogue_entry
-from suite.world.hessian import Factor, HessianProducts, hessian, softest_mode, stability_constant
+from suite.world.elasticity import rotate, stroh
+from suite.world.glide import neutral_glide
+from suite.world.hessian import COARSE, FINE, Factor, HessianProducts, hessian, softest_mode, stability_constant
 from suite.world.lammps_job import read_job, write_job
 from suite.world.loop import build_loop
+from suite.world.partials import elastic_separation, fault_energy, separation_in_cell, stacking_fault_energy
 from suite.world.reference import build_reference
 from suite.world.relaxation import FailedRelaxation, Relaxation, Status, relax
 from suite.world.scan import ScannedSite, scan
 
+MJ_PER_M2 = 16021.766  # eV/Å^2 -> mJ/m^2
 Progress = Callable[[str, float, str], None]  # what is done, fraction in [0, 1], a note
 
 
@@ -140,32 +144,40 @@ def _simulate(
     progress: Progress,
     job: Path | None,
 ) -> Simulation:
-    """Relax the simulation cell, measure its Hessian, and refuse a saddle."""
+    """Relax the simulation cell, measure its Hessian, hold a neutral glide mode, and refuse a saddle."""
+    kind = dislocation_of(spec)
+    splits = isinstance(kind, Dislocation) and kind.fault is not None
+    fault = stacking_fault_energy(crystal, kind, calculator) if splits else None
     simulation = simulation_cell(spec, crystal, elastic)
     start = None if job is None else read_job(job, simulation)
     metric = simulation.metric(calculator)
     equilibrium = _equilibrium(
         spec, simulation, calculator, metric, "simulation cell", "simulation.size", progress, start
     )
-    matrix = factor = None
+    matrix = factor = glide = None
     if isinstance(simulation, StraightCell):
         matrix = hessian(
             simulation,
             calculator,
             equilibrium.displacement,
             progress=lambda done, total: progress("Hessian", done / total, f"{done} of {total} colours"),
+            threshold=FINE if splits else COARSE,
         )
         progress("stability", 0.0, "factor and smallest eigenvalue")
         factor = Factor(matrix)
         stability, softest = stability_constant(simulation, matrix, factor)
+        if glide := neutral_glide(simulation, equilibrium.displacement, stability, softest):
+            factor = Factor(matrix, glide.pull)
+            stability, softest = stability_constant(simulation, matrix, factor)
     else:
         progress("stability", 0.0, "smallest eigenvalue by conjugate gradients")
         products = HessianProducts(simulation, calculator, equilibrium.displacement, metric)
         stability, softest = softest_mode(products)
     if stability <= 0:
         raise FailedRelaxation("simulation cell", replace(equilibrium, status=Status.SADDLE))
-    kind = dislocation_of(spec)
-    simulated = Simulation(crystal, energy, elastic, kind, simulation, equilibrium, matrix, stability, softest)
+    simulated = Simulation(
+        crystal, energy, elastic, kind, simulation, equilibrium, matrix, stability, softest, glide, fault
+    )
     if factor is not None:
         simulated.__dict__["factor"] = factor
     return simulated
@@ -176,7 +188,7 @@ def curvature_of(spec: Spec, world: World) -> Curvature:
     gradients where there is none."""
     if world.hessian is not None:
         solve = world.factor.solve
-        return Curvature(lambda force, tolerance: solve(force), solve, world.stability, world.softest)
+        return Curvature(lambda force, tolerance: solve(force), solve, world.stability, world.softest, world.glide)
     calculator = build_reference(spec.material.reference, spec.material.arguments)
     metric = world.simulation.metric(calculator)
     products = HessianProducts(world.simulation, calculator, world.equilibrium.displacement, metric)
@@ -418,6 +430,34 @@ def _core_numbers(world: World, relaxation: Relaxation) -> dict[str, float]:
     return {name: value for name, value in numbers.items() if np.isfinite(value)}
 
 
+def _partial_numbers(world: World, relaxation: Relaxation, calculator: Calculator) -> dict[str, float]:
+    """How far partials are apart in the simulation cell (Å, mean over its dislocations), with the reference, the model,
+    and by elastic theory; and what the fault between them costs (mJ/m^2). Nothing for cores that do not split."""
+    cell, kind, fault = world.simulation, world.dislocation, world.fault_energy
+    if not isinstance(cell, StraightCell) or not isinstance(kind, Dislocation) or fault is None:
+        return {}
+    assert kind.fault_frame is not None
+    right = kind.fault_frame * world.crystal.a0
+    left = kind.burgers_frame * world.crystal.a0 - right
+    tensor = rotate(elastic_tensor(world.response), kind.frame)
+    numbers = {
+        "partial_separation": _separation(cell, world.equilibrium.displacement),
+        "partial_separation_elastic": separation_in_cell(cell, tensor, fault),
+        "partial_separation_alone": elastic_separation(stroh(tensor), left, right, fault),
+        "fault_energy": fault * MJ_PER_M2,
+        "fault_energy_model": fault_energy(world.crystal, kind, calculator) * MJ_PER_M2,
+    }
+    if relaxation.status in (Status.CONVERGED, Status.UNSTABLE):
+        numbers["partial_separation_model"] = _separation(cell, relaxation.displacement)
+    return {name: value for name, value in numbers.items() if np.isfinite(value)}
+
+
+def _separation(cell: StraightCell, displacement: np.ndarray) -> float:
+    found = cell.partials(displacement)
+    assert found is not None  # of a cell whose cores split
+    return float(found.separation.mean())
+
+
 def _strain_step(spec: Spec, crystal: Crystal, calculator: Calculator, progress: Progress) -> float:
     """The strain step for the model: that of the spec, or for a given potential one that its precision allows."""
     if spec.model.fitted or spec.model.strain_step is not None or not single_precision(crystal, calculator):
@@ -470,7 +510,11 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
     numbers |= terms
     numbers |= theory.balance(numbers, world.core_distance, world.stability, world.leverage)
     numbers["c0"], numbers["c0_model"] = world.stability, comparison.stability
+    numbers["neutral_modes"] = 0 if world.glide is None else 1
+    if world.glide is not None and comparison.glide_force is not None:
+        numbers["glide_curvature"], numbers["glide_force"] = world.glide.curvature, comparison.glide_force
     numbers |= _core_numbers(world, comparison.relaxation)
+    numbers |= _partial_numbers(world, comparison.relaxation, calculator)
     if comparison.resolution is not None and np.isfinite(comparison.resolution):
         numbers["geometry_resolution"] = comparison.resolution
     return Verdict(numbers, matching, model_response, comparison, theory.limiting_term(terms))

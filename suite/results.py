@@ -21,6 +21,7 @@ from suite.world.cell import Cell, StraightCell
 from suite.world.crystal import Crystal, Response, elastic_tensor
 from suite.world.dislocation import Dislocation, Loop, catalogue_entry
 from suite.world.elasticity import Line, Stroh, felt_form, rotate, strain_factor, stroh
+from suite.world.glide import Glide
 from suite.world.hessian import Factor
 from suite.world.relaxation import Relaxation, Status
 
@@ -31,7 +32,8 @@ class Simulation:
 
     `energy_per_atom` of the perfect crystal, eV; `hessian` (3n, 3n) at the equilibrium of the simulation cell, eV/Å^2,
     None where its factor would fill the memory (three-dimensional cells); `stability` c0, eV/Å^2, and its mode, the
-    `softest` one (n, 3).
+    `softest` one (n, 3); `glide`, a neutral mode that is held, without which c0 is taken, or None; `fault_energy` of the
+    ribbon between partials, eV/Å^2, None for dislocations that do not split.
     """
 
     crystal: Crystal
@@ -43,13 +45,15 @@ class Simulation:
     hessian: csr_array | None
     stability: float
     softest: np.ndarray
+    glide: Glide | None
+    fault_energy: float | None
 
     @cached_property
     def factor(self) -> Factor:
         """Factor of the Hessian, made when it is first needed."""
         if self.hessian is None:
             raise TypeError("the Hessian of a three-dimensional cell has no factor; see pipeline.inverse_hessian")
-        return Factor(self.hessian)
+        return Factor(self.hessian, None if self.glide is None else self.glide.pull)
 
     @property
     def simulation_energy(self) -> float:

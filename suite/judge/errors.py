@@ -12,6 +12,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator
 
 from suite.world.cell import Cell, Metric, StraightCell
+from suite.world.glide import Glide, Holding
 from suite.world.hessian import HessianProducts, softest_mode_near, stability_bound
 from suite.world.relaxation import Relaxation, Status, relax
 
@@ -26,13 +27,14 @@ class Curvature:
 
     `inverse` applies H⁻¹ to a force (n, 3), to a relative tolerance if it iterates; `preconditioner` approximates it
     at the cost of one sparse solve or Fourier transform; `c0` is the stability constant (eV/Å^2), `mode` (n, 3) its
-    mode.
+    mode. With a neutral `glide` mode both leave it out, and displacements are held in its complement.
     """
 
     inverse: Callable[[np.ndarray, float], np.ndarray]
     preconditioner: Metric
     c0: float
     mode: np.ndarray
+    glide: Glide | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Comparison:
     Å is the first-order prediction H⁻¹ F_ML(ȳ) of ȳ_ML - ȳ. `stability` is the model's own c0 (eV/Å^2), at ȳ_ML, or at
     ȳ when there is none; in three-dimensional cells an upper bound of it. `resolution` (Å) is how far the geometry
     error may be off because forces are relaxed to a tolerance only; None when they were not.
+    `glide_force` (eV/Å) is what holds the model against a neutral glide mode where its relaxation ended, as a share of
+    the dual norm (`glide.Glide.along`); None without such a mode.
     """
 
     relaxation: Relaxation
@@ -55,6 +59,7 @@ class Comparison:
     model_energy_at_reference: float
     model_forces_at_reference: np.ndarray
     linear_displacement: np.ndarray
+    glide_force: float | None = None
 
     @property
     def energy_error(self) -> float | None:
@@ -78,9 +83,14 @@ def compare(
     `reference_energy` and the model's energies are differences to the perfect crystal of each, eV. At ȳ the reference
     force is zero, so that to first order u_ML - u = H⁻¹ F_ML(ȳ) and E_ML(ȳ_ML) = E_ML(ȳ) - ½ F·H⁻¹F.
 
+    Where the reference has a neutral glide mode, model and linear response are held in its complement: forces along it
+    count neither for the end of the relaxation nor for stability, and are told as `glide_force`.
+
     A model whose forces are below the tolerance has an equilibrium only if it is stable there: see `_verdict`.
     """
-    inverse = curvature.inverse
+    inverse, glide, free = curvature.inverse, curvature.glide, model
+    if glide is not None:
+        model = Holding(free, glide)
     atoms = cell.atoms(equilibrium.displacement)
     atoms.calc = model
     # the reference is relaxed to a tolerance only: its residual force belongs to the linear response too
@@ -118,7 +128,14 @@ def compare(
         energy,
         forces,
         shift,
+        None if glide is None else abs(glide.along(_forces(cell, free, relaxation.displacement))),
     )
+
+
+def _forces(cell: Cell, model: Calculator, displacement: np.ndarray) -> np.ndarray:
+    atoms = cell.atoms(displacement)
+    atoms.calc = model
+    return atoms.get_forces()
 
 
 def _stability(

@@ -32,6 +32,7 @@ from suite.world.cell import Cell, StraightCell
 from suite.world.crystal import LATTICES, Crystal, Response
 from suite.world.dislocation import find_cores
 from suite.world.elasticity import Line
+from suite.world.glide import Glide
 from suite.world.loop import LoopCell
 from suite.world.relaxation import Relaxation, Status
 
@@ -178,6 +179,7 @@ def simulation_groups(simulated: Simulation) -> dict[str, xr.Dataset]:
             a0=((), simulated.crystal.a0),
             energy_per_atom=((), simulated.energy_per_atom),
             stability=((), simulated.stability),
+            **_split_arrays(simulated),
         ),
         "response": _response_group(simulated.response),
         "coarse": _response_group(coarse),
@@ -216,7 +218,25 @@ def simulation_from(spec: Spec, groups: Any) -> Simulation:
         matrix,
         float(crystal_group["stability"]),
         groups["simulation"]["softest"].values,
+        _glide(cell, crystal_group),
+        float(crystal_group["fault_energy"]) if "fault_energy" in crystal_group else None,
     )
+
+
+def _split_arrays(simulated: Simulation) -> dict[str, tuple[tuple[str, ...], Any]]:
+    """What only dislocations have that split."""
+    arrays: dict[str, tuple[tuple[str, ...], Any]] = {}
+    if simulated.fault_energy is not None:
+        arrays["fault_energy"] = ((), simulated.fault_energy)
+    if simulated.glide is not None:
+        arrays |= {"glide": (_ATOM, simulated.glide.mode), "glide_curvature": ((), simulated.glide.curvature)}
+    return arrays
+
+
+def _glide(cell: Cell, group: Any) -> Glide | None:
+    if "glide" not in group or not isinstance(cell, StraightCell):
+        return None
+    return Glide.of(cell, group["glide"].values, float(group["glide_curvature"]))
 
 
 def training_groups(world: World) -> dict[str, xr.Dataset]:

@@ -19,6 +19,8 @@ from suite.world.cell import Cell, Metric, StraightCell
 from suite.world.dislocation import nearest_image
 from suite.world.reference import Portable
 
+COARSE, FINE = 1e-4, 1e-6  # thresholds of `interaction_range`. What COARSE cuts off changes every λ of copper by -1e-4
+# eV/Å^2, nothing beside the 0.1 of tungsten and too much for cores that glide freely; FINE leaves 2e-6 and costs a third
 ATOMS = 8_000  # a piece displaces sets of atoms until so many atoms have been computed, times six force calls
 SHARES = 4  # the number of pieces is a multiple, and they are equal: no process waits long for the last one
 
@@ -70,7 +72,7 @@ def interaction_range(
     cell: StraightCell,
     calculator: Calculator,
     displacement: np.ndarray,
-    threshold: float = 1e-4,
+    threshold: float = COARSE,
     step: float = 1e-3,
     probes: int = 4,
     workers: int | None = None,
@@ -143,15 +145,17 @@ def hessian(
     step: float = 1e-3,
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
+    threshold: float = COARSE,
 ) -> csr_array:
     """Hessian (3n, 3n), eV/Å^2, of a quasi-two-dimensional cell at `displacement` (n, 3).
 
     Atoms further apart than twice the interaction range are displaced together, so that the number of force calls
-    does not grow with the cell. Symmetric; rows sum to zero (translations cost nothing) but for rounding. Colours are
+    does not grow with the cell. Forces below `threshold` of the largest are left out, see `interaction_range`.
+    Symmetric; rows sum to zero (translations cost nothing) but for rounding. Colours are
     shared among `workers` processes (default: all cores), and the result does not depend on how many.
     """
     size = np.diag(cell.vectors_perfect)[:2]
-    reach = interaction_range(cell, calculator, displacement, workers=workers)
+    reach = interaction_range(cell, calculator, displacement, threshold, workers=workers)
     plane = _wrapped(cell.reference[:, :2], size)
     colours = _colours(plane, size, 2 * reach)
     count = int(colours.max()) + 1
@@ -225,17 +229,34 @@ def sparse_factor(matrix: csr_array) -> Any:
 class Factor:
     """Factorised Hessian (3n, 3n); `solve` maps a force (n, 3) to a displacement (n, 3).
 
-    The first atom is held (`held` is the factor of the rest), which removes the three translations exactly. Raises
-    `Unfactorisable` on a singular matrix.
+    The first atom is held (`held` is the factor of the rest), which removes the three translations exactly. With a
+    `pull` p (n, 3), which sums to zero, solutions are held in its complement: p·u = 0, and H u = f - μ p with the μ that
+    this takes (`suite.world.glide`). Raises `Unfactorisable` on a singular matrix.
     """
 
-    def __init__(self, matrix: csr_array) -> None:
+    def __init__(self, matrix: csr_array, pull: np.ndarray | None = None) -> None:
         self.held = sparse_factor(matrix[3:, 3:])
+        self._pull: np.ndarray | None = None
+        if pull is not None:
+            self._pull = pull.ravel()[3:]
+            self._give = self.held.solve(self._pull)  # H⁻¹p: nearly the neutral mode itself, and very long
+            self._compliance = float(self._pull @ self._give)
 
     @property
     def negative_eigenvalues(self) -> int:
-        """Number of negative eigenvalues, by Sylvester's law of inertia."""
-        return int((self.held.U.diagonal() < 0).sum())
+        """Number of negative eigenvalues, by Sylvester's law of inertia; on the complement of a pull p one less when
+        p·H⁻¹p is negative (Haynsworth's additivity of inertia)."""
+        found = int((self.held.U.diagonal() < 0).sum())
+        return found - int(self._pull is not None and self._compliance < 0)
+
+    def reduced(self, forces: np.ndarray) -> np.ndarray:
+        """H⁻¹ f where the first atom is held, for (3n - 3,) or columns of (3n - 3, m)."""
+        if self._pull is None:
+            return self.held.solve(np.asfortranarray(forces))
+        # μ = p·H⁻¹f/p·H⁻¹p is taken from the force, not from the solution, in which the neutral mode would drown it
+        forces = forces - np.multiply.outer(self._pull, self._give @ forces / self._compliance)
+        solved = self.held.solve(np.asfortranarray(forces))
+        return solved - np.multiply.outer(self._give, self._pull @ solved / self._compliance)
 
     def solve(self, force: np.ndarray) -> np.ndarray:
         """H⁻¹ f with zero mean, for a force field (n, 3)."""
@@ -244,7 +265,7 @@ class Factor:
     def solve_columns(self, forces: np.ndarray) -> np.ndarray:
         """`solve` for each column of (3n, m)."""
         solved = np.zeros(forces.shape)
-        solved[3:] = self.held.solve(np.asfortranarray(forces[3:]))
+        solved[3:] = self.reduced(forces[3:])
         by_atom = solved.reshape(-1, 3, forces.shape[1])
         by_atom -= by_atom.mean(axis=0)
         return solved
@@ -254,7 +275,8 @@ def stability_constant(cell: Cell, matrix: csr_array, factor: Factor) -> tuple[f
     """c0, the smallest λ of H v = λ K v with K = Σ DᵀD, eV/Å^2, and its mode v (n, 3); paper, Assumption 2.1.
 
     Lanczos for the largest 1/λ of K v = (1/λ) H v in the inner product of K. When the factor has negative eigenvalues,
-    the state is a saddle point, and Lanczos looks for the most negative λ directly.
+    the state is a saddle point: the only one has the only negative 1/λ, and among several Lanczos looks for the most
+    negative λ directly. A factor that holds a neutral mode leaves it out, unless the state is a saddle without it too.
     """
     from scipy.sparse import eye_array, kron
     from scipy.sparse.linalg import LinearOperator, eigsh
@@ -262,14 +284,15 @@ def stability_constant(cell: Cell, matrix: csr_array, factor: Factor) -> tuple[f
     stencil = kron(cell.laplacian, eye_array(3), format="csr")[3:, 3:]
     n = stencil.shape[0]
     inverse = sparse_factor(stencil)
-    saddle = factor.negative_eigenvalues > 0
-    by_inverse = LinearOperator((n, n), matvec=lambda v: stencil @ factor.held.solve(stencil @ v), dtype=float)
+    negative = factor.negative_eigenvalues
+    saddle = negative > 1
+    by_inverse = LinearOperator((n, n), matvec=lambda v: stencil @ factor.reduced(stencil @ v), dtype=float)
     values, modes = eigsh(
         matrix[3:, 3:] if saddle else by_inverse,
         k=1,
         M=stencil,
         Minv=LinearOperator((n, n), matvec=inverse.solve, dtype=float),
-        which="SA" if saddle else "LA",
+        which="SA" if negative else "LA",
         v0=np.random.default_rng(0).standard_normal(n),
         tol=1e-4 if saddle else 1e-5,
     )

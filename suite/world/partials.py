@@ -121,11 +121,24 @@ def _nearest(difference: np.ndarray, width: float) -> np.ndarray:
 def stacking_fault_energy(
     crystal: Crystal, dislocation: Dislocation, calculator: Calculator, repeats: int = 4, tolerance: float = 1e-4
 ) -> float:
-    """Energy of the fault between the partials, eV/Å^2, by `calculator`.
+    """`fault_energy`, eV/Å^2; raises `UnstableFault` when it is not positive: no ribbon would hold partials together."""
+    energy = fault_energy(crystal, dislocation, calculator, repeats, tolerance)
+    if not energy > 0:
+        raise UnstableFault(
+            f"the stacking fault of the {dislocation.comment} costs {energy:.2e} eV/Å^2 with this potential: the "
+            "partials would part for good; choose a reference in which the lattice is the stable one"
+        )
+    return energy
+
+
+def fault_energy(
+    crystal: Crystal, dislocation: Dislocation, calculator: Calculator, repeats: int = 4, tolerance: float = 1e-4
+) -> float:
+    """Energy of the fault between the partials over that of the perfect crystal, eV/Å^2, by `calculator`.
 
     A periodic cell of `repeats` periods along e2, whose second vector is tilted by f, holds one fault and no surface.
     Positions are relaxed until forces are below `tolerance`, eV/Å; the height of the cell is not, which from 12 planes
-    to 24 changes the energy by 1e-3 of itself. Raises `UnstableFault` when the energy is not positive.
+    to 24 changes the energy by 1e-3 of itself.
     """
     from ase.optimize import BFGS
 
@@ -143,13 +156,7 @@ def stacking_fault_energy(
         atoms.calc = calculator
         BFGS(atoms, logfile=None).run(fmax=tolerance, steps=500)
         energies.append(float(atoms.get_potential_energy()))
-    energy = (energies[1] - energies[0]) / float(lengths[0] * lengths[2])
-    if not energy > 0:
-        raise UnstableFault(
-            f"the stacking fault of the {dislocation.comment} costs {energy:.2e} eV/Å^2 with this potential: the "
-            "partials would part for good; choose a reference in which the lattice is the stable one"
-        )
-    return energy
+    return (energies[1] - energies[0]) / float(lengths[0] * lengths[2])
 
 
 def elastic_separation(solution: Stroh, left: np.ndarray, right: np.ndarray, fault_energy: float) -> float:
