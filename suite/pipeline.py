@@ -146,8 +146,9 @@ def _simulate(
 ) -> Simulation:
     """Relax the simulation cell, measure its Hessian, hold a neutral glide mode, and refuse a saddle."""
     kind = dislocation_of(spec)
-    splits = isinstance(kind, Dislocation) and kind.fault is not None
-    fault = stacking_fault_energy(crystal, kind, calculator) if splits else None
+    fault = None
+    if isinstance(kind, Dislocation) and kind.fault is not None:
+        fault = stacking_fault_energy(crystal, kind, calculator)
     simulation = simulation_cell(spec, crystal, elastic)
     start = None if job is None else read_job(job, simulation)
     metric = simulation.metric(calculator)
@@ -161,7 +162,7 @@ def _simulate(
             calculator,
             equilibrium.displacement,
             progress=lambda done, total: progress("Hessian", done / total, f"{done} of {total} colours"),
-            threshold=FINE if splits else COARSE,
+            threshold=COARSE if fault is None else FINE,
         )
         progress("stability", 0.0, "factor and smallest eigenvalue")
         factor = Factor(matrix)

@@ -32,7 +32,7 @@ class Simulation:
 
     `energy_per_atom` of the perfect crystal, eV; `hessian` (3n, 3n) at the equilibrium of the simulation cell, eV/Å^2,
     None where its factor would fill the memory (three-dimensional cells); `stability` c0, eV/Å^2, and its mode, the
-    `softest` one (n, 3); `glide`, a neutral mode that is held, without which c0 is taken, or None; `fault_energy` of the
+    `softest` one (n, 3); `glide`, a neutral mode that is held and left out of c0, or None; `fault_energy` of the
     ribbon between partials, eV/Å^2, None for dislocations that do not split.
     """
 

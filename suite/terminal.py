@@ -117,6 +117,13 @@ _HEADLINES = (
     ("error_C44", "error of C44", "GPa"),
     ("c0", "stability constant c0 of the reference", "eV/Å²"),
     ("c0_model", "stability constant c0 of the model", "eV/Å²"),
+    ("glide_force", "force that holds the model against free glide", "eV/Å"),
+    ("partial_separation", "distance of the partials, reference", "Å"),
+    ("partial_separation_model", "  model", "Å"),
+    ("partial_separation_elastic", "  by elastic theory in this cell", "Å"),
+    ("partial_separation_alone", "  by elastic theory, of a lone dislocation", "Å"),
+    ("fault_energy", "stacking-fault energy of the reference", "mJ/m²"),
+    ("fault_energy_model", "  model", "mJ/m²"),
     ("balance_spread", "spread of the literal balance", "ln"),
     ("calibrated_spread", "spread of the calibrated balance", "ln"),
 )

@@ -130,9 +130,8 @@ CATALOGUE: dict[tuple[str, str, str], Dislocation] = {
     ),
     # Cores of fcc glide under next to no stress: in square cells the partials of +b and -b meet, in flat ones they are
     # held by those above and below: screws as a quadrupole from 14 a0 high, edges as walls from 14 a0, training dipoles
-    # from 14 and 11 a0 (Cu_mishin1, 3 times as wide). Nothing but the Peierls barrier holds all cores of a cell
-    # together: c0 of screws in copper is some 2e-4 eV/Å^2 and in single sizes (18, 20 a0) about zero, that of edges is
-    # zero to the 1e-4 that Hessians resolve here.
+    # from 14 and 11 a0 (Cu_mishin1, 3 times as wide). Nothing but the Peierls barrier keeps all cores of a cell
+    # from gliding together: that costs screws in copper some 2e-4 eV/Å^2 (3e-5 at 20 a0), edges 1e-6; see `glide`.
     ("fcc", "screw", ""): Dislocation(
         periods=((-0.5, -0.5, 1), (1, 1, 1), (-0.5, 0.5, 0)),
         burgers=(-0.5, 0.5, 0),

@@ -3,7 +3,7 @@
 Where the Peierls stress is next to nothing, as for edges in fcc metals, all dislocations of a cell can glide together
 and the energy hardly changes: H v = λ K v (see `suite.world.hessian.stability_constant`) has a λ of about zero, and no
 force tells where on their planes the dislocations are. Then "the" equilibrium is one of a family, as it is with respect
-to translations of the crystal. One member is picked by a constraint: displacements stay in the complement of the mode g,
+to translations of the crystal. A constraint picks one: displacements stay in the complement of the mode g,
 gᵀK v = 0 (the reduction of Lyapunov and Schmidt: solve what is stable, and tell the force that is left along g).
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 import numpy as np
 from ase import Atoms
@@ -20,7 +19,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from suite.world.cell import StraightCell
 
 # eV/Å^2. Let a sine of the period p be the energy of gliding cores. If λ is 1e-5 at its bottom, the Peierls stress is
-# about 0.1 MPa in copper, which is less than what the softest crystals show; Hessians resolve 2e-6.
+# about 0.1 MPa in copper, below the flow stress of its purest crystals; Hessians resolve 2e-6.
 NEUTRAL = 1e-5
 ALIKE = 0.5  # share of a mode, in the norm of K, that has to be the glide of all dislocations together
 
@@ -54,7 +53,7 @@ class Holding(Calculator):
     Energies are those of `base`: on displacements that are held, forces are their derivatives.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012
 
     def __init__(self, base: Calculator, glide: Glide) -> None:
         super().__init__()

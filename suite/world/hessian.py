@@ -19,8 +19,9 @@ from suite.world.cell import Cell, Metric, StraightCell
 from suite.world.dislocation import nearest_image
 from suite.world.reference import Portable
 
-COARSE, FINE = 1e-4, 1e-6  # thresholds of `interaction_range`. What COARSE cuts off changes every λ of copper by -1e-4
-# eV/Å^2, nothing beside the 0.1 of tungsten and too much for cores that glide freely; FINE leaves 2e-6 and costs a third
+# Thresholds of `interaction_range`. What COARSE cuts off changes every λ of copper by -1e-4 eV/Å^2, which is nothing
+# beside the 0.1 of tungsten, and too much for cores that glide freely. FINE leaves 2e-6 and costs a third more.
+COARSE, FINE = 1e-4, 1e-6
 ATOMS = 8_000  # a piece displaces sets of atoms until so many atoms have been computed, times six force calls
 SHARES = 4  # the number of pieces is a multiple, and they are equal: no process waits long for the last one
 
@@ -230,8 +231,8 @@ class Factor:
     """Factorised Hessian (3n, 3n); `solve` maps a force (n, 3) to a displacement (n, 3).
 
     The first atom is held (`held` is the factor of the rest), which removes the three translations exactly. With a
-    `pull` p (n, 3), which sums to zero, solutions are held in its complement: p·u = 0, and H u = f - μ p with the μ that
-    this takes (`suite.world.glide`). Raises `Unfactorisable` on a singular matrix.
+    `pull` p (n, 3), which sums to zero, solutions stay in its complement: p·u = 0, and H u = f - μ p with the μ
+    that this takes (`suite.world.glide`). Raises `Unfactorisable` on a singular matrix.
     """
 
     def __init__(self, matrix: csr_array, pull: np.ndarray | None = None) -> None:

@@ -121,7 +121,7 @@ def _nearest(difference: np.ndarray, width: float) -> np.ndarray:
 def stacking_fault_energy(
     crystal: Crystal, dislocation: Dislocation, calculator: Calculator, repeats: int = 4, tolerance: float = 1e-4
 ) -> float:
-    """`fault_energy`, eV/Å^2; raises `UnstableFault` when it is not positive: no ribbon would hold partials together."""
+    """`fault_energy`, eV/Å^2; raises `UnstableFault` when it is not positive: nothing would hold partials together."""
     energy = fault_energy(crystal, dislocation, calculator, repeats, tolerance)
     if not energy > 0:
         raise UnstableFault(

@@ -12,6 +12,7 @@ from suite.world.partials import (
     UnstableFault,
     disregistry,
     elastic_separation,
+    fault_energy,
     separation_in_cell,
     stacking_fault_energy,
 )
@@ -135,6 +136,7 @@ def test_fault_that_costs_nothing_is_refused() -> None:
     crystal = Crystal(LATTICES["fcc"], ("W",), 4.05)
     with pytest.raises(UnstableFault, match="partials would part for good"):
         stacking_fault_energy(crystal, entry, calculator_of("W_zhou04"))
+    assert fault_energy(crystal, entry, calculator_of("W_zhou04")) < 0  # what a model may be told to have
 
 
 @KINDS
