@@ -31,7 +31,7 @@ NUMBERS = (
 # Those of dislocations that split into partials
 OF_SPLIT = (
     *("partial_separation", "partial_separation_model", "partial_separation_elastic", "partial_separation_alone"),
-    *("fault_energy", "fault_energy_model", "glide_curvature", "glide_force"),
+    *("fault_energy", "fault_energy_model", "glide_curvature", "glide_curvature_model", "glide_force"),
 )
 OF_AMPLITUDES = ("rmse_E", "rmse_F", "eps_F")
 

@@ -168,7 +168,7 @@ def _simulate(
         factor = Factor(matrix)
         stability, softest = stability_constant(simulation, matrix, factor)
         if glide := neutral_glide(simulation, equilibrium.displacement, stability, softest):
-            factor = Factor(matrix, glide.pull)
+            factor = factor.holding(glide.pull)
             stability, softest = stability_constant(simulation, matrix, factor)
     else:
         progress("stability", 0.0, "smallest eigenvalue by conjugate gradients")
@@ -512,8 +512,10 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
     numbers |= theory.balance(numbers, world.core_distance, world.stability, world.leverage)
     numbers["c0"], numbers["c0_model"] = world.stability, comparison.stability
     numbers["neutral_modes"] = 0 if world.glide is None else 1
-    if world.glide is not None and comparison.glide_force is not None:
-        numbers["glide_curvature"], numbers["glide_force"] = world.glide.curvature, comparison.glide_force
+    if world.glide is not None:
+        found = {"glide_force": comparison.glide_force, "glide_curvature_model": comparison.glide_curvature}
+        numbers["glide_curvature"] = world.glide.curvature
+        numbers |= {name: value for name, value in found.items() if value is not None and np.isfinite(value)}
     numbers |= _core_numbers(world, comparison.relaxation)
     numbers |= _partial_numbers(world, comparison.relaxation, calculator)
     if comparison.resolution is not None and np.isfinite(comparison.resolution):

@@ -118,6 +118,7 @@ _HEADLINES = (
     ("c0", "stability constant c0 of the reference", "eV/Å²"),
     ("c0_model", "stability constant c0 of the model", "eV/Å²"),
     ("glide_force", "force that holds the model against free glide", "eV/Å"),
+    ("glide_curvature_model", "  curvature of the model along it", "eV/Å²"),
     ("partial_separation", "distance of the partials, reference", "Å"),
     ("partial_separation_model", "  model", "Å"),
     ("partial_separation_elastic", "  by elastic theory in this cell", "Å"),

@@ -45,8 +45,8 @@ class Comparison:
     Å is the first-order prediction H⁻¹ F_ML(ȳ) of ȳ_ML - ȳ. `stability` is the model's own c0 (eV/Å^2), at ȳ_ML, or at
     ȳ when there is none; in three-dimensional cells an upper bound of it. `resolution` (Å) is how far the geometry
     error may be off because forces are relaxed to a tolerance only; None when they were not.
-    `glide_force` (eV/Å) is what holds the model against a neutral glide mode where its relaxation ended, as a share of
-    the dual norm (`glide.Glide.along`); None without such a mode.
+    `glide_force` (eV/Å) is what holds the model against a neutral glide mode g where its relaxation ended, a share of
+    the dual norm (`glide.Glide.along`), and `glide_curvature` its gᵀH_ML g there (eV/Å^2); None without such a mode.
     """
 
     relaxation: Relaxation
@@ -60,6 +60,7 @@ class Comparison:
     model_forces_at_reference: np.ndarray
     linear_displacement: np.ndarray
     glide_force: float | None = None
+    glide_curvature: float | None = None
 
     @property
     def energy_error(self) -> float | None:
@@ -128,14 +129,19 @@ def compare(
         energy,
         forces,
         shift,
-        None if glide is None else abs(glide.along(_forces(cell, free, relaxation.displacement))),
+        *(() if glide is None else _along(cell, free, relaxation.displacement, curvature, glide)),
     )
 
 
-def _forces(cell: Cell, model: Calculator, displacement: np.ndarray) -> np.ndarray:
+def _along(
+    cell: Cell, model: Calculator, displacement: np.ndarray, curvature: Curvature, glide: Glide
+) -> tuple[float, float]:
+    """Size of the model's force along a neutral mode at `displacement` (n, 3), eV/Å, and its curvature, eV/Å^2."""
     atoms = cell.atoms(displacement)
     atoms.calc = model
-    return atoms.get_forces()
+    force = abs(glide.along(atoms.get_forces()))
+    products = HessianProducts(cell, model, displacement, curvature.preconditioner)
+    return force, glide.along(products.product(glide.mode))
 
 
 def _stability(

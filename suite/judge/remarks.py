@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from suite.judge.matching import NOISES
 from suite.world.core_state import DIFFERENT, UNLIKE
+from suite.world.glide import NEUTRAL
 
 
 def remarks(numbers: Mapping[str, float]) -> list[str]:
@@ -25,6 +26,12 @@ def remarks(numbers: Mapping[str, float]) -> list[str]:
         found.append(
             f"a core of the model is in another state than that of the reference (distances differ, on average, by "
             f"{numbers['core_change']:.3f} Å): the errors compare two core states"
+        )
+    if numbers.get("glide_curvature_model", 0.0) < -NEUTRAL:
+        found.append(
+            f"all dislocations of the model together are on top of a Peierls barrier that the reference does not have "
+            f"(λ = {numbers['glide_curvature_model']:.1e} eV/Å^2): the errors are those of a state that is held there; "
+            "improve the fit (basis, smaller amplitudes)"
         )
     noisy = [name for name in ("eps_V1", "eps_V2") if numbers.get(NOISES[name], 0.0) > 0.5 * numbers.get(name, 0.0) > 0]
     if noisy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from itertools import pairwise, product
 from typing import Any
 
@@ -237,11 +238,19 @@ class Factor:
 
     def __init__(self, matrix: csr_array, pull: np.ndarray | None = None) -> None:
         self.held = sparse_factor(matrix[3:, 3:])
-        self._pull: np.ndarray | None = None
-        if pull is not None:
-            self._pull = pull.ravel()[3:]
+        self._hold(pull)
+
+    def _hold(self, pull: np.ndarray | None) -> None:
+        self._pull = None if pull is None else pull.ravel()[3:]
+        if self._pull is not None:
             self._give = self.held.solve(self._pull)  # H⁻¹p: nearly the neutral mode itself, and very long
             self._compliance = float(self._pull @ self._give)
+
+    def holding(self, pull: np.ndarray) -> Factor:
+        """The same factor with a `pull` (n, 3); nothing is factorised again."""
+        found = copy(self)
+        found._hold(pull)
+        return found
 
     @property
     def negative_eigenvalues(self) -> int:

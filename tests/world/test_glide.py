@@ -12,6 +12,7 @@ from materials import Sprung, calculator_of, crystal_of, response_of
 from scipy.sparse import coo_array, csr_array, eye_array, kron
 
 from suite.judge.errors import Comparison, Curvature, compare
+from suite.judge.remarks import remarks
 from suite.world.cell import StraightCell, build_cell, crystal_metric, repeats_for
 from suite.world.crystal import elastic_tensor, energy_per_atom
 from suite.world.dislocation import catalogue_entry, nearest_image
@@ -45,8 +46,12 @@ class Walls:
         return hessian(self.cell, self.calculator, self.equilibrium.displacement, threshold=FINE)
 
     @cached_property
+    def free(self) -> Factor:
+        return Factor(self.matrix)
+
+    @cached_property
     def softest(self) -> tuple[float, np.ndarray]:
-        return stability_constant(self.cell, self.matrix, Factor(self.matrix))
+        return stability_constant(self.cell, self.matrix, self.free)
 
     @cached_property
     def glide(self) -> Glide:
@@ -56,7 +61,7 @@ class Walls:
 
     @cached_property
     def factor(self) -> Factor:
-        return Factor(self.matrix, self.glide.pull)
+        return self.free.holding(self.glide.pull)
 
     @cached_property
     def held(self) -> tuple[float, np.ndarray]:
@@ -138,7 +143,7 @@ def test_only_small_curvatures_of_glide_are_neutral(walls: Walls) -> None:
 def test_a_held_factor_solves_in_the_complement(walls: Walls) -> None:
     """gᵀK u = 0, H u = f - μ K g, symmetric, and no trace of the neutral mode, 1/λ long as it is."""
     f, other = walls.random(1), walls.random(2)
-    u = walls.factor.solve(f)
+    u = Factor(walls.matrix, walls.glide.pull).solve(f)
     pull = walls.glide.pull
     scale = float(np.abs(u).max())
     assert abs((pull * u).sum()) < 1e-9 * scale
@@ -155,7 +160,8 @@ def test_the_sign_of_the_neutral_curvature_does_not_matter(walls: Walls, sign: i
     """All λ shifted, so that the neutral one is ± 5e-6: a minimum or a saddle in full, the same in the complement."""
     stencil = kron(walls.cell.laplacian, eye_array(3), format="csr")
     shifted = (walls.matrix + (sign * 5e-6 - walls.softest[0]) * stencil).tocsr()
-    full, held = Factor(shifted), Factor(shifted, walls.glide.pull)
+    full = Factor(shifted)
+    held = full.holding(walls.glide.pull)
     assert full.negative_eigenvalues == (0 if sign > 0 else 1)
     assert held.negative_eigenvalues == 0
     assert stability_constant(walls.cell, shifted, full)[0] == pytest.approx(sign * 5e-6, abs=1e-7)
@@ -179,13 +185,14 @@ def test_a_model_is_judged_modulo_glide(walls: Walls) -> None:
     assert found.relaxation.status is Status.CONVERGED
     force = stiffness * 0.5 * float((glide.mode**2).sum())
     assert found.glide_force == pytest.approx(force, rel=0.2)
+    curvature = walls.softest[0] + stiffness * float((glide.mode**2).sum())
+    assert found.glide_curvature == pytest.approx(curvature, abs=NEUTRAL / 2)
     moved = found.relaxation.displacement - ground
     assert abs((glide.pull * moved).sum()) < 1e-6
     assert found.geometry_error is not None
     assert found.geometry_error == pytest.approx(found.linear_geometry_error, rel=0.3, abs=1e-3)
     assert found.stability == pytest.approx(walls.held[0], rel=0.2)
-    free = Factor(walls.matrix)
-    loose = Curvature(lambda f, _: free.solve(f), free.solve, *walls.softest)
+    loose = Curvature(lambda f, _: walls.free.solve(f), walls.free.solve, *walls.softest)
     assert judged(loose).linear_geometry_error > 100 * found.linear_geometry_error
 
 
@@ -205,3 +212,9 @@ def test_forces_of_a_held_calculator_are_derivatives_in_the_complement(walls: Wa
     forces = atoms.get_forces()
     assert -(forces * v).sum() == pytest.approx((energies[0] - energies[1]) / (2 * step), rel=1e-5)
     assert abs(walls.glide.along(forces)) < 1e-10
+
+
+def test_a_barrier_of_the_model_is_told() -> None:
+    (told,) = remarks({"glide_curvature_model": -3 * NEUTRAL})
+    assert "Peierls barrier" in told
+    assert not remarks({"glide_curvature_model": -NEUTRAL / 3})
