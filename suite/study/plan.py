@@ -22,7 +22,10 @@ WARNING = "warning"  # key of `plan` that is there only when something is wrong
 # Microseconds of one core, measured on a common server core for a basis of 150 functions; see benchmarks/.
 REFERENCE_CALL, MODEL_CALL_PER_FUNCTION, ROW_PER_FUNCTION = 3.0, 0.18, 8.5
 CONFIGURATION = 4 * 3 * 8  # bytes per atom: displacements, their noise, positions, forces
-HESSIAN_CALLS, RELAXATION_CALLS, LOOP_CALLS, FACTOR_NONZEROS = 350, 40, 250, 450
+RELAXATION_CALLS, LOOP_CALLS = 40, 250
+# Force calls for a Hessian, nonzeros of it and of its factor per row; for cores that split, weak forces count too
+HESSIAN_CALLS, HESSIAN_NONZEROS, FACTOR_NONZEROS = 350, 57, 450
+SPLIT_CALLS, SPLIT_HESSIAN, SPLIT_FACTOR = 1600, 360, 2800
 
 
 class BeyondNumbers(BadInput, OverflowError):
@@ -67,8 +70,12 @@ def _plan(spec: Spec) -> dict[str, Any]:
     workers = os.cpu_count() or 1
     configurations = spec.training.configurations + spec.training.equilibrium if spec.model.fitted else 0
     rows = configurations * (3 * training + 1)
+    split = isinstance(kind, Dislocation) and kind.fault is not None
+    hessian_calls, hessian_nonzeros, factor_nonzeros = (
+        (SPLIT_CALLS, SPLIT_HESSIAN, SPLIT_FACTOR) if split else (HESSIAN_CALLS, HESSIAN_NONZEROS, FACTOR_NONZEROS)
+    )
     # a loop has no Hessian matrix: it relaxes, and its softest mode is found, by some 250 force calls
-    calls = LOOP_CALLS if isinstance(kind, Loop) else HESSIAN_CALLS + RELAXATION_CALLS
+    calls = LOOP_CALLS if isinstance(kind, Loop) else hessian_calls + RELAXATION_CALLS
     model_workers = workers if isinstance(kind, Loop) else 1
     factor_time = 0.0 if isinstance(kind, Loop) else 3e-4 * simulation
     seconds = {
@@ -76,8 +83,8 @@ def _plan(spec: Spec) -> dict[str, Any]:
         "rows": 1e-6 * configurations * training * functions * ROW_PER_FUNCTION / workers + 2,
         "assess": 1e-6 * simulation * functions * MODEL_CALL_PER_FUNCTION * 20 / model_workers + factor_time + 2,
     }
-    hessian = simulation * (100 if isinstance(kind, Loop) else 3 * 57 * 12)
-    factor = simulation * (500 if isinstance(kind, Loop) else FACTOR_NONZEROS * 3 * 12)
+    hessian = simulation * (100 if isinstance(kind, Loop) else hessian_nonzeros * 3 * 12)
+    factor = simulation * (500 if isinstance(kind, Loop) else factor_nonzeros * 3 * 12)
     block = 20_000 * (functions + 1) * 8
     labelled = (spec.training.configurations + spec.training.test) * training * CONFIGURATION
     memory = 300e6 + 3 * hessian + 2 * factor + 3 * block + 24 * training * functions * 8 + labelled
