@@ -10,6 +10,7 @@ numbers are those of the store. A point that failed for its physics stays failed
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,6 +64,11 @@ class SweepResult:
     run_id: str
     points: list[Point]
     rates: dict[tuple[str, str], Rate]
+
+
+def entry_name(curve: str) -> str:
+    """What stands for a curve in the names of MLflow, which knows few characters: "CLE_nonlinear", "L_8", or "all"."""
+    return re.sub(r"[^A-Za-z0-9.]+", "_", curve).strip("_")[:60] or "all"
 
 
 def point_key(spec: Spec) -> str:
@@ -125,8 +131,8 @@ def run_sweep(
             points.append(_point(point, sweep, spec, values, seed, setting, computed))
         progress(f"sweep {name}", 1.0, f"{len(wanted)} points, {sum(p.computed for p in points)} computed")
         rates = rates_of(points, sweep)
-        for (error, setting), rate in rates.items():
-            label = setting.replace("+", "_").replace(" ", "_") or "all"
+        for (error, curve), rate in rates.items():
+            label = entry_name(curve)
             parent.metrics({f"slope_{error}_{label}": rate.slope})
             parent.tags({f"verdict_{error}_{label}": rate.verdict})
         parent.metrics({"points": len(points)})

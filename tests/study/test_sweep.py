@@ -92,6 +92,26 @@ def test_one_more_point_computes_one_point(result: SweepResult, workspace: Path)
     assert [point.computed for point in found.points] == [False, False, True]
 
 
+def test_values_of_a_ladder_as_curves(result: SweepResult, workspace: Path) -> None:
+    """The same runs in another order: a curve for each L, with its own slope, and an entry of MLflow for each."""
+    ladders = {"observables.virial2": (False, True), "training.size": (5.5, 6.0)}
+    curves = LADDER.model_copy(
+        update={"ladders": ladders, "curves": "training.size", "ablation": False, "against": "rmse_F"}
+    )
+    found = run_sweep(tiny_with, "curves", curves, workspace, workers=1)
+    assert not any(point.computed for point in found.points)
+    assert {(error, curve) for error, curve in found.rates} == {
+        (error, curve) for error in ("geometry_error", "energy_error") for curve in ("L = 5.5", "L = 6.0")
+    }
+    slope = found.rates["geometry_error", "L = 5.5"].slope
+    assert Tracker(workspace).find(found.run_id).metrics["slope_geometry_error_L_5.5"] == pytest.approx(slope)
+
+
+def test_names_of_curves_for_mlflow() -> None:
+    words = ("CLE+nonlinear", "no elasticity", "channels = [8, 4]", "")
+    assert [module.entry_name(word) for word in words] == ["CLE_nonlinear", "no_elasticity", "channels_8_4", "all"]
+
+
 def test_two_sweeps_at_once_compute_a_point_once(
     result: SweepResult, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
