@@ -20,6 +20,7 @@ NUMBERS = (
     "energy_difference",
     *("eps_E", "eps_F", "rms_eps_F", "rmse_E", "rmse_F", "eps_stress", "eps_V1", "eps_V1_null_free", "eps_V1_felt"),
     *("eps_V2", "eps_V2_null_free", "pressure", "c0", "eps_H", "eps_H_relaxed", "eps_H_perfect", "eps_K"),
+    "energy_factor_difference",
     *("error_C11", "error_C12", "error_C44"),
     *("error_C11_null_free", "error_C12_null_free", "error_C44_null_free"),
     *("term_F", "term_V1", "term_V2", "term_L", "term_E", "term_L_energy"),

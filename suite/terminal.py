@@ -109,6 +109,7 @@ _HEADLINES = (
     ("eps_V1_null_free", "  free of null Lagrangians", "eV/Å³"),
     ("eps_V1_felt", "  felt by this dislocation", "eV/Å³"),
     ("eps_K", "ε_K, error of the energy factor", "eV"),
+    ("energy_factor_difference", "  with its sign, t (K_ML - K)", "eV"),
     ("eps_V2", "ε_V2, nonlinear elasticity", "eV/Å³"),
     ("eps_V2_null_free", "  free of null Lagrangians", "eV/Å³"),
     ("pressure", "pressure of the model at a0", "GPa"),

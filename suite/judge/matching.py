@@ -115,22 +115,32 @@ def match_elasticity(reference: Response, model: Response, felt: np.ndarray) -> 
     return numbers
 
 
-def energy_factor_error(coefficients: np.ndarray, line: Line, reference: float) -> float:
-    """|t K(C') - `reference`| for stress-strain `coefficients` C' (81 entries, frame of the line), eV.
+def energy_factor_numbers(coefficients: np.ndarray, line: Line, reference: float) -> dict[str, float]:
+    """`energy_factor_difference` t K(C') - `reference` for stress-strain `coefficients` C' (81 entries, frame of the
+    line), and `eps_K`, its magnitude, eV.
 
-    Infinite when the crystal of C' is not stable, where there is no dislocation.
+    Both are infinite when the crystal of C' is not stable, where there is no dislocation.
     """
     try:
-        return abs(line.energy(coefficients) - reference)
+        difference = line.energy(coefficients) - reference
     except DegenerateElasticity:
-        return math.inf
+        difference = math.inf
+    return {"energy_factor_difference": difference, "eps_K": abs(difference)}
 
 
 def match_energy_factor(reference: Response, model: Response, line: Line) -> dict[str, float]:
-    """eps_K = t |K(C'_ML) - K(C')|, eV: the error of the energy of one dislocation of length t for every factor e of
-    distance, infinite when the crystal of the model is not stable. C' are the stress-strain coefficients."""
-    ours, theirs = (stress_strain_coefficients(found.d1, found.d2) for found in (model, reference))
-    return {"eps_K": energy_factor_error(rotate(ours, line.frame), line, line.energy(rotate(theirs, line.frame)))}
+    """What the energy of one dislocation of length t errs by for every factor e of distance, eV: t (K(C'_ML) - K(C'))
+    as `energy_factor_difference`, positive where the model's dislocations cost too much, and its magnitude `eps_K`.
+
+    Both are infinite when the crystal of the model is not stable. C' are the stress-strain coefficients.
+    """
+    ours, theirs = (_in_frame(found, line) for found in (model, reference))
+    return energy_factor_numbers(ours, line, line.energy(theirs))
+
+
+def _in_frame(found: Response, line: Line) -> np.ndarray:
+    """Stress-strain coefficients (3, 3, 3, 3) in the frame of a dislocation."""
+    return rotate(stress_strain_coefficients(found.d1, found.d2), line.frame)
 
 
 def match_hessian(

@@ -16,7 +16,7 @@ from scipy.linalg import qr
 
 from suite.execution import map_pieces
 from suite.judge import theory
-from suite.judge.matching import energy_factor_error, error_numbers
+from suite.judge.matching import energy_factor_numbers, error_numbers
 from suite.model.regression import triangle_of
 from suite.model.rows import BasisSpec, built, compressed, cut
 from suite.model.training import Configurations
@@ -81,7 +81,7 @@ class Oracle:
         squares = {name: float(((r @ x) ** 2).sum()) for name, r in self.forces.items()}
         numbers = error_numbers(self.amplitudes, energy_error, dual, squares, self.components)
         numbers |= {name: float(np.linalg.norm(rows @ x)) for name, rows in self.elastic.items()}
-        numbers["eps_K"] = energy_factor_error(self.moduli[:, :-1] @ coefficients, self.line, self.line_energy)
+        numbers |= energy_factor_numbers(self.moduli[:, :-1] @ coefficients, self.line, self.line_energy)
         numbers["geometry_error_linear"] = float(np.linalg.norm(self.geometry @ x))
         force = self.pull @ x + self.pull[:, -1]
         numbers["energy_error_linear"] = abs(float(self.energy @ x - force @ (self.shift @ x) / 2))

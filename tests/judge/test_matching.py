@@ -125,7 +125,10 @@ def test_elastic_numbers_of_a_stiffer_crystal(tungsten_response: Response, world
     assert found["eps_V1_felt"] == pytest.approx(0, abs=1e-9), "a stiffer crystal is displaced alike"
     factor = match_energy_factor(r, Response(r.d1, 1.02 * r.d2, r.d3), world.line)
     own = world.line.energy(rotate(r.d2, world.line.frame))
-    assert factor == {"eps_K": pytest.approx(0.02 * own, rel=1e-6)}
+    wanted = pytest.approx(0.02 * own, rel=1e-6)
+    assert factor == {"energy_factor_difference": wanted, "eps_K": wanted}
+    softer = match_energy_factor(r, Response(r.d1, 0.98 * r.d2, r.d3), world.line)
+    assert softer == {"energy_factor_difference": pytest.approx(-0.02 * own, rel=1e-6), "eps_K": wanted}
     # a screw in nearly isotropic tungsten, as thick as its Burgers vector: μb³/4π
     b = world.crystal.a0 * np.sqrt(3) / 2
     assert own == pytest.approx(160.755 / GPA * b**3 / (4 * np.pi), rel=0.02)
@@ -134,7 +137,7 @@ def test_elastic_numbers_of_a_stiffer_crystal(tungsten_response: Response, world
 def test_a_crystal_that_is_not_stable_has_no_energy_factor(tungsten_response: Response, world: World) -> None:
     r = tungsten_response
     found = match_energy_factor(r, Response(r.d1, r.d2 - 1.1 * cubic_tensor({"C44": 160.755}), r.d3), world.line)
-    assert found == {"eps_K": np.inf}
+    assert found == {"energy_factor_difference": np.inf, "eps_K": np.inf}
 
 
 def felt_by(kind: str, reference: Response, crystal: Crystal) -> np.ndarray:

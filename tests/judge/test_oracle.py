@@ -44,6 +44,7 @@ def test_oracle_agrees_with_the_verdict(
         "eps_V2": 27 * rounding["virial2"],
         # |dK| <= κ²/2 |dC'|
         "eps_K": world.line.length * kappa / 2 * (9 * rounding["virial1"] + 3 * rounding["stress"]),
+        "energy_factor_difference": world.line.length * kappa / 2 * (9 * rounding["virial1"] + 3 * rounding["stress"]),
         "geometry_error_linear": np.sqrt(3 * large) * rounding["force"] / world.stability,
         "energy_error_linear": large * rounding["energy"],
     }

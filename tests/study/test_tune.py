@@ -183,9 +183,9 @@ def test_other_searches(settings: list[str], wanted: int, workspace: Path) -> No
 def test_a_trial_without_an_energy_factor_fails_alone(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every other fit is said to have no stable crystal."""
     answers = iter(range(10_000))
-    original = oracle_module.energy_factor_error
+    original, unstable = oracle_module.energy_factor_numbers, {"energy_factor_difference": math.inf, "eps_K": math.inf}
     monkeypatch.setattr(
-        oracle_module, "energy_factor_error", lambda *given: math.inf if next(answers) % 2 else original(*given)
+        oracle_module, "energy_factor_numbers", lambda *given: unstable if next(answers) % 2 else original(*given)
     )
     spec = load("w-split", "tiny", ['tune.objectives=["energy_factor","geometry"]', "tune.seed=5"])
     found = tune(spec, workspace, trials=6, verify=1)
