@@ -20,7 +20,7 @@ NUMBERS = (
     "energy_difference",
     *("eps_E", "eps_F", "rms_eps_F", "rmse_E", "rmse_F", "eps_stress", "eps_V1", "eps_V1_null_free", "eps_V1_felt"),
     *("eps_V2", "eps_V2_null_free", "pressure", "c0", "eps_H", "eps_H_relaxed", "eps_H_perfect", "eps_K"),
-    "energy_factor_difference",
+    *("energy_factor_difference", "eps_V1_pressure_free", "eps_V2_pressure_free"),
     *("error_C11", "error_C12", "error_C44"),
     *("error_C11_null_free", "error_C12_null_free", "error_C44_null_free"),
     *("term_F", "term_V1", "term_V2", "term_L", "term_E", "term_L_energy"),
@@ -28,6 +28,9 @@ NUMBERS = (
     *("c0_model", "core_change", "core_mismatch", "core_spread", "eps_V1_noise", "eps_V2_noise"),
     *("geometry_resolution", "strain_step"),
     *("calibrated_E", "calibrated_F", "calibrated_V1", "calibrated_spread", "neutral_modes"),
+    *("term_V1_corrected", "term_V2_corrected", "term_B_energy", "term_V1_energy"),
+    *("bound_geometry_corrected", "bound_energy_corrected"),
+    *("corrected_E", "corrected_F", "corrected_K", "corrected_spread"),
 )
 # Those of dislocations that split into partials
 OF_SPLIT = (

@@ -507,9 +507,13 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
     numbers["geometry_error_linear"] = comparison.linear_geometry_error
     numbers["energy_error_linear"] = comparison.linear_energy_error
     numbers["model_force_calls"] = comparison.relaxation.calls
-    terms = theory.bound(numbers, spec.training.size, world.core_distance, len(world.simulation.cores))
+    size, distance, cores = spec.training.size, world.core_distance, len(world.simulation.cores)
+    terms = theory.bound(numbers, size, distance, cores)
     numbers |= terms
-    numbers |= theory.balance(numbers, world.core_distance, world.stability, world.leverage)
+    numbers |= theory.corrected_bound(numbers, size, distance, cores)
+    numbers |= theory.balance(numbers, distance, world.stability, world.leverage)
+    if "eps_K" in numbers:
+        numbers |= theory.corrected_balance(numbers, size, distance, world.stability)
     numbers["c0"], numbers["c0_model"] = world.stability, comparison.stability
     numbers["neutral_modes"] = 0 if world.glide is None else 1
     if world.glide is not None:

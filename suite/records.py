@@ -195,7 +195,17 @@ class Matching(Record):
 
 
 Objective = Literal[
-    "balance", "calibrated", "bound_geometry", "bound_energy", "felt", "energy_factor", "geometry", "energy"
+    "balance",
+    "calibrated",
+    "corrected",
+    "bound_geometry",
+    "bound_energy",
+    "bound_geometry_corrected",
+    "bound_energy_corrected",
+    "felt",
+    "energy_factor",
+    "geometry",
+    "energy",
 ]
 Range = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
 AlphaRange = Annotated[tuple[Regularisation, Regularisation], AfterValidator(_ordered)]
@@ -206,12 +216,15 @@ class Tune(Record):
 
     Ranges are log-uniform, of the weight of an observable over that of the forces, which is fixed. `amplitudes` is the
     range of the further factor of every amplitude but the smallest, `alpha` and `threshold` are those of the solver;
-    `channels` are bases to choose among. Objectives: `balance` and `calibrated` are spreads of the two balances,
-    `felt` is what the dislocation feels of eps_V1, `energy_factor` is eps_K, `geometry` and `energy` are the errors by
-    linear response. `limits` are upper bounds of objectives (constraints).
+    `channels` are bases to choose among. Objectives: `balance` is the spread of the balance that the key `balance`
+    names, the paper's (literal), the same as energies (calibrated), or the one that follows from the corrected bound of
+    the energy error (corrected); `calibrated` and `corrected` are those whatever the key says; `bound_...` are the
+    bounds with C = 1, `felt` is what the dislocation feels of eps_V1, `energy_factor` is eps_K, `geometry` and `energy`
+    are the errors by linear response. `limits` are upper bounds of objectives (constraints).
     """
 
-    objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = ("balance", "geometry")
+    objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = ("balance", "geometry", "energy")
+    balance: Literal["literal", "calibrated", "corrected"] = "literal"
     limits: dict[Objective, Positive] = {}
     energy: Range | None = (1e-3, 1e4)
     stress: Range | None = (1e-3, 1e5)

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from suite.judge.matching import told
 from suite.judge.remarks import remarks
-from suite.judge.theory import TERMS
+from suite.judge.theory import CORRECTED_ENERGY_TERMS, TERMS, limiting_term
 from suite.study.rates import HEADS, cells
 from suite.text import printable
 
@@ -128,11 +128,18 @@ _HEADLINES = (
     ("fault_energy_model", "  model", "mJ/m²"),
     ("balance_spread", "spread of the literal balance", "ln"),
     ("calibrated_spread", "spread of the calibrated balance", "ln"),
+    ("corrected_spread", "spread of the corrected balance", "ln"),
 )
 
 
-def _numbers(numbers: dict[str, float]) -> list[list[str]]:
-    return [[label, told(numbers, key), unit] for key, label, unit in _HEADLINES if key in numbers]
+def _numbers(numbers: dict[str, float], limiting: str) -> list[list[str]]:
+    """Rows of a run's table; `limiting` is the largest term of (3.13)."""
+    rows = [[label, told(numbers, key), unit] for key, label, unit in _HEADLINES if key in numbers]
+    rows.append(["limiting term of the bound", TERMS[limiting], ""])
+    if "bound_energy_corrected" in numbers:  # runs of an older version lack it
+        term = limiting_term(numbers, CORRECTED_ENERGY_TERMS)
+        rows.append(["limiting term of the corrected energy bound", CORRECTED_ENERGY_TERMS[term], ""])
+    return rows
 
 
 def run_table(spec: Spec, result: CaseResult) -> None:
@@ -145,7 +152,7 @@ def run_table(spec: Spec, result: CaseResult) -> None:
         + (f"{len(result.rows.perfect)} functions, " if spec.model.fitted else "")
         + spec.judged,
         ["number", "value", "unit"],
-        [*_numbers(result.verdict.numbers), ["limiting term of the bound", TERMS[result.verdict.limiting_term], ""]],
+        _numbers(result.verdict.numbers, result.verdict.limiting_term),
     )
     stages = result.stages
     table(
@@ -174,7 +181,7 @@ def store_table(record: Any, tree: Any, folder: Path) -> None:
     table(
         f"{record.name} ({record.id}): {attrs['status']}",
         ["number", "value", "unit"],
-        [*_numbers(attrs["numbers"]), ["limiting term of the bound", TERMS[attrs["limiting_term"]], ""]],
+        _numbers(attrs["numbers"], attrs["limiting_term"]),
     )
     table("parameters", ["parameter", "value"], sorted(record.parameters.items()))
     print(f"figures  {folder}")
@@ -195,6 +202,7 @@ def tune_table(result: TuneResult) -> None:
             *(f"W {name}" for name in weights),
             "balance",
             "calibrated",
+            "corrected",
             "geometry [Å] predicted",
             "relaxed",
             "energy [eV] predicted",
@@ -207,6 +215,7 @@ def tune_table(result: TuneResult) -> None:
                 *(f"{entry.weights[name]:.3g}" if name in entry.weights else "" for name in weights),
                 cell(entry.predicted, "balance_spread"),
                 cell(entry.predicted, "calibrated_spread"),
+                cell(entry.predicted, "corrected_spread"),
                 cell(entry.predicted, "geometry_error_linear"),
                 cell(entry.relaxed, "geometry_error"),
                 cell(entry.predicted, "energy_error_linear"),
@@ -220,6 +229,7 @@ def tune_table(result: TuneResult) -> None:
     found = [f"{words[name]} {value:.2f}" for name, value in result.correlation.items() if name in words]
     if found:
         print(f"rank correlation of prediction and relaxation: {', '.join(found)}")
+    print(f"recommended {result.recommended.name}: {result.reason}\n{result.tension}")
     print("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items()))
     print()
 

@@ -16,7 +16,13 @@ from ase.calculators.calculator import Calculator
 
 from suite.model.training import Configurations, label
 from suite.world.cell import StraightCell
-from suite.world.crystal import Response, constants, stress_strain_coefficients, without_null_part
+from suite.world.crystal import (
+    Response,
+    constants,
+    stress_strain_coefficients,
+    third_without_pressure,
+    without_null_part,
+)
 from suite.world.elasticity import DegenerateElasticity, Line, rotate
 
 
@@ -89,9 +95,10 @@ def match_elasticity(reference: Response, model: Response, felt: np.ndarray) -> 
 
     `eps_V1_null_free` and `eps_V2_null_free` are distances to the span of the null Lagrangians, which exert no force in
     a fixed periodic cell; `eps_V1_felt` is what the dislocation of the case feels of the stress-strain coefficients, by
-    the form `felt` (k, 81) of `elasticity.felt_form`. `eps_V1_noise` and `eps_V2_noise` are how much the first two
-    change with twice the strain step: numbers that are not well above them are rounding or truncation of the finite
-    differences. Constants in GPa as `error_C11` ..., pressure as `pressure`.
+    the form `felt` (k, 81) of `elasticity.felt_form`. `eps_V1_pressure_free` and `eps_V2_pressure_free` are errors of
+    W - s det F, s its tr(∂W)/3: the pressure and what comes with it are gone. `eps_V1_noise` and `eps_V2_noise` are how
+    much the first two change with twice the strain step: numbers that are not well above them are rounding or
+    truncation of the finite differences. Constants in GPa as `error_C11` ..., pressure as `pressure`.
     """
     difference = model - reference
     numbers = {
@@ -101,6 +108,8 @@ def match_elasticity(reference: Response, model: Response, felt: np.ndarray) -> 
         "eps_V1_null_free": float(np.linalg.norm(without_null_part(difference.d2))),
         "eps_V2_null_free": float(np.linalg.norm(without_null_part(difference.d3))),
         "eps_V1_felt": float(np.linalg.norm(felt @ stress_strain_coefficients(difference.d1, difference.d2).ravel())),
+        "eps_V1_pressure_free": float(np.linalg.norm(stress_strain_coefficients(difference.d1, difference.d2))),
+        "eps_V2_pressure_free": float(np.linalg.norm(third_without_pressure(difference.d1, difference.d3))),
     }
     if difference.coarse is not None:
         _, numbers["eps_V1_noise"], numbers["eps_V2_noise"] = difference.noise
@@ -204,7 +213,11 @@ def _hessian_errors(
     return parts["relaxed"], parts["perfect"]
 
 
-NOISES = {f"eps_{order}{part}": f"eps_{order}_noise" for order in ("V1", "V2") for part in ("", "_null_free", "_felt")}
+NOISES = {
+    f"eps_{order}{part}": f"eps_{order}_noise"
+    for order in ("V1", "V2")
+    for part in ("", "_null_free", "_felt", "_pressure_free")
+}
 """Elastic errors, and the number that says how far finite differences determine them."""
 
 

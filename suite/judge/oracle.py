@@ -21,7 +21,7 @@ from suite.model.regression import triangle_of
 from suite.model.rows import BasisSpec, built, compressed, cut
 from suite.model.training import Configurations
 from suite.world.cell import Circulant, StraightCell
-from suite.world.crystal import Response, stress_strain_coefficients, without_null_part
+from suite.world.crystal import Response, stress_strain_coefficients, third_without_pressure, without_null_part
 from suite.world.elasticity import Line, rotate
 from suite.world.hessian import Factor
 from suite.world.relaxation import Relaxation
@@ -87,13 +87,15 @@ class Oracle:
         numbers["energy_error_linear"] = abs(float(self.energy @ x - force @ (self.shift @ x) / 2))
         scales = self.scales
         numbers |= theory.bound(numbers, scales.size, scales.distance, scales.cores)
+        numbers |= theory.corrected_bound(numbers, scales.size, scales.distance, scales.cores)
         numbers |= theory.balance(numbers, scales.distance, scales.stability, scales.leverage)
+        numbers |= theory.corrected_balance(numbers, scales.size, scales.distance, scales.stability)
         return numbers
 
 
 def elastic_forms(rows: Mapping[str, np.ndarray], reference: Response, felt: np.ndarray) -> dict[str, np.ndarray]:
-    """Compressed rows of eps_stress, eps_V1, eps_V2, their null-free parts, and what is felt of eps_V1 by the form
-    `felt` (k, 81) of `elasticity.felt_form`: ‖rows [c; -1]‖ is the number."""
+    """Compressed rows of eps_stress, eps_V1, eps_V2, their parts that are null-free and without the pressure, and what
+    is felt of eps_V1 by the form `felt` (k, 81) of `elasticity.felt_form`: ‖rows [c; -1]‖ is the number."""
     stress, virial1 = _with_target(rows, reference)
     virial2 = np.column_stack([rows["virial2"], reference.d3.ravel()])
     free = {
@@ -101,7 +103,14 @@ def elastic_forms(rows: Mapping[str, np.ndarray], reference: Response, felt: np.
         "eps_V2_null_free": np.column_stack([without_null_part(column) for column in virial2.T]),
     }
     plain = {"eps_stress": stress, "eps_V1": virial1, "eps_V2": virial2}
-    forms = {**plain, **free, "eps_V1_felt": felt @ stress_strain_coefficients(stress, virial1)}
+    inner = stress_strain_coefficients(stress, virial1)
+    forms = {
+        **plain,
+        **free,
+        "eps_V1_felt": felt @ inner,
+        "eps_V1_pressure_free": inner,
+        "eps_V2_pressure_free": third_without_pressure(stress, virial2),
+    }
     return {name: compressed(form) for name, form in forms.items()}
 
 

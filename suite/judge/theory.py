@@ -3,8 +3,14 @@
     geometry <= C_G √n_D ( eps_F + log^½(L_D) eps_V1 + eps_V2/L + 1/L² )                      (3.13)
     energy   <= C_E n_D ( (the bracket)² + 1/L² + eps_E )                                     (3.14)
 
-Constants C are unknown: terms are compared with each other, never with an error. Lengths are in units of a0, so that
-log(L_D) and 1/L are pure numbers.
+(3.14) as printed is too small: the energy error between L and L_D is of first order in eps_V1, and no term holds it.
+The corrected bounds, with the bracket B = eps_F + (1 + log(L_D/L))^½ eps_V1 + eps_V2/L + 1/L²:
+
+    geometry <= C_G √n_D B
+    energy   <= C_E n_D ( B² + eps_E + (1 + log(L_D/L)) eps_V1 + eps_V2/L + 1/L² )
+
+docs/theory.md derives them and has a counterexample to (3.14). Constants C are unknown: terms are compared with each
+other, never with an error. Lengths are in units of a0, so that log(L_D) and 1/L are pure numbers.
 """
 
 from __future__ import annotations
@@ -15,6 +21,21 @@ import numpy as np
 
 TERMS = {"term_F": "ε_F", "term_V1": "√log(L_D) ε_V1", "term_V2": "ε_V2 / L", "term_L": "1 / L²"}
 """The terms of the bracket of (3.13), by the names of their numbers."""
+CORRECTED_TERMS = {
+    "term_F": "ε_F",
+    "term_V1_corrected": "√(1 + log(L_D/L)) ε_V1",
+    "term_V2_corrected": "ε_V2 / L",
+    "term_L": "1 / L²",
+}
+"""The terms of the corrected bracket B."""
+CORRECTED_ENERGY_TERMS = {
+    "term_B_energy": "B²",
+    "term_E": "ε_E",
+    "term_V1_energy": "(1 + log(L_D/L)) ε_V1",
+    "term_V2_corrected": "ε_V2 / L",
+    "term_L_energy": "1 / L²",
+}
+"""The terms of the corrected bound of the energy error."""
 
 
 def bound(matching: Mapping[str, float], size: float, distance: float, cores: int) -> dict[str, float]:
@@ -35,9 +56,32 @@ def bound(matching: Mapping[str, float], size: float, distance: float, cores: in
     }
 
 
-def limiting_term(terms: Mapping[str, float]) -> str:
-    """Name of the largest term of the geometry bracket: what to improve first."""
-    return max(TERMS, key=lambda name: terms[name])
+def corrected_bound(matching: Mapping[str, float], size: float, distance: float, cores: int) -> dict[str, float]:
+    """Terms of the corrected bounds with C = 1 for L = `size` and L_D = `distance` in a0, and their sums.
+
+    eps_V1 and eps_V2 are those without the pressure (`eps_V1_pressure_free`): it costs no energy in a fixed cell.
+    """
+    logarithm, bare = 1 + log_ratio(distance, size), size**-2.0
+    first, second = matching["eps_V1_pressure_free"], matching["eps_V2_pressure_free"] / size
+    bracket = {"term_V1_corrected": float(np.sqrt(logarithm)) * first, "term_V2_corrected": second}
+    total = matching["eps_F"] + sum(bracket.values()) + bare
+    energy = {"term_B_energy": total**2, "term_V1_energy": logarithm * first}
+    return {
+        **bracket,
+        **energy,
+        "bound_geometry_corrected": float(np.sqrt(cores)) * total,
+        "bound_energy_corrected": cores * (sum(energy.values()) + matching["eps_E"] + second + bare),
+    }
+
+
+def log_ratio(distance: float, size: float) -> float:
+    """log(L_D/L), 0 where the training cell reaches as far as the distance of the dislocations."""
+    return max(0.0, float(np.log(distance / size)))
+
+
+def limiting_term(terms: Mapping[str, float], among: Mapping[str, str] = TERMS) -> str:
+    """Name of the largest term, of the geometry bracket or of those `among`: what to improve first."""
+    return max(among, key=lambda name: terms[name])
 
 
 def balance(matching: Mapping[str, float], distance: float, stability: float, strain: float) -> dict[str, float]:
@@ -64,6 +108,24 @@ def balance(matching: Mapping[str, float], distance: float, stability: float, st
         **calibrated,
         "calibrated_spread": _spread(calibrated),
     }
+
+
+def corrected_balance(
+    matching: Mapping[str, float], size: float, distance: float, stability: float
+) -> dict[str, float]:
+    """The three energies (eV) of the corrected balance eps_E ≈ eps_F² ≈ log(L_D/L) eps_V1, and their spread.
+
+    eps_E, eps_F²/c0 with c0 = `stability` (eV/Å^2), and (1 + log(L_D/L)) eps_K. eps_K is the exact coefficient of the
+    logarithm in the energy of one dislocation, of first order in the error of the elastic constants: a norm of them
+    (null-free, or felt) would count combinations that cost no energy, and felt none of those that displace nothing.
+    The spread is infinite where eps_K is.
+    """
+    energies = {
+        "corrected_E": matching["eps_E"],
+        "corrected_F": matching["eps_F"] ** 2 / stability,
+        "corrected_K": (1 + log_ratio(distance, size)) * matching["eps_K"],
+    }
+    return {**energies, "corrected_spread": _spread(energies)}
 
 
 def elastic_leverage(strain_factor: float, thickness: float, volume: float, bond_square: float) -> float:

@@ -263,8 +263,7 @@ def parity(tree: xr.DataTree) -> Figure:
 
 
 def balance(tree: xr.DataTree) -> Figure:
-    """The three numbers of the balance, literal and calibrated, and the terms of the bound."""
-    figure, axes = _figure(11, 3.9, 3)
+    """The three numbers of the balance, literal, calibrated and corrected, and the terms of the bound."""
     numbers = tree.attrs["numbers"]
     panels: list[tuple[str, dict[str, str], str]] = [
         ("literal balance", {"ε_E": "balance_E", "ε_F²": "balance_F", "log(L_D) ε_V1²": "balance_V1"}, "mixed units"),
@@ -279,6 +278,10 @@ def balance(tree: xr.DataTree) -> Figure:
             "mixed units",
         ),
     ]
+    if "corrected_spread" in numbers:  # not of a model whose crystal is unstable, nor of an older version
+        bars = {"ε_E": "corrected_E", "ε_F²/c₀": "corrected_F", "(1 + log(L_D/L)) ε_K": "corrected_K"}
+        panels.insert(2, ("corrected balance", bars, "eV"))
+    figure, axes = _figure(3.7 * len(panels), 3.9, len(panels))
     for axis, (title, bars, unit) in zip(axes, panels, strict=True):
         values = [numbers[key] for key in bars.values()]
         places = np.arange(len(bars))

@@ -42,6 +42,7 @@ MATCHING = {
     "c0": "c₀ [eV/Å²]",
     "balance_spread": "balance [ln]",
     "calibrated_spread": "calibrated [ln]",
+    "corrected_spread": "corrected [ln]",
 }
 COST = ("world", "rows", "fit", "assess", "store")
 

@@ -15,7 +15,7 @@ import numpy as np
 from store import provenance
 from store.seal import StoreError, writing
 from suite.records import Tune
-from suite.study.weighings import NUMBERS
+from suite.study.weighings import number_of
 
 if TYPE_CHECKING:
     from optuna.storages import JournalStorage
@@ -32,7 +32,7 @@ def altered(trial: FrozenTrial, tune: Tune) -> bool:
     numbers = trial.user_attrs.get("numbers", {})
     if trial.user_attrs.get("seal") != seal_of(trial.number, trial.params, numbers):
         return True
-    return list(trial.values) != [numbers.get(NUMBERS[name]) for name in tune.objectives]
+    return list(trial.values) != [numbers.get(number_of(name, tune)) for name in tune.objectives]
 
 
 def record_of(trial: FrozenTrial, tune: Tune) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def front_of(records: Sequence[Mapping[str, Any]], tune: Tune) -> list[int]:
         record
         for record in records
         if record["state"] == "complete"
-        and all(record["numbers"][NUMBERS[name]] <= limit for name, limit in tune.limits.items())
+        and all(record["numbers"][number_of(name, tune)] <= limit for name, limit in tune.limits.items())
     ]
     if not good:
         return []

@@ -39,14 +39,14 @@ from suite.spec import Spec
 from suite.study import archive, rivals
 from suite.study.case import Stages, cached, cached_rows, cached_world, parameters, stage_key
 from suite.study.trials import front_of, open_journal, record_of, seal_of
-from suite.study.weighings import NUMBERS, Entry, rank_correlation, recommend, regret
+from suite.study.weighings import Entry, number_of, pull_apart, rank_correlation, recommend, regret, unbeaten
 
 if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
-ORACLE_VERSION = 5
-STUDY_VERSION = 2  # of what the journal holds: trials have a seal
+ORACLE_VERSION = 6
+STUDY_VERSION = 3  # of what the journal holds: numbers of the corrected bound
 JOURNAL = "journal.log"
 BATCH = 25  # trials of one worker before the parent hears of them
 PAPER, UNIFORM = "paper", "uniform"
@@ -92,8 +92,9 @@ class Bench:
 @dataclass(frozen=True)
 class TuneResult:
     """A finished study: its trials as records, the Pareto front (numbers of trials), verified entries, and the
-    recommended one. `correlation` is Spearman's rank correlation of predicted and relaxed errors by name; `altered` are
-    the trials that were left out because their numbers are not those that were judged."""
+    recommended one with the `reason` for it. `correlation` is Spearman's rank correlation of predicted and relaxed
+    errors by name; `tension` says whether balance and accuracy pull apart; `altered` are the trials that were left out
+    because their numbers are not those that were judged."""
 
     key: str
     folder: Path
@@ -107,6 +108,8 @@ class TuneResult:
     importance: dict[str, dict[str, float]]
     seconds: dict[str, float]
     altered: list[int] = field(default_factory=list)
+    reason: str = ""
+    tension: str = ""
 
 
 def basis_key(spec: Spec) -> str:
@@ -227,7 +230,9 @@ def _work(bench: Bench, folder: Path, key: str, budget: int, most: int, seed: in
 
     study = _open(bench.spec, folder, key, seed)
     states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.RUNNING)
-    objectives = bench.spec.tune.objectives
+    settings = bench.spec.tune
+    objectives = [number_of(name, settings) for name in settings.objectives]
+    limits = {name: (number_of(name, settings), limit) for name, limit in settings.limits.items()}
     for done in range(most):
         with locked(folder):  # or two workers would both take the last place
             if len(study.get_trials(deepcopy=False, states=states)) >= budget:
@@ -238,8 +243,8 @@ def _work(bench: Bench, folder: Path, key: str, budget: int, most: int, seed: in
             candidate = bench.candidate(values)
             begun = time.perf_counter()
             numbers = bench.judge(candidate)
-            judged = {*objectives, *bench.spec.tune.limits}
-            if unknown := [NUMBERS[name] for name in judged if not math.isfinite(numbers[NUMBERS[name]])]:
+            judged = {*objectives, *(number for number, _ in limits.values())}
+            if unknown := [name for name in judged if not math.isfinite(numbers[name])]:
                 raise Unsolvable(f"the crystal of this fit is not stable: it has no {', '.join(sorted(unknown))}")
             numbers["milliseconds"] = 1e3 * (time.perf_counter() - begun)
         except Unsolvable as error:
@@ -250,9 +255,9 @@ def _work(bench: Bench, folder: Path, key: str, budget: int, most: int, seed: in
         finite = {k: float(v) for k, v in numbers.items() if math.isfinite(v)}
         trial.set_user_attr("numbers", finite)
         trial.set_user_attr("seal", seal_of(trial.number, values, finite))
-        for name, limit in bench.spec.tune.limits.items():
-            trial.set_constraint(name, numbers[NUMBERS[name]] / limit - 1)
-        study.tell(trial, [float(numbers[NUMBERS[name]]) for name in objectives])
+        for name, (number, limit) in limits.items():
+            trial.set_constraint(name, numbers[number] / limit - 1)
+        study.tell(trial, [float(numbers[name]) for name in objectives])
     return most
 
 
@@ -380,6 +385,7 @@ def tune(
                 entries = _candidates(bench, records, front, verify, trials, progress)
             with stages.stage("verify"):
                 entries = _verified(bench, worlds, every_rows, entries, folder, progress)
+            best, reason = recommend(entries, spec)
             result = TuneResult(
                 key,
                 folder,
@@ -388,17 +394,18 @@ def tune(
                 records,
                 front,
                 entries,
-                recommend(entries, spec),
+                best,
                 rank_correlation(entries),
                 _importance(study, spec, set(altered)),
                 stages.seconds,
                 altered,
+                reason,
+                pull_apart(entries, spec, best),
             )
             from suite.study.tune_report import write_report
 
             for path in write_report(result):
                 run.artifact(path)
-            best = result.recommended
             run.metrics({f"best_{k}": v for k, v in best.predicted.items()})
             run.metrics({f"best_{k}_relaxed": v for k, v in best.relaxed.items()})
             run.metrics({f"correlation_{k}": v for k, v in result.correlation.items()})
@@ -471,7 +478,8 @@ def _altered(records: list[dict[str, Any]]) -> list[int]:
 def _candidates(
     bench: Bench, records: list[dict[str, Any]], front: list[int], verify: int, trials: int, progress: Progress
 ) -> list[Entry]:
-    """Rivals, then trials to verify: of the front evenly, ends included, the rest evenly over the imbalance of all."""
+    """Rivals, then trials to verify: half of the front, first those that are predicted to be no worse than any rival
+    in both errors, then evenly, ends included; the rest evenly over the imbalance of all."""
     spec, key = bench.spec, basis_key(bench.spec)
     blocks, oracle = bench.blocks[key], bench.oracles[key]
     entries = []
@@ -499,15 +507,28 @@ def _candidates(
     )
     rival("random search", bench.candidate(drawn))
     finished = {record["number"]: record for record in records if record["state"] == "complete"}
-    chosen = _spread_over(sorted(front, key=lambda n: finished[n]["values"][0]), max(1, (verify + 1) // 2))
-    others = sorted((n for n in finished if n not in front), key=lambda n: finished[n]["numbers"]["balance_spread"])
+    share = max(1, (verify + 1) // 2)
+    chosen = _promising(spec, {n: finished[n]["numbers"] for n in front}, entries)[: (share + 1) // 2]
+    left = sorted((n for n in front if n not in chosen), key=lambda n: finished[n]["values"][0])
+    chosen += _spread_over(left, share - len(chosen))
+    spread = number_of("balance", spec.tune)
+    others = sorted((n for n in finished if n not in front), key=lambda n: finished[n]["numbers"].get(spread, math.inf))
     chosen += [n for n in _spread_over(others, verify - len(chosen)) if n not in chosen]
     for number in chosen:
         candidate = bench.candidate(finished[number]["parameters"])
         weights = {k: getattr(candidate.weights, k) for k in rivals.observed(candidate)}
         name = f"trial {number}" + (" (front)" if number in front else "")
-        entries.append(Entry(name, weights, candidate, finished[number]["numbers"]))
+        entries.append(Entry(name, weights, candidate, finished[number]["numbers"], trial=True, front=number in front))
     return entries
+
+
+def _promising(spec: Spec, front: Mapping[int, dict[str, float]], rivals: list[Entry]) -> list[int]:
+    """Trials of the front, by their numbers, that are predicted to be no worse than any rival in both errors: those of
+    least regret first."""
+    errors = ("geometry_error_linear", "energy_error_linear")
+    best = [min((rival.predicted[name] for rival in rivals), default=math.inf) for name in errors]
+    good = [n for n, numbers in front.items() if unbeaten([numbers[name] for name in errors], best)]
+    return sorted(good, key=lambda n: regret(Entry("", {}, spec, front[n]), spec))
 
 
 def _spread_over(items: list[int], count: int) -> list[int]:
@@ -536,7 +557,10 @@ def _verified(
             rows = every_rows[basis_key(entry.spec)]
             model: Model = pipeline.fit(entry.spec, rows)
             verdict = pipeline.assess(entry.spec, worlds[basis_key(entry.spec)], rows, model)
-            names = ("geometry_error", "energy_error", "balance_spread", "calibrated_spread", "bound_geometry")
+            names = (
+                *("geometry_error", "energy_error", "balance_spread", "calibrated_spread", "corrected_spread"),
+                *("bound_geometry", "bound_energy_corrected"),
+            )
             relaxed = {name: float(verdict.numbers[name]) for name in names if name in verdict.numbers}
             found = {"relaxed": relaxed, "status": verdict.status.name.lower()}
             known[key] = found | {"seal": provenance.content_key("verified", key, found)}

@@ -11,21 +11,32 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from suite.judge.theory import TERMS
+from suite.spec import Spec
 from suite.study.figures import BLUE, DPI, GREY, ORANGE
 from suite.study.page import Page
 from suite.study.tune import PAPER, TuneResult
-from suite.study.weighings import NUMBERS, Entry, weights_toml
+from suite.study.weighings import BALANCES, Entry, number_of, weights_toml
 
 LABELS = {
-    "balance": "spread of the literal balance [ln]",
+    "literal": "spread of the literal balance [ln]",
     "calibrated": "spread of the calibrated balance [ln]",
+    "corrected": "spread of the corrected balance [ln]",
     "bound_geometry": "bound of the geometry error, C = 1",
     "bound_energy": "bound of the energy error, C = 1",
+    "bound_geometry_corrected": "corrected bound of the geometry error, C = 1",
+    "bound_energy_corrected": "corrected bound of the energy error, C = 1",
     "felt": "felt ε_V1 [eV/Å³]",
     "energy_factor": "ε_K [eV]",
     "geometry": "predicted geometry error [Å]",
     "energy": "predicted energy error [eV]",
 }
+
+
+def _label(objective: str, spec: Spec) -> str:
+    """What an axis of an objective is called; `balance` is the one that the spec names."""
+    return LABELS[spec.tune.balance if objective == "balance" else objective]
+
+
 DOTS: dict[str, Any] = {"markersize": 7, "markeredgecolor": "black", "linestyle": "none"}
 
 
@@ -58,10 +69,8 @@ def write_report(result: TuneResult) -> list[Path]:
             f"{', '.join(map(str, result.altered))}."
         )
     page.heading("Recommendation")
-    page.text(
-        f"{best.name}: the verified weighing with the least sum of the objectives (logarithms of errors, after "
-        f"relaxation; spreads as they are). {_against_paper(result)}"
-    )
+    page.text(f"{best.name}: {result.reason} {_against_paper(result)}")
+    page.text(result.tension)
     page.code(table)
     page.heading("Weighings, relaxed in full")
     weights = sorted({name for entry in result.entries for name in entry.weights})
@@ -70,6 +79,7 @@ def write_report(result: TuneResult) -> list[Path]:
         *(f"W {name}" for name in weights),
         "balance [ln]",
         "calibrated [ln]",
+        "corrected [ln]",
         "bound",
         "geometry predicted [Å]",
         "geometry relaxed [Å]",
@@ -125,6 +135,7 @@ def _row(entry: Entry) -> list[str]:
     return [
         _short(numbers["balance_spread"]),
         _short(numbers["calibrated_spread"]),
+        _short(numbers.get("corrected_spread")),
         _short(numbers["bound_geometry"]),
         _short(numbers["geometry_error_linear"]),
         _short(relaxed.get("geometry_error")),
@@ -140,18 +151,21 @@ CORRELATIONS = {
     "energy": "predicted and relaxed energy error",
     "balance_geometry": "literal imbalance and relaxed geometry error",
     "calibrated_geometry": "calibrated imbalance and relaxed geometry error",
+    "corrected_geometry": "corrected imbalance and relaxed geometry error",
     "bound_geometry": "bound and relaxed geometry error",
     "elastic_geometry": "null-free ε_V1 and relaxed geometry error",
     "felt_geometry": "felt ε_V1 and relaxed geometry error",
     "factor_energy": "ε_K and relaxed energy error",
     "balance_energy": "literal imbalance and relaxed energy error",
     "calibrated_energy": "calibrated imbalance and relaxed energy error",
+    "corrected_energy": "corrected imbalance and relaxed energy error",
     "bound_energy": "bound and relaxed energy error",
+    "bound_corrected_energy": "corrected bound and relaxed energy error",
 }
 CAPTIONS = {
     "front": "Every trial, the Pareto front, the rivals, and the recommendation.",
     "oracle": "Errors predicted by linear response against errors of full relaxation.",
-    "imbalance": "Does balance mean accuracy? Relaxed geometry error against both imbalances and the bound.",
+    "imbalance": "Does balance mean accuracy? Relaxed errors against the three imbalances and the bounds.",
     "importance": "Share of each parameter in the variance of the logarithm of each objective (fANOVA).",
     "terms": "Terms of the bound (3.13) with the spec's own weights and with the recommended ones.",
 }
@@ -166,8 +180,8 @@ def _axes(count: int, width: float = 4.6, height: float = 4.2) -> tuple[Figure, 
 
 
 def _kinds(entries: Sequence[Entry]) -> list[tuple[str, str, str, list[Entry]]]:
-    trials = [entry for entry in entries if entry.name.startswith("trial")]
-    others = [entry for entry in entries if not entry.name.startswith("trial")]
+    trials = [entry for entry in entries if entry.trial]
+    others = [entry for entry in entries if not entry.trial]
     return [("trials", BLUE, "o", trials), ("rivals", ORANGE, "s", others)]
 
 
@@ -176,7 +190,7 @@ def front(result: TuneResult) -> Figure:
     figure, (axis,) = _axes(1, 7.2, 5.0)
     names = result.spec.tune.objectives[:2]
     complete = [record for record in result.trials if record["state"] == "complete"]
-    keys = [NUMBERS[name] for name in names]
+    keys = [number_of(name, result.spec.tune) for name in names]
 
     def place(record: dict[str, Any], numbers: dict[str, float]) -> tuple[float, float]:
         if len(keys) == 1:
@@ -200,7 +214,8 @@ def front(result: TuneResult) -> Figure:
         shown = [entry.predicted[keys[1]] for entry in result.entries]
         axis.set_ylim(min(low, *shown) / 1.5, max(high, *shown) * 1.5)
     axis.set_yscale("log")
-    axis.set(xlabel=LABELS[names[0]] if len(names) == 2 else "trial", ylabel=LABELS[names[-1]])
+    labels = [_label(name, result.spec) for name in names]
+    axis.set(xlabel=labels[0] if len(names) == 2 else "trial", ylabel=labels[-1])
     axis.legend(frameon=False, fontsize=9)
     return figure
 
@@ -227,24 +242,31 @@ def oracle(result: TuneResult) -> Figure | None:
 
 
 def imbalance(result: TuneResult) -> Figure | None:
-    """Relaxed geometry error against the literal imbalance, the calibrated one, and the bound."""
+    """Relaxed errors, one row each, against the three imbalances and the bound of that error, literal or corrected."""
     good = [entry for entry in result.entries if "geometry_error" in entry.relaxed]
     if not good:
         return None
-    figure, axes = _axes(3)
-    for axis, name in zip(axes, ("balance", "calibrated", "bound_geometry"), strict=True):
-        for label, colour, marker, entries in _kinds(good):
-            x = [entry.predicted[NUMBERS[name]] for entry in entries]
-            y = [entry.relaxed["geometry_error"] for entry in entries]
-            axis.plot(x, y, marker, color=colour, label=label, **DOTS)
-        axis.set_yscale("log")
-        if name == "bound_geometry":
-            axis.set_xscale("log")
-        key = name if name == "bound_geometry" else f"{name}_geometry"
-        if key in result.correlation:
-            axis.set_title(f"rank correlation {result.correlation[key]:.2f}", fontsize=10)
-        axis.set(xlabel=LABELS[name], ylabel="geometry error, relaxed [Å]")
-    axes[0].legend(frameon=False, fontsize=9)
+    figure = Figure(figsize=(18.4, 8.0), layout="constrained")
+    rows = figure.subplots(2, 4, sharey="row")
+    parts = (("geometry", "Å", "bound_geometry"), ("energy", "eV", "bound_energy_corrected"))
+    for row, (error, unit, bound) in zip(rows, parts, strict=True):
+        names = {**{f"{name}_{error}": (name, number) for name, number in BALANCES.items()}, bound: (bound, bound)}
+        for axis, (key, (label, number)) in zip(row, names.items(), strict=True):
+            for kind, colour, marker, entries in _kinds(good):
+                shown = [entry for entry in entries if number in entry.predicted]
+                x = [entry.predicted[number] for entry in shown]
+                y = [entry.relaxed[f"{error}_error"] for entry in shown]
+                axis.plot(x, y, marker, color=colour, label=kind, **DOTS)
+            axis.set_yscale("log")
+            if number == bound:
+                axis.set_xscale("log")
+            found = {f"literal_{error}": f"balance_{error}", "bound_energy_corrected": "bound_corrected_energy"}
+            if (value := result.correlation.get(found.get(key, key))) is not None:
+                axis.set_title(f"rank correlation {value:.2f}", fontsize=10)
+            axis.set(xlabel=LABELS[label])
+            axis.spines[["top", "right"]].set_visible(False)
+        row[0].set_ylabel(f"{error} error, relaxed [{unit}]")
+    rows[0, 0].legend(frameon=False, fontsize=9)
     return figure
 
 
@@ -256,7 +278,7 @@ def importance(result: TuneResult) -> Figure | None:
     for axis, (objective, shares) in zip(axes, result.importance.items(), strict=True):
         names = list(shares)[::-1]
         axis.barh(names, [shares[name] for name in names], color=BLUE)
-        axis.set(xlabel="share of the variance", xlim=(0, 1), title=LABELS[objective])
+        axis.set(xlabel="share of the variance", xlim=(0, 1), title=_label(objective, result.spec))
         axis.title.set_fontsize(10)
     return figure
 

@@ -8,25 +8,37 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from suite.model.regression import Unsolvable
+from suite.records import Tune
 from suite.spec import Spec, dump_toml
 from suite.world.relaxation import Status
 
 # objective of a spec -> number of a verdict; the relaxed counterpart of the last two is the name without "_linear"
 NUMBERS = {
-    "balance": "balance_spread",
     "calibrated": "calibrated_spread",
+    "corrected": "corrected_spread",
     "bound_geometry": "bound_geometry",
     "bound_energy": "bound_energy",
+    "bound_geometry_corrected": "bound_geometry_corrected",
+    "bound_energy_corrected": "bound_energy_corrected",
     "felt": "eps_V1_felt",
     "energy_factor": "eps_K",
     "geometry": "geometry_error_linear",
     "energy": "energy_error_linear",
 }
+BALANCES = {"literal": "balance_spread", "calibrated": "calibrated_spread", "corrected": "corrected_spread"}
+ERRORS = ("geometry_error", "energy_error")
+SAME = 1e-3  # two relaxed errors that differ by less, of themselves, are one: relaxations end within a tolerance
+
+
+def number_of(objective: str, tune: Tune) -> str:
+    """The number of a verdict that an objective minimises; `balance` is the one that `tune.balance` names."""
+    return BALANCES[tune.balance] if objective == "balance" else NUMBERS[objective]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A weighing in the table of a study: `predicted` numbers; once verified the `relaxed` ones and a status."""
+    """A weighing in the table of a study: `predicted` numbers; once verified the `relaxed` ones and a status. It is a
+    `trial`, on the `front` or not, or a rival."""
 
     name: str
     weights: dict[str, Any]
@@ -34,9 +46,11 @@ class Entry:
     predicted: dict[str, float]
     relaxed: dict[str, float] = field(default_factory=dict)
     status: str = ""
+    trial: bool = False
+    front: bool = False
 
 
-SPREADS = ("balance", "calibrated")
+SPREADS = ("balance", "calibrated", "corrected")
 
 
 def regret(entry: Entry, spec: Spec) -> float:
@@ -45,26 +59,92 @@ def regret(entry: Entry, spec: Spec) -> float:
     relaxed = {"geometry": "geometry_error", "energy": "energy_error"}
     total = 0.0
     for name in spec.tune.objectives:
-        value = entry.relaxed.get(relaxed.get(name, ""), entry.predicted[NUMBERS[name]])
+        value = entry.relaxed.get(relaxed.get(name, ""), entry.predicted.get(number_of(name, spec.tune), math.inf))
         total += value if name in SPREADS else math.log(max(value, 1e-12))
     return total
 
 
-def recommend(entries: Sequence[Entry], spec: Spec) -> Entry:
-    """The verified entry to use, trial or rival: the one of least `regret` among those whose relaxation converged and
-    that keep the limits. Raises `regression.Unsolvable` when there is none."""
-    usable = [
+def unbeaten(errors: Sequence[float], best: Sequence[float]) -> bool:
+    """Whether none of these `errors` is larger than its counterpart in `best`."""
+    return all(ours <= theirs * (1 + SAME) for ours, theirs in zip(errors, best, strict=True))
+
+
+def usable(entries: Sequence[Entry], spec: Spec) -> list[Entry]:
+    """The verified entries whose relaxation converged and that keep the limits."""
+    limits = {number_of(name, spec.tune): limit for name, limit in spec.tune.limits.items()}
+    return [
         entry
         for entry in entries
         if entry.status == Status.CONVERGED.name.lower()
-        and all(entry.predicted[NUMBERS[name]] <= limit for name, limit in spec.tune.limits.items())
+        and all(entry.predicted.get(name, math.inf) <= limit for name, limit in limits.items())
     ]
-    if not usable:
+
+
+def recommend(entries: Sequence[Entry], spec: Spec) -> tuple[Entry, str]:
+    """The verified entry to use, and why.
+
+    A trial of the front that is no worse than any rival, the spec's own weights among them, in both errors after
+    relaxation; of several the one of least `regret`. Where there is none, nothing is better in every respect, and
+    the entry of least geometry error times energy error is taken, rival or trial.
+    Raises `regression.Unsolvable` when no entry can be used.
+    """
+    good = usable(entries, spec)
+    if not good:
         raise Unsolvable(
             "no verified weighing gives a model that relaxes within the limits: improve the fit (basis, amplitudes, "
             "configurations), loosen tune.limits, or verify more of them with --verify"
         )
-    return min(usable, key=lambda entry: regret(entry, spec))
+    against = [entry for entry in good if not entry.trial]
+    best = [min((rival.relaxed[name] for rival in against), default=math.inf) for name in ERRORS]
+    safe = [entry for entry in good if entry.front and unbeaten(_errors(entry), best)]
+    if safe:
+        chosen = min(safe, key=lambda entry: regret(entry, spec))
+        rest = f"the least sum of the objectives among {len(safe)} such points" if len(safe) > 1 else "the only one"
+        reason = (
+            "of the verified points of the front that are in both errors no worse than the spec's own weights or any "
+            f"rival that relaxed, {rest}"
+        )
+        return chosen, f"{reason}; its {_told_balance(chosen, spec)}."
+    chosen = min(good, key=lambda entry: sum(math.log(max(error, 1e-12)) for error in _errors(entry)))
+    reason = (
+        "no verified point of the front is as good as the spec's own weights and every rival in both errors, so that "
+        f"this is the verified weighing with the least product of both; its {_told_balance(chosen, spec)}"
+    )
+    for name, unit, least in zip(ERRORS, ("Å", "eV"), best, strict=True):
+        if least * (1 + SAME) < chosen.relaxed[name]:
+            rival = min(against, key=lambda entry: entry.relaxed[name])
+            reason += f"; {rival.name} has the smaller {name.partition('_')[0]} error, {least:.3g} {unit}"
+    return chosen, f"{reason}."
+
+
+def _errors(entry: Entry) -> list[float]:
+    return [entry.relaxed[name] for name in ERRORS]
+
+
+def _told_balance(entry: Entry, spec: Spec) -> str:
+    spread = entry.predicted.get(number_of("balance", spec.tune), math.inf)
+    return f"{spec.tune.balance} balance has a spread of {spread:.2g}"
+
+
+def pull_apart(entries: Sequence[Entry], spec: Spec, chosen: Entry) -> str:
+    """One sentence: does the best balanced weighing have larger errors than the `chosen` one?"""
+    name = number_of("balance", spec.tune)
+    balanced = min(usable(entries, spec), key=lambda entry: entry.predicted.get(name, math.inf))
+    spreads = [entry.predicted.get(name, math.inf) for entry in (balanced, chosen)]
+    if balanced is chosen or spreads[0] >= spreads[1]:
+        return (
+            f"Balance and accuracy agree here: {chosen.name} has the least spread of the {spec.tune.balance} balance."
+        )
+    numbers = [
+        f"{entry.relaxed['geometry_error']:.3g} Å and {entry.relaxed['energy_error']:.3g} eV"
+        for entry in (balanced, chosen)
+    ]
+    told = (
+        f"{balanced.name} has the least spread of the {spec.tune.balance} balance, {spreads[0]:.2g}, and errors of "
+        f"{numbers[0]}; {chosen.name} has a spread of {spreads[1]:.2g} and errors of {numbers[1]}."
+    )
+    worse = not unbeaten(_errors(balanced), _errors(chosen))
+    return f"Balance and accuracy {'pull apart' if worse else 'agree'} here: {told}"
 
 
 def rank_correlation(entries: Sequence[Entry]) -> dict[str, float]:
@@ -78,13 +158,16 @@ def rank_correlation(entries: Sequence[Entry]) -> dict[str, float]:
         "energy": ("energy_error_linear", "energy_error"),
         "balance_geometry": ("balance_spread", "geometry_error"),
         "calibrated_geometry": ("calibrated_spread", "geometry_error"),
+        "corrected_geometry": ("corrected_spread", "geometry_error"),
         "bound_geometry": ("bound_geometry", "geometry_error"),
         "elastic_geometry": ("eps_V1_null_free", "geometry_error"),
         "felt_geometry": ("eps_V1_felt", "geometry_error"),
         "factor_energy": ("eps_K", "energy_error"),
         "balance_energy": ("balance_spread", "energy_error"),
         "calibrated_energy": ("calibrated_spread", "energy_error"),
+        "corrected_energy": ("corrected_spread", "energy_error"),
         "bound_energy": ("bound_energy", "energy_error"),
+        "bound_corrected_energy": ("bound_energy_corrected", "energy_error"),
     }
     if len(good) < 3:
         return {}

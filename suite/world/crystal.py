@@ -355,6 +355,15 @@ def stress_strain_coefficients(d1: np.ndarray, d2: np.ndarray) -> np.ndarray:
     return d2 - np.multiply.outer(determinant.ravel(), hydrostatic).reshape(d2.shape)
 
 
+def third_without_pressure(d1: np.ndarray, d3: np.ndarray) -> np.ndarray:
+    """Third derivative at F = I of W - s det F, s = tr(∂W)/3: what `stress_strain_coefficients` are to the second.
+
+    `d1` (9 entries) and `d3` (729), or as many columns of both, (9, m) and (729, m); shape of `d3`, eV/Å^3.
+    """
+    hydrostatic = np.tensordot(np.eye(3).ravel(), d1.reshape(9, -1), 1) / 3
+    return d3 - np.multiply.outer(null_forms()[1].ravel(), hydrostatic).reshape(d3.shape)
+
+
 def cubic_tensor(constants: Mapping[Any, float]) -> np.ndarray:
     """Elastic tensor (3, 3, 3, 3), eV/Å^3, of cubic constants C11, C12, C44 in GPa (0 where one is absent)."""
     c11, c12, c44 = (constants.get(name, 0.0) / GPA for name in ("C11", "C12", "C44"))

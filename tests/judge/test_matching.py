@@ -166,6 +166,8 @@ def test_what_no_dislocation_feels_is_not_counted(tungsten_response: Response, t
         "eps_V1_null_free",
         "eps_V1_felt",
         "eps_V2_null_free",
+        "eps_V1_pressure_free",
+        "eps_V2_pressure_free",
         *(f"error_{c}_null_free" for c in ("C11", "C12", "C44")),
     ):
         assert found[name] == pytest.approx(0, abs=1e-9)

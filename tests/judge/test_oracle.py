@@ -54,6 +54,8 @@ def test_oracle_agrees_with_the_verdict(
     # terms, bounds and balances are made of those, by the same formulas
     for numbers in (found, verdict.numbers):
         made = theory.bound(numbers, spec.training.size, world.core_distance, len(world.simulation.cores))
+        made |= theory.corrected_bound(numbers, spec.training.size, world.core_distance, len(world.simulation.cores))
+        made |= theory.corrected_balance(numbers, spec.training.size, world.core_distance, world.stability)
         made |= theory.balance(numbers, world.core_distance, world.stability, world.leverage)
         assert {name: numbers[name] for name in found if name not in elementary} == made
     assert found["geometry_error_linear"] == pytest.approx(verdict.numbers["geometry_error"], rel=0.3)

@@ -7,6 +7,7 @@ from suite.judge import theory
 from suite.pipeline import World
 
 NUMBERS = {"eps_E": 0.02, "eps_F": 0.3, "eps_V1": 0.05, "eps_V1_null_free": 0.04, "eps_V2": 1.2}
+CORRECTED = {**NUMBERS, "eps_V1_pressure_free": 0.045, "eps_V2_pressure_free": 1.1, "eps_K": 0.006}
 
 
 def test_terms_of_the_bound() -> None:
@@ -25,6 +26,61 @@ def test_terms_of_the_bound() -> None:
             "bound_energy": 4 * (bracket**2 + 1 / 64 + 0.02),
         }
     )
+
+
+def test_terms_of_the_corrected_bound() -> None:
+    """The bracket with log(L_D/L), L = 8 and L_D = 8e³, and the term of first order in the energy; four cores."""
+    found = theory.corrected_bound(CORRECTED, 8.0, 8 * float(np.exp(3)), 4)
+    bracket = 0.3 + 2 * 0.045 + 1.1 / 8 + 1 / 64
+    assert found == pytest.approx(
+        {
+            "term_V1_corrected": 0.09,
+            "term_V2_corrected": 1.1 / 8,
+            "term_B_energy": bracket**2,
+            "term_V1_energy": 4 * 0.045,
+            "bound_geometry_corrected": 2 * bracket,
+            "bound_energy_corrected": 4 * (bracket**2 + 0.02 + 4 * 0.045 + 1.1 / 8 + 1 / 64),
+        }
+    )
+    terms = theory.bound(CORRECTED, 8.0, 8 * float(np.exp(3)), 4) | found
+    assert theory.limiting_term(terms, theory.CORRECTED_TERMS) == "term_F"
+    assert theory.limiting_term(terms, theory.CORRECTED_ENERGY_TERMS) == "term_B_energy"
+    assert theory.limiting_term(terms | {"term_B_energy": 0.1}, theory.CORRECTED_ENERGY_TERMS) == "term_V1_energy"
+    # where the training cell reaches as far as the dislocations are apart, no logarithm is left
+    assert theory.corrected_bound(CORRECTED, 8.0, 7.9, 4)["term_V1_energy"] == pytest.approx(0.045)
+
+
+def test_corrected_balance_by_hand() -> None:
+    found = theory.corrected_balance(CORRECTED, 8.0, 8 * float(np.exp(3)), 0.1)
+    energies = {"corrected_E": 0.02, "corrected_F": 0.9, "corrected_K": 0.024}
+    assert found == pytest.approx({**energies, "corrected_spread": np.log(0.9 / 0.02)})
+    unstable = theory.corrected_balance({**CORRECTED, "eps_K": np.inf}, 8.0, 100.0, 0.1)
+    assert unstable["corrected_spread"] == np.inf
+
+
+def test_the_energy_bound_of_the_paper_fails_for_a_scaled_energy() -> None:
+    """E_ML = (1 + δ)E in closed form, δ = 1/L and log L_D = L: docs/theory.md. The error is constant, the right side of
+    (3.14) goes to zero as log(L)/L, and the corrected one does not."""
+    factor, stiffness, third, largest = 0.6, 20.0, 500.0, 30.0  # tK, |∂²W|, |∂³W|, largest dual norm of a force
+    ratios, corrected = [], []
+    for size in (10.0, 40.0, 160.0, 640.0):
+        delta, distance = 1 / size, float(np.exp(size))
+        error = delta * 4 * factor * np.log(distance)
+        numbers = {
+            "eps_E": delta * 2 * factor * float(np.log(size)),
+            "eps_F": delta * largest,
+            "eps_V1": delta * stiffness,
+            "eps_V2": delta * third,
+            "eps_V1_pressure_free": delta * stiffness,
+            "eps_V2_pressure_free": delta * third,
+            "eps_K": delta * factor,
+        }
+        assert error == pytest.approx(4 * factor)
+        ratios.append(theory.bound(numbers, size, distance, 4)["bound_energy"] / error)
+        corrected.append(theory.corrected_bound(numbers, size, distance, 4)["bound_energy_corrected"] / error)
+    assert ratios[-1] < 0.05 * ratios[0]
+    assert np.all(np.diff(ratios) < 0)
+    assert min(corrected) > stiffness / factor / 2, "4δ|C| log L_D over 4δ tK log L_D, whatever L"
 
 
 @pytest.mark.parametrize(

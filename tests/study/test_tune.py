@@ -33,7 +33,7 @@ from suite.study.tune import (
     study_key,
     tune,
 )
-from suite.study.weighings import Entry, recommend, weights_toml
+from suite.study.weighings import Entry, number_of, pull_apart, recommend, weights_toml
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,8 @@ def test_report_and_recommended_weights(result: TuneResult, tiny: Spec, tmp_path
     for entry in result.entries:
         assert entry.name in html
     assert (result.folder / "report.md").exists()
+    assert result.reason in (result.folder / "report.md").read_text()
+    assert result.tension in (result.folder / "report.md").read_text()
     assert {p.stem for p in (result.folder / "figures").glob("*.png")} >= {"front", "oracle", "imbalance", "terms"}
     # the table goes into a spec as it is and gives the fit that was recommended
     text = (result.folder / "recommended.toml").read_text()
@@ -168,7 +170,7 @@ def test_key_of_a_study_hears_what_changes_its_trials(tiny: Spec) -> None:
     [
         (["tune.sampler=nsga2", "tune.limits={bound_geometry=5.0}", 'tune.objectives=["felt","energy_factor"]'], 2),
         (['tune.objectives=["geometry"]', "tune.channels=[[8,4],[15,8]]", "tune.amplitudes=[0.01,1]"], 1),
-        (["solver.kind=ridge", "tune.alpha=[1e-14,1e-6]", "tune.sampler=random"], 2),
+        (["solver.kind=ridge", "tune.alpha=[1e-14,1e-6]", "tune.sampler=random", "tune.balance=corrected"], 3),
     ],
 )
 def test_other_searches(settings: list[str], wanted: int, workspace: Path) -> None:
@@ -178,6 +180,9 @@ def test_other_searches(settings: list[str], wanted: int, workspace: Path) -> No
     assert len(complete) == 8
     assert all(len(trial["values"]) == wanted for trial in complete)
     assert found.front
+    for trial in complete:
+        wanted = [trial["numbers"][number_of(name, spec.tune)] for name in spec.tune.objectives]
+        assert trial["values"] == wanted
 
 
 def test_a_trial_without_an_energy_factor_fails_alone(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,21 +251,59 @@ def test_random_search_returns_its_best() -> None:
 # --- choices ------------------------------------------------------------------------------------------------------
 
 
-def entry(name: str, spread: float, geometry: float, status: str = "converged") -> Entry:
-    spec = load("w-split", "tiny")
-    predicted = {"balance_spread": spread, "geometry_error_linear": geometry, "calibrated_spread": 1.0}
-    return Entry(name, {}, spec, predicted, {"geometry_error": geometry} if status == "converged" else {}, status)
+def entry(
+    name: str, spread: float, geometry: float, energy: float, status: str = "converged", front: bool = True
+) -> Entry:
+    """A weighing of the spec `tiny`; what is called trial is one, on the front or not, and the rest are rivals."""
+    predicted = {"balance_spread": spread, "geometry_error_linear": geometry, "energy_error_linear": energy}
+    predicted |= {"calibrated_spread": 1.0, "corrected_spread": 1 / spread}
+    relaxed = {"geometry_error": geometry, "energy_error": energy} if status == "converged" else {}
+    trial = name.startswith("trial")
+    return Entry(name, {}, load("w-split", "tiny"), predicted, relaxed, status, trial, trial and front)
 
 
-def test_recommendation_weighs_both_objectives_and_skips_what_failed(tiny: Spec) -> None:
-    entries = [entry("a", 0.5, 0.02), entry("b", 3.0, 0.019), entry("c", 0.1, 0.001, "diverged")]
-    assert recommend(entries, tiny).name == "a"
-    only_geometry = load("w-split", "tiny", ['tune.objectives=["geometry"]'])
-    assert recommend(entries, only_geometry).name == "b"
-    limited = load("w-split", "tiny", ['tune.objectives=["geometry"]', "tune.limits={balance=1.0}"])
-    assert recommend(entries, limited).name == "a"
+RIVALS = [entry(PAPER, 4.0, 0.020, 2e-3), entry("evidence", 9.0, 0.015, 8e-3)]
+
+
+def test_recommended_is_never_worse_than_a_rival_in_both_errors(tiny: Spec) -> None:
+    """Whatever its balance: trial 1 is balanced and worse in energy, trial 4 is not on the front, trial 5 failed."""
+    entries = [
+        *RIVALS,
+        entry("trial 1", 0.1, 0.015, 5e-3),
+        entry("trial 2", 5.0, 0.014, 1.9e-3),
+        entry("trial 3", 3.0, 0.015, 2e-3),
+        entry("trial 4", 0.1, 0.001, 1e-4, front=False),
+        entry("trial 5", 0.1, 0.001, 1e-4, "diverged"),
+    ]
+    best, reason = recommend(entries, tiny)
+    assert best.name == "trial 3", "of both that are safe the one with the smaller sum of objectives"
+    assert "2 such points" in reason
+    assert "literal balance has a spread of 3" in reason
+    said = pull_apart(entries[:5], tiny, best)
+    assert said.startswith("Balance and accuracy pull apart here: trial 1 has the least spread of the literal balance")
+    assert "0.015 Å and 0.005 eV" in said
+    assert "a spread of 3 and errors of 0.015 Å and 0.002 eV" in said
+    corrected = load("w-split", "tiny", ["tune.balance=corrected"])
+    best, reason = recommend(entries, corrected)
+    assert best.name == "trial 2", "its corrected spread is 1/5, that of trial 3 is 1/3"
+    assert "corrected balance has a spread of 0.2" in reason
+    limited = load("w-split", "tiny", ["tune.limits={balance=4.5}"])
+    assert recommend(entries, limited)[0].name == "trial 3"
+
+
+def test_where_no_point_is_safe_the_report_says_so(tiny: Spec) -> None:
+    """Each of these is worse in one error than some rival: the least product of both errors is taken, and told."""
+    entries = [*RIVALS, entry("trial 1", 0.1, 0.016, 2e-3), entry("trial 2", 5.0, 0.1, 1e-3)]
+    best, reason = recommend(entries, tiny)
+    assert best.name == "trial 1"
+    assert reason.startswith("no verified point of the front is as good as")
+    assert "evidence has the smaller geometry error, 0.015 Å" in reason
+    assert "energy error, " not in reason
+    best, reason = recommend([*RIVALS, entries[3]], tiny)
+    assert best.name == PAPER
+    assert "agree here" in pull_apart([*RIVALS, entries[3]], tiny, best)
     with pytest.raises(RuntimeError, match="no verified weighing"):
-        recommend(entries[2:], tiny)
+        recommend([entry("trial 5", 0.1, 0.001, 1e-4, "diverged")], tiny)
 
 
 def test_candidate_has_the_parameters_of_the_trial(tiny: Spec, rows: Rows) -> None:
@@ -295,9 +338,13 @@ def test_a_tampered_study_is_told_and_not_believed(
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
     for entry in lines:
         if entry.get("trial_id") == beaten.number and "numbers" in entry.get("user_attr", {}):
-            entry["user_attr"]["numbers"] |= {"geometry_error_linear": 1e-9, "balance_spread": 1e-9}
+            entry["user_attr"]["numbers"] |= {
+                "geometry_error_linear": 1e-9,
+                "energy_error_linear": 1e-9,
+                "balance_spread": 1e-9,
+            }
         if entry.get("trial_id") == beaten.number and entry.get("values"):
-            entry["values"] = [1e-9, 1e-9]
+            entry["values"] = [1e-9, 1e-9, 1e-9]
     text = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in lines)
     journal.write_text(text + text.splitlines()[-1][:20])
     verified = json.loads((folder / "verified.json").read_text())
