@@ -27,6 +27,7 @@ NUMBERS = (
     *("bound_geometry", "bound_energy", "balance_E", "balance_F", "balance_V1", "balance_spread"),
     *("c0_model", "core_change", "core_mismatch", "core_spread", "eps_V1_noise", "eps_V2_noise"),
     *("geometry_resolution", "strain_step"),
+    *("eps_F_relaxed", "eps_E_ball", "eps_F_ball"),
     *("calibrated_E", "calibrated_F", "calibrated_V1", "calibrated_spread", "neutral_modes"),
     *("term_V1_corrected", "term_V2_corrected", "term_B_energy", "term_V1_energy"),
     *("bound_geometry_corrected", "bound_energy_corrected"),
@@ -37,6 +38,11 @@ OF_SPLIT = (
     *("partial_separation", "partial_separation_model", "partial_separation_elastic", "partial_separation_alone"),
     *("fault_energy", "fault_energy_model", "glide_curvature", "glide_curvature_model", "glide_force"),
 )
+# numbers that need a key of [matching]
+_OPTIONAL = {
+    **dict.fromkeys(("eps_H", "eps_H_relaxed", "eps_H_perfect"), "hessian = true"),
+    **dict.fromkeys(("eps_E_ball", "eps_F_ball"), "neighbourhood = 3.0"),
+}
 OF_AMPLITUDES = ("rmse_E", "rmse_F", "eps_F")
 
 
@@ -83,7 +89,8 @@ def numbers_of(spec: Spec) -> list[str]:
     entry = CATALOGUE.get((spec.material.lattice, spec.dislocation.kind, spec.dislocation.variant))
     split = OF_SPLIT if entry is not None and entry.fault is not None else ()
     every = [*NUMBERS, *split, *(f"{name}_{a}" for name in OF_AMPLITUDES for a in amplitudes)]
-    return [name for name in every if spec.matching.hessian or not name.startswith("eps_H")]
+    absent = {name for name, key in _OPTIONAL.items() if not getattr(spec.matching, key.split()[0])}
+    return [name for name in every if name not in absent]
 
 
 def wrong_ladders(sweep: Sweep) -> Iterator[tuple[str, str]]:
@@ -158,7 +165,8 @@ def wrong_axis(sweep: Sweep, specs: list[Spec]) -> str | None:
         known = numbers_of(spec)
         if sweep.against not in known:
             hint = did_you_mean(sweep.against, [*AXES, *known])
-            needs = " (it needs matching.hessian = true)" if sweep.against in NUMBERS else ""
+            optional = _OPTIONAL.get(sweep.against)
+            needs = f" (it needs matching.{optional})" if optional else ""
             shown = ", ".join([*AXES, "rmse_F", "eps_F", "eps_V1", "eps_V1_null_free", "eps_V1_felt", "eps_V2"])
             return f"no run has a number {sweep.against!r}{needs}{hint}; known: {shown}, ..."
     return None

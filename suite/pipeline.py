@@ -25,7 +25,14 @@ from store.faults import BadInput
 from suite.execution import single_threaded
 from suite.judge import theory
 from suite.judge.errors import Curvature, compare
-from suite.judge.matching import match_configurations, match_elasticity, match_energy_factor, match_hessian
+from suite.judge.matching import (
+    match_configurations,
+    match_elasticity,
+    match_energy_factor,
+    match_hessian,
+    match_relaxed,
+)
+from suite.judge.neighbourhood import match_neighbourhood
 from suite.judge.oracle import Oracle, Scales, elastic_forms, line_moduli, reduce_response, reduce_test_sets
 from suite.model.given import GivenSpec
 from suite.model.regression import Block, Solution, block_weights, solve, stack
@@ -484,11 +491,18 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
     numbers = {**matching.numbers, **match_elasticity(world.response, model_response, world.felt), "strain_step": step}
     factor = match_energy_factor(world.response, model_response, world.line)
     numbers |= {name: value for name, value in factor.items() if np.isfinite(value)}
+    pairs = list(zip(world.training, world.training_equilibria, strict=True))
+    numbers |= match_relaxed([(cell, found.displacement, found.forces) for cell, found in pairs], calculator)
+    relaxed = [(cell, found.displacement) for cell, found in pairs]
     if spec.matching.hessian:
         progress("eps_H", 0.0, "Lanczos on two Hessians")
         reference = build_reference(spec.material.reference, spec.material.arguments)
-        relaxed = [equilibrium.displacement for equilibrium in world.training_equilibria]
-        numbers |= match_hessian(list(zip(world.training, relaxed, strict=True)), reference, calculator)
+        numbers |= match_hessian(relaxed, reference, calculator)
+    if spec.matching.neighbourhood is not None:
+        progress("neighbourhood", 0.0, f"largest errors within {spec.matching.neighbourhood:g} Å")
+        reference = build_reference(spec.material.reference, spec.material.arguments)
+        bulk = (world.energy_per_atom, ground)
+        numbers |= match_neighbourhood(relaxed, reference, calculator, bulk, spec.matching.neighbourhood)
     comparison = compare(
         world.simulation,
         world.equilibrium,

@@ -189,9 +189,11 @@ class Solver(Record):
 
 
 class Matching(Record):
-    """Optional, costly matching conditions."""
+    """Optional, costly matching conditions. `hessian` measures eps_H; `neighbourhood`, a radius in Å, the largest
+    errors of energy and force within this distance ‖D(v - ȳ_L)‖ of the relaxed training cell, by projected ascent."""
 
     hessian: Switch = False
+    neighbourhood: Positive | None = None
 
 
 Objective = Literal[

@@ -90,6 +90,19 @@ def error_numbers(
     return numbers
 
 
+def match_relaxed(sets: Sequence[tuple[StraightCell, np.ndarray, np.ndarray]], model: Calculator) -> dict[str, float]:
+    """`eps_F_relaxed`, eV/Å: eps_F at the relaxed training cell alone, the largest over training cells.
+
+    `sets` are training cells with displacements (n, 3) of their equilibria and the reference's forces (n, 3) there.
+    """
+    found = []
+    for cell, displacement, forces in sets:
+        atoms = cell.atoms(displacement)
+        atoms.calc = model
+        found.append(cell.dual_norm(atoms.get_forces() - forces))
+    return {"eps_F_relaxed": max(found)}
+
+
 def match_elasticity(reference: Response, model: Response, felt: np.ndarray) -> dict[str, float]:
     """eps_V1 and eps_V2 (eV/Å^3, Frobenius norms over 81 and 729 entries) and what of them a dislocation can feel.
 
