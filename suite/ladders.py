@@ -27,7 +27,7 @@ NUMBERS = (
     *("bound_geometry", "bound_energy", "balance_E", "balance_F", "balance_V1", "balance_spread"),
     *("c0_model", "core_change", "core_mismatch", "core_spread", "eps_V1_noise", "eps_V2_noise"),
     *("geometry_resolution", "strain_step"),
-    *("eps_F_relaxed", "eps_E_ball", "eps_F_ball"),
+    *("growth_energy", "growth_geometry", "eps_F_relaxed", "eps_E_ball", "eps_F_ball"),
     *("calibrated_E", "calibrated_F", "calibrated_V1", "calibrated_spread", "neutral_modes"),
     *("term_V1_corrected", "term_V2_corrected", "term_B_energy", "term_V1_energy"),
     *("bound_geometry_corrected", "bound_energy_corrected"),

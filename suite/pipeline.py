@@ -29,6 +29,7 @@ from suite.judge.matching import (
     match_configurations,
     match_elasticity,
     match_energy_factor,
+    match_growth,
     match_hessian,
     match_relaxed,
 )
@@ -490,6 +491,9 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
     model_response = response(world.crystal, calculator, strain_path(world.crystal, calculator, step, coarse=True))
     numbers = {**matching.numbers, **match_elasticity(world.response, model_response, world.felt), "strain_step": step}
     factor = match_energy_factor(world.response, model_response, world.line)
+    if isinstance(world.simulation, StraightCell):  # the distance of a loop is its own diameter
+        cores = len(world.simulation.cores)
+        factor |= match_growth(world.response, model_response, world.line, cores, world.stencil_density)
     numbers |= {name: value for name, value in factor.items() if np.isfinite(value)}
     pairs = list(zip(world.training, world.training_equilibria, strict=True))
     numbers |= match_relaxed([(cell, found.displacement, found.forces) for cell, found in pairs], calculator)

@@ -117,6 +117,11 @@ class World(Simulation):
         return tuple(relaxed.energy - len(cell) * self.energy_per_atom for cell, relaxed in pairs)
 
     @property
+    def stencil_density(self) -> float:
+        """Σ|ρ|²/(3Ω), 1/Å: ‖Dv‖² of a smooth displacement is this times ∫|∇v|² in a cubic crystal."""
+        return self.training[0].bond_square / (3 * self.crystal.volume / len(self.crystal.basis))
+
+    @property
     def leverage(self) -> float:
         """S of `theory.elastic_leverage`, Å^4."""
         volume = self.crystal.volume / len(self.crystal.basis)

@@ -23,7 +23,7 @@ from suite.world.crystal import (
     third_without_pressure,
     without_null_part,
 )
-from suite.world.elasticity import DegenerateElasticity, Line, rotate
+from suite.world.elasticity import DegenerateElasticity, Line, field_change, rotate, stroh
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,27 @@ def match_energy_factor(reference: Response, model: Response, line: Line) -> dic
     """
     ours, theirs = (_in_frame(found, line) for found in (model, reference))
     return energy_factor_numbers(ours, line, line.energy(theirs))
+
+
+def match_growth(
+    reference: Response, model: Response, line: Line, cores: int, stencil_density: float
+) -> dict[str, float]:
+    """What the elastic constants say of the growth of both errors with the distance of straight dislocations.
+
+    `growth_energy`, eV: the slope of the signed energy difference in ln L_D, n_D t (K_ML - K). `growth_geometry`, Å^2:
+    that of the squared geometry error, n_D t Σ|ρ|²/(3Ω) ∮|β_ML - β|² dθ, with the elastic fields β of both and
+    `stencil_density` Σ|ρ|²/(3Ω) (1/Å); docs/theory.md. Infinite when the crystal of the model is not stable. For a
+    crystal that is isotropic, for which Stroh's fields are not known, `growth_geometry` is absent.
+    """
+    ours, theirs = (_in_frame(found, line) for found in (model, reference))
+    found = {
+        "growth_energy": cores * energy_factor_numbers(ours, line, line.energy(theirs))["energy_factor_difference"]
+    }
+    try:
+        change = field_change(stroh(ours), stroh(theirs), line.burgers)
+    except DegenerateElasticity:
+        return found
+    return {**found, "growth_geometry": cores * line.length * stencil_density * change}
 
 
 def _in_frame(found: Response, line: Line) -> np.ndarray:

@@ -8,6 +8,8 @@ As a model of a spec: `calculator = "suite.model.perturbed:perturbed"` with the 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
@@ -89,3 +91,35 @@ class PerturbedCalculator(Calculator):
             [np.bincount(i, column, minlength=n) - np.bincount(j, column, minlength=n) for column in pull.T]
         )
         return self.amplitude * float((each * active).sum()), self.amplitude * forces
+
+
+def scaled(reference: str, factor: float, arguments: dict[str, Any] | None = None) -> Calculator:
+    """`factor` times the energy of `reference` (built with its `arguments`): the counterexample to (3.14).
+
+    See docs/theory.md. It has the equilibria of the reference, and an energy error of (factor - 1) E(ȳ).
+    Raises `ValueError` on a factor that is not positive.
+    """
+    if not factor > 0:
+        raise ValueError(f"factor {factor} must be positive: dislocations have no equilibrium otherwise")
+    return ScaledCalculator(build_reference(reference, arguments or {}), factor)
+
+
+class ScaledCalculator(Calculator):
+    """ASE calculator (energy, forces): `factor` times those of `base`."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012
+
+    def __init__(self, base: Calculator, factor: float) -> None:
+        super().__init__()
+        self.base, self.factor = base, factor
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None
+        self.base.calculate(self.atoms, ["energy", "forces"], all_changes)
+        self.results = {name: self.factor * self.base.results[name] for name in self.implemented_properties}

@@ -194,6 +194,17 @@ def _turning_plane() -> np.ndarray:
 
 def strain_factor(solution: Stroh, b: np.ndarray) -> float:
     """κ² with ∫_{r<|x|<R} |∇u|² = κ² ln(R/r) for a single dislocation, Å² (∇u is κ-homogeneous of degree -1)."""
+    return _around(_gradient_on_circle(solution, b))
+
+
+def field_change(ours: Stroh, theirs: Stroh, b: np.ndarray) -> float:
+    """∮|∇u - ∇u'|² dθ of the fields of the dislocation `b` (3,) in two crystals, Å²: ∫_{r<|x|<R} |∇u - ∇u'|² is this
+    times ln(R/r). It is zero where one crystal is stiffer than the other by a factor."""
+    return _around(_gradient_on_circle(ours, b) - _gradient_on_circle(theirs, b))
+
+
+def _gradient_on_circle(solution: Stroh, b: np.ndarray) -> np.ndarray:
+    """∂_j u_k of a straight dislocation on the unit circle, (2, 3, samples), [j, k], dimensionless for |x| in Å."""
     angle = np.linspace(0, 2 * np.pi, 720, endpoint=False)
     x1, x2 = np.cos(angle), np.sin(angle)
     gradient = np.zeros((2, 3, len(angle)))
@@ -201,6 +212,10 @@ def strain_factor(solution: Stroh, b: np.ndarray) -> float:
         derivative = (el @ b) / (1j * np.pi) / (x1 + p * x2)
         gradient[0] += np.real(a[:, None] * derivative)
         gradient[1] += np.real(a[:, None] * p * derivative)
+    return gradient
+
+
+def _around(gradient: np.ndarray) -> float:
     return float((gradient**2).sum(axis=(0, 1)).mean() * 2 * np.pi)
 
 

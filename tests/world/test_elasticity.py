@@ -12,6 +12,7 @@ from suite.world.elasticity import (
     Stroh,
     energy_factor,
     felt_form,
+    field_change,
     isotropic_screw,
     periodic_displacement,
     rotate,
@@ -271,6 +272,24 @@ def test_energy_and_strain_factor_by_quadrature_of_the_field() -> None:
     density = np.einsum("ijkl,nij,nkl->n", plane, gradient, gradient) / 2
     assert energy_factor(c, MIXED) == pytest.approx(density.mean() * 2 * np.pi, rel=1e-9)
     assert strain_factor(solution, MIXED) == pytest.approx((gradient**2).sum(axis=(1, 2)).mean() * 2 * np.pi, rel=1e-9)
+
+
+def test_change_of_the_field_by_quadrature_and_for_one_component() -> None:
+    """Two crystals without symmetry; and a screw with c1313 = μ + δμ, whose field changes by what it feels over μ."""
+    one, two = stroh(triclinic()), stroh(isotropic(0.2))
+    angle = np.linspace(0, 2 * np.pi, 2000, endpoint=False)
+    circle = np.column_stack([np.cos(angle), np.sin(angle)])
+    change = distortion(one, circle, MIXED) - distortion(two, circle, MIXED)
+    assert field_change(one, two, MIXED) == pytest.approx((change**2).sum(axis=(1, 2)).mean() * 2 * np.pi, rel=1e-9)
+    assert field_change(one, stroh(1.7 * triclinic()), MIXED) < 1e-20
+
+    error, b = 1e-3, np.array([0.0, 0.0, 2.5])
+    wrong = isotropic(1e-4)
+    for i, j, k, l in ((0, 2, 0, 2), (2, 0, 0, 2), (0, 2, 2, 0), (2, 0, 2, 0)):  # noqa: E741
+        wrong[i, j, k, l] += error * MU
+    solution = stroh(isotropic(1e-4))
+    felt = error / np.sqrt(8)
+    assert field_change(stroh(wrong), solution, b) == pytest.approx(felt**2 * strain_factor(solution, b), rel=3e-3)
 
 
 # --- what a dislocation feels of an elastic error -------------------------------------------------------------------
