@@ -411,7 +411,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
     results = [result for _, result in _run_sweeps(options, [(options.spec, *each) for each in chosen.items()])]
     if options.json:
-        told = [content_of(r.name, r.spec, r.sweep, r.points, r.rates) for r in results]
+        told = [content_of(r) for r in results]
         print(json.dumps({"sweeps": told}))
         return 0
     print(f"report   dislobench report --workspace {shlex.quote(str(options.workspace))}")
@@ -472,7 +472,7 @@ def _paper(options: argparse.Namespace) -> int:
     records: dict[int, Any] = {}
     files: list[Path] = []
     for figure, (_, r) in zip(figures, _run_sweeps(options, chosen), strict=True):
-        records[figure.number] = content_of(r.name, r.spec, r.sweep, r.points, r.rates)
+        records[figure.number] = content_of(r)
         files = write_page(records, options.preset, folder)  # at once: the next sweep takes long
     if options.json:
         told = {str(number): {"rates": record["rates"]} for number, record in records.items()}

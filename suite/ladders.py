@@ -52,28 +52,36 @@ def points_of(sweep: Sweep) -> list[tuple[dict[str, Any], int, str]]:
     """
     names = list(sweep.ladders)
     combine = zip(*sweep.ladders.values(), strict=True) if sweep.zip else product(*sweep.ladders.values())
-    settings = list(SETTINGS) if sweep.ablation else [""]
     return [
         (dict(zip(names, values, strict=True)), seed, setting)
         for values in combine
         for seed in sweep.seeds
-        for setting in settings
+        for setting in settings_of(sweep)
     ]
 
 
+def settings_of(sweep: Sweep) -> dict[str, dict[str, Any]]:
+    """The curves that are run at every point of the ladders, by name, and the keys that each sets: the settings of the
+    ablation, the variants, or nothing."""
+    if sweep.ablation:
+        observed = {name: SETTINGS[name].items() for name in SETTINGS}
+        return {name: {f"observables.{each}": on for each, on in items} for name, items in observed.items()}
+    return sweep.variants or {"": {}}
+
+
 def curve_of(sweep: Sweep, values: Mapping[str, Any], setting: str) -> str:
-    """Name of the curve that a point belongs to: its setting, or the value of the ladder `sweep.curves`, or neither."""
+    """Name of the curve that a point belongs to: its setting or variant, the value of the ladder `sweep.curves`, both,
+    or neither."""
     if not sweep.curves:
         return setting
     sizes = {key: symbol for symbol, key in SIZES.items()}
     symbol = sizes.get(sweep.curves, sweep.curves.partition(".")[2])
-    return f"{symbol} = {shortened(values[sweep.curves])}"
+    return ", ".join(filter(None, [setting, f"{symbol} = {shortened(values[sweep.curves])}"]))
 
 
 def overrides_of(sweep: Sweep, values: Mapping[str, Any], seed: int, setting: str) -> dict[str, Any]:
     """What a point sets, by key of the spec."""
-    switched = {f"observables.{name}": on for name, on in SETTINGS[setting].items()} if setting else {}
-    return {**sweep.set, "training.seed": seed, **values, **switched}
+    return {**sweep.set, "training.seed": seed, **values, **settings_of(sweep)[setting]}
 
 
 def label(values: Mapping[str, Any]) -> str:
@@ -95,15 +103,25 @@ def numbers_of(spec: Spec) -> list[str]:
 
 def wrong_ladders(sweep: Sweep) -> Iterator[tuple[str, str]]:
     """What is wrong with a sweep, whatever its spec says: (key of the sweep, sentence)."""
-    for group, keys in (("ladders", sweep.ladders), ("set", sweep.set)):
+    groups: list[tuple[str, Mapping[str, Any]]] = [("ladders", sweep.ladders), ("set", sweep.set)]
+    for group, keys in [*groups, *(("variants", keys) for keys in sweep.variants.values())]:
         yield from ((group, reason) for key in keys if (reason := _wrong_key(key, sweep)))
     if sweep.curves and sweep.curves not in sweep.ladders:
         hint = did_you_mean(sweep.curves, list(sweep.ladders))
         yield "curves", f"{sweep.curves!r} is none of the ladders ({', '.join(sweep.ladders)}){hint}"
     if sweep.curves and sweep.ablation:
         yield "curves", "the settings of the ablation are the curves already: write ablation = false"
+    if sweep.variants and sweep.ablation:
+        yield "variants", "the settings of the ablation are the curves already: write ablation = false"
+    if "" in sweep.variants:
+        yield "variants", "a variant needs a name"
+    if sweep.law == "logarithm" and sweep.against != "log_L_D":
+        yield "law", 'only against = "log_L_D" is there a prediction of a growth with the logarithm'
+    if sweep.law == "logarithm" and sweep.expect:
+        yield "expect", "with law = 'logarithm' the constants of each model say what to expect: remove it"
     for key in sweep.ladders:
-        for other in [*sweep.set, *(k for k in sweep.ladders if k != key)]:
+        varied = {k for keys in sweep.variants.values() for k in keys}
+        for other in [*sweep.set, *varied, *(k for k in sweep.ladders if k != key)]:
             if f"{key}.".startswith(f"{other}."):
                 yield "ladders", f"{key!r} is in ladders, and {other!r} sets it too: remove one of them"
     if sweep.zip:
@@ -119,7 +137,7 @@ def wrong_ladders(sweep: Sweep) -> Iterator[tuple[str, str]]:
     if (twice := _twice(sweep.seeds)) is not None:
         yield "seeds", f"{twice} comes twice: a run counts once, so remove it"
     lengths = [len(values) for values in sweep.ladders.values()]
-    count = (lengths[0] if sweep.zip else math.prod(lengths)) * len(sweep.seeds) * (3 if sweep.ablation else 1)
+    count = (lengths[0] if sweep.zip else math.prod(lengths)) * len(sweep.seeds) * len(settings_of(sweep))
     if count > MOST_POINTS:
         yield "ladders", f"{count} runs are more than {MOST_POINTS}: use fewer values, or zip = true"
 

@@ -250,8 +250,11 @@ class Sweep(Record):
     each point with no elasticity, CLE, and CLE+nonlinear. A run is one point: values and seeds that come twice, and
     keys that two of these set, are refused. `against` is the axis of figures and slopes: "L", "N", "log_L_D", or a
     number of the runs such as "rmse_F". `curves` names a ladder whose values are curves of their own, each with its
-    own slope, where there is no ablation. `expect` overrides the slopes of the theory, `set` keys of the spec for all
-    points.
+    own slope, where there is no ablation. `variants` are curves too, by name, each with keys of the spec that it sets,
+    such as `"V1 10" = { "weights.virial1" = 10 }`. `expect` overrides the slopes of the theory, `set` keys of the spec
+    for all points. With `law` "logarithm" no power is fitted: the signed energy difference and the squared geometry
+    error are regressed on log_L_D, and their slopes compared with those that the elastic constants of each model
+    predict.
     """
 
     ladders: Annotated[dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]], Field(min_length=1)]
@@ -260,6 +263,8 @@ class Sweep(Record):
     ablation: Switch = True
     against: str = "L"
     curves: str = ""
+    variants: dict[str, dict[str, Any]] = {}
+    law: Literal["power", "logarithm"] = "power"
     expect: dict[Literal["geometry_error", "energy_error"], Number] = {}
     set: dict[str, Any] = {}
 

@@ -19,7 +19,7 @@ from rich.table import Table
 from suite.judge.matching import told
 from suite.judge.remarks import remarks
 from suite.judge.theory import CORRECTED_ENERGY_TERMS, TERMS, limiting_term
-from suite.study.rates import HEADS, cells
+from suite.study.rates import GROWTH_HEADS, HEADS, cells, growth_cells
 from suite.text import printable
 
 if TYPE_CHECKING:
@@ -258,6 +258,13 @@ def sweep_table(result: SweepResult) -> None:
             for point in result.points
         ],
     )
+    if result.growths:
+        table(
+            "growth with ln L_D: Å² of the squared geometry error, eV of the signed energy difference",
+            ["error", "setting", *GROWTH_HEADS],
+            [[error, setting, *growth_cells(asdict(found))] for (error, setting), found in result.growths.items()],
+        )
+        return
     if not result.rates:
         print(f"no rate: it needs three values of {result.sweep.against} with a finite error, of one setting\n")
         return

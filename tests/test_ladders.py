@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pytest
 
-from suite.ladders import curve_of, numbers_of, wrong_ladders
+from suite.ladders import curve_of, numbers_of, overrides_of, points_of, wrong_ladders
 from suite.pipeline import Model, Rows, World, assess
 from suite.spec import Spec, Sweep
 from suite.study.sweep import Point, rates_of
@@ -63,3 +65,46 @@ def test_curves_must_be_a_ladder_and_no_ablation() -> None:
     assert "did you mean 'training.size'" in wrong[0][1]
     wrong = list(wrong_ladders(Sweep(ladders=ladders, curves="training.size")))
     assert wrong == [("curves", "the settings of the ablation are the curves already: write ablation = false")]
+
+
+VARIANTS = {"none": {"observables.virial1": False}, "V1 1000": {"weights.virial1": 1000}}
+
+
+def test_variants_are_curves_with_keys_of_their_own() -> None:
+    sweep = Sweep(
+        ladders={"simulation.size": (24, 32), "training.size": (6, 8)},
+        curves="training.size",
+        variants=VARIANTS,
+        ablation=False,
+        set={"weights.virial1": 10, "weights.energy": 5},
+    )
+    points = points_of(sweep)
+    assert len(points) == 2 * 2 * 2
+    assert {curve_of(sweep, values, setting) for values, _, setting in points} == {
+        f"{name}, L = {size}" for name in VARIANTS for size in (6, 8)
+    }
+    values = {"simulation.size": 24, "training.size": 6}
+    common = {"weights.energy": 5, "training.seed": 3, **values}
+    assert overrides_of(sweep, values, 3, "none") == common | {
+        "weights.virial1": 10,
+        "observables.virial1": False,
+    }
+    assert overrides_of(sweep, values, 3, "V1 1000") == common | {"weights.virial1": 1000}
+    assert not list(wrong_ladders(sweep))
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "words"),
+    [
+        ({"variants": {"a": {"weights.energy": 1}}}, "variants", "write ablation = false"),
+        ({"variants": {"a": {"weights.virial": 1}}, "ablation": False}, "variants", "no key 'weights.virial'"),
+        ({"variants": {"": {"weights.energy": 1}}, "ablation": False}, "variants", "needs a name"),
+        ({"variants": {"a": {"training.size": 1}}, "ablation": False}, "ladders", "sets it too"),
+        ({"law": "logarithm"}, "law", "log_L_D"),
+        ({"law": "logarithm", "against": "log_L_D", "expect": {"geometry_error": 1}}, "expect", "remove it"),
+    ],
+)
+def test_variants_and_laws_that_mean_nothing_are_refused(change: dict[str, Any], key: str, words: str) -> None:
+    wrong = list(wrong_ladders(Sweep.model_validate({"ladders": {"training.size": (6, 8)}} | change)))
+    assert [found for found, _ in wrong] == [key]
+    assert words in wrong[0][1]

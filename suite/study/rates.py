@@ -83,6 +83,107 @@ def measure(x: Sequence[float], y: Sequence[float], expected: float | None, towa
     return Rate(slope, low, high, intercept, (float(span[0]), float(span[1])), len(window), expected, verdict)
 
 
+NO_GROWTH = "no growth"
+NEGLIGIBLE = 0.1  # of the error itself, over the whole ladder: a growth that is smaller is none
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How an error grows with x = ln L_D, one straight line for each seed, against what was `predicted` for each.
+
+    `slope` is the mean over seeds with its 95 % interval `low`, `high`, `predicted` the mean of the predictions, both
+    in the unit of the error; `rms` and `predicted_rms` are root mean squares, since signed slopes cancel over seeds.
+    `ratio`, with its interval, is the factor that fits the slopes of all seeds to the predicted ones: 1 is agreement.
+    `verdict`: agrees, disagrees, not resolved, or no growth where measured and predicted ones are negligible.
+    """
+
+    slope: float
+    low: float
+    high: float
+    predicted: float
+    rms: float
+    predicted_rms: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    seeds: int
+    points: int
+    verdict: str
+
+
+GROWTH_HEADS = (
+    *("mean slope", "95 % interval", "predicted", "rms slope", "predicted", "measured / predicted"),
+    *("95 % interval", "verdict", "seeds", "points"),
+)
+
+
+def growth_cells(growth: Mapping[str, Any]) -> list[str]:
+    """A growth, by the names of its fields, as the cells of a table with `GROWTH_HEADS`."""
+    g = growth
+    return [
+        f"{g['slope']:.3g}",
+        f"{g['low']:.3g} .. {g['high']:.3g}",
+        f"{g['predicted']:.3g}",
+        f"{g['rms']:.3g}",
+        f"{g['predicted_rms']:.3g}",
+        f"{g['ratio']:.2f}",
+        f"{g['ratio_low']:.2f} .. {g['ratio_high']:.2f}",
+        g["verdict"],
+        str(g["seeds"]),
+        str(g["points"]),
+    ]
+
+
+def measure_growth(series: Sequence[tuple[Sequence[float], Sequence[float], float]]) -> Growth | None:
+    """Straight lines y = a + slope x through the `series` (x, y, predicted slope), one for each seed.
+
+    Seeds are the units of the statistics: points of one seed lie on one smooth curve, and would narrow an interval
+    without telling anything new. With one seed the interval is that of its residuals. None without a series of three
+    values of x.
+    """
+    from scipy.stats import t
+
+    lines = [(np.array(x), np.array(y), p) for x, y, p in series if len(np.unique(np.round(x, 9))) > 2]
+    if not lines:
+        return None
+    fits = [_line(np.stack([x, y], axis=1)) for x, y, _ in lines]
+    slopes, predicted = np.array([fit[0] for fit in fits]), np.array([p for _, _, p in lines])
+    count, square = len(lines), float((predicted**2).sum())
+    ratio = float((slopes * predicted).sum() / square) if square > 0 else 0.0
+    if count > 1:
+        width = float(t.ppf(0.975, count - 1))
+        half = width * float(slopes.std(ddof=1)) / np.sqrt(count)
+        scatter = np.sqrt(float(((slopes - ratio * predicted) ** 2).sum()) / (count - 1))
+        half_ratio = width * scatter / np.sqrt(square) if square > 0 else np.inf
+    else:
+        half = float(t.ppf(0.975, fits[0][3]) * fits[0][2])
+        half_ratio = half / abs(predicted[0]) if square > 0 else np.inf
+    rms, predicted_rms = (float(np.sqrt((values**2).mean())) for values in (slopes, predicted))
+    span = max(float(np.ptp(x)) for x, _, _ in lines)
+    level = float(np.sqrt(np.mean(np.concatenate([y for _, y, _ in lines]) ** 2)))
+    if max(rms, predicted_rms) * span <= NEGLIGIBLE * level:
+        verdict = NO_GROWTH
+    elif not ratio - half_ratio - CLOSE <= 1 <= ratio + half_ratio + CLOSE:
+        verdict = DISAGREES
+    else:
+        verdict = AGREES if half_ratio <= RESOLVED else UNRESOLVED
+    mean = float(slopes.mean())
+    return Growth(
+        mean,
+        mean - half,
+        mean + half,
+        float(predicted.mean()),
+        rms,
+        predicted_rms,
+        ratio,
+        ratio - half_ratio,
+        ratio + half_ratio,
+        count,
+        sum(len(x) for x, _, _ in lines),
+        verdict,
+    )
+
+
 def _inside(logs: np.ndarray, values: np.ndarray) -> np.ndarray:
     return logs[np.isin(logs[:, 0].round(9), values)]
 

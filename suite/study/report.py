@@ -17,8 +17,8 @@ from store.seal import StoreError, read_json
 from suite.judge.theory import TERMS
 from suite.study import figures
 from suite.study.page import Page
+from suite.study.rates import GROWTH_HEADS, cells, growth_cells
 from suite.study.rates import HEADS as HEADS_OF_RATES
-from suite.study.rates import cells
 from suite.study.sweep_figures import draw_ordering, draw_sweep
 from suite.world.reference import CATALOGUE
 
@@ -134,7 +134,10 @@ def _sweeps(
             )
         stem = _file_name(record.experiment, content["name"])
         picture = draw_sweep(content, folder / "figures" / f"sweep-{stem}.png")
+        logarithmic = content.get("law") == "logarithm"
         caption = "Points: geometric means over seeds, bars their range; lines: fits; thin: slopes of the theory."
+        if logarithmic:
+            caption = "A line for each seed; dashed: the slope that the elastic constants of that model predict."
         page.figure(picture, caption)
         rows = []
         for rate in content["rates"]:
@@ -146,8 +149,15 @@ def _sweeps(
                     TERMS.get(rate["limiting"], ""),
                 ]
             )
-        heads = ["curve", *HEADS_OF_RATES, "limiting term"]
-        page.table(heads, rows)
+        if content.get("growths"):  # a sweep of an older version has none
+            page.text(
+                "Growth with ln L_D: slopes of the squared geometry error (Å²) and of the signed energy difference "
+                "(eV), a line for each seed, and those that the elastic constants of each model predict."
+            )
+            named = [(f"{each['error'].partition('_')[0]}, {each['setting']}", each) for each in content["growths"]]
+            page.table(["curve", *GROWTH_HEADS], [[name, *growth_cells(each)] for name, each in named])
+        if rows or content.get("law", "power") == "power":
+            page.table(["curve", *HEADS_OF_RATES, "limiting term"], rows)
         # a sweep of an older version has not ordered its energy errors
         orders = {"geometry": content["ordering"], "energy": content.get("ordering_energy", {})}
         if any(orders.values()):

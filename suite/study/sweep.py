@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,14 @@ from suite.ladders import curve_of, overrides_of, points_of
 from suite.pipeline import Progress, Simulation, silent
 from suite.spec import BadSpec, Spec, Sweep
 from suite.study.case import STAGE_PACKAGES, STAGE_VERSIONS, potentials_of, run_case
-from suite.study.rates import Rate, measure
+from suite.study.rates import Growth, Rate, measure, measure_growth
 
 ERRORS = ("geometry_error", "energy_error")
+# what grows in proportion to ln L_D: name, of the error that grows, and of the number that predicts its slope
+GROWTHS: dict[str, tuple[Callable[[Mapping[str, float]], float], str]] = {
+    "geometry_error": (lambda numbers: numbers["geometry_error"] ** 2, "growth_geometry"),
+    "energy_difference": (lambda numbers: numbers["energy_difference"], "growth_energy"),
+}
 # axes that are sizes rather than errors of a run, in a0: their asymptotic end is the large one
 AXES: dict[str, Callable[[Spec, Mapping[str, float]], float | None]] = {
     "L": lambda spec, numbers: spec.training.size,
@@ -56,7 +61,7 @@ class Point:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """A finished sweep: its points, and rates by (error, setting)."""
+    """A finished sweep: its points, and rates by (error, setting), or with `Sweep.law` "logarithm" growths."""
 
     name: str
     spec: Spec
@@ -64,6 +69,7 @@ class SweepResult:
     run_id: str
     points: list[Point]
     rates: dict[tuple[str, str], Rate]
+    growths: dict[tuple[str, str], Growth] = field(default_factory=dict)
 
 
 def entry_name(curve: str) -> str:
@@ -130,14 +136,20 @@ def run_sweep(
                 )
             points.append(_point(point, sweep, spec, values, seed, setting, computed))
         progress(f"sweep {name}", 1.0, f"{len(wanted)} points, {sum(p.computed for p in points)} computed")
-        rates = rates_of(points, sweep)
+        powers = sweep.law == "power"
+        rates, growths = (rates_of(points, sweep), {}) if powers else ({}, growths_of(points))
+        for (error, curve), growth in growths.items():
+            label = entry_name(curve)
+            parent.metrics({f"growth_{error}_{label}": growth.slope, f"growth_ratio_{error}_{label}": growth.ratio})
+            parent.tags({f"verdict_{error}_{label}": growth.verdict})
         for (error, curve), rate in rates.items():
             label = entry_name(curve)
             parent.metrics({f"slope_{error}_{label}": rate.slope})
             parent.tags({f"verdict_{error}_{label}": rate.verdict})
         parent.metrics({"points": len(points)})
-        parent.sealed_json("sweep.json", content_of(name, base, sweep, points, rates))
-    return SweepResult(name, base, sweep, parent.id, points, rates)
+        result = SweepResult(name, base, sweep, parent.id, points, rates, growths)
+        parent.sealed_json("sweep.json", content_of(result))
+    return result
 
 
 def _answer(tracker: Tracker, made: Sequence[RunRecord], retry: bool, progress: Progress) -> RunRecord | None:
@@ -207,26 +219,31 @@ def _point(
     )
 
 
-def content_of(
-    name: str, spec: Spec, sweep: Sweep, points: Sequence[Point], rates: Mapping[tuple[str, str], Rate]
-) -> dict[str, Any]:
+def content_of(result: SweepResult) -> dict[str, Any]:
     """What a sweep's run keeps as `sweep.json`: all that figures and report need."""
+    sweep, points = result.sweep, result.points
 
     def limiting(setting: str, window: tuple[float, float]) -> str:
         inside = [p.limiting for p in points if p.setting == setting and p.x and window[0] <= p.x * 1.000001]
         return max(set(inside), key=inside.count) if inside else ""
 
     return {
-        "name": name,
-        "title": spec.case.title,
+        "name": result.name,
+        "title": result.spec.case.title,
         "against": sweep.against,
         "ladders": {key: list(values) for key, values in sweep.ladders.items()},
         "seeds": list(sweep.seeds),
         "curves": sweep.curves,
+        "variants": sweep.variants,
+        "law": sweep.law,
         "points": [asdict(point) for point in points],
         "rates": [
             {"error": error, "setting": setting, **asdict(rate), "limiting": limiting(setting, rate.window)}
-            for (error, setting), rate in rates.items()
+            for (error, setting), rate in result.rates.items()
+        ],
+        "growths": [
+            {"error": error, "setting": setting, **asdict(growth)}
+            for (error, setting), growth in result.growths.items()
         ],
         "ordering": ordering(points, "geometry_error"),
         "ordering_energy": ordering(points, "energy_error"),
@@ -258,6 +275,30 @@ def ordering(points: Sequence[Point], error: str) -> dict[str, float]:
 def _usable(points: Sequence[Point]) -> list[Point]:
     """Those whose errors mean something: a model that is unstable at ȳ has errors too, but between two core states."""
     return [p for p in points if p.status == "converged" and "geometry_error" in p.numbers]
+
+
+def growths_of(points: Sequence[Point]) -> dict[tuple[str, str], Growth]:
+    """Growths by (error, setting) of the points that converged, a line for each seed; see `rates.measure_growth`. A run
+    that is several points counts once."""
+    found = {}
+    points = _usable(list({(point.setting, point.run): point for point in points}.values()))
+    for error, (value, prediction) in GROWTHS.items():
+        for setting in dict.fromkeys(point.setting for point in points):
+            chosen = [p for p in points if p.setting == setting and p.x is not None and prediction in p.numbers]
+            lines = [[p for p in chosen if p.seed == seed] for seed in dict.fromkeys(p.seed for p in chosen)]
+            growth = measure_growth(
+                [
+                    (
+                        [p.x for p in line if p.x is not None],
+                        [value(p.numbers) for p in line],
+                        sum(p.numbers[prediction] for p in line) / len(line),
+                    )
+                    for line in lines
+                ]
+            )
+            if growth is not None:
+                found[error, setting] = growth
+    return found
 
 
 def rates_of(points: Sequence[Point], sweep: Sweep) -> dict[tuple[str, str], Rate]:

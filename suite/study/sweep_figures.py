@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from suite.study.figures import BLUE, DPI, GREY, ORANGE
+from suite.study.sweep import GROWTHS
 
 SETTING_STYLES = {
     "no elasticity": (ORANGE, "s", "--"),
@@ -52,16 +53,21 @@ ERROR_LABELS = {
 
 def _styles(curves: Sequence[str]) -> dict[str, tuple[str, str, str]]:
     """Colour, marker and line of every curve: those of its setting, or the next ones in turn."""
-    turns = cycle(CURVE_STYLES)
-    return {curve: SETTING_STYLES.get(curve) or next(turns) for curve in curves}
+    if set(curves) <= set(SETTING_STYLES):
+        return {curve: SETTING_STYLES[curve] for curve in curves}
+    return dict(zip(curves, cycle(CURVE_STYLES), strict=False))
 
 
 def draw_sweep(record: Mapping[str, Any], path: Path) -> Path:
     """Both errors of a sweep (the content of its `sweep.json`) against its axis, as PNG."""
     figure = Figure(figsize=(11, 5.4), layout="constrained")
     axes = figure.subplots(1, 2)
-    for axis, error in zip(axes, ERROR_LABELS, strict=True):
-        _panel(axis, record, error)
+    if record.get("law") == "logarithm":
+        for axis, (error, label) in zip(axes, GROWTH_LABELS.items(), strict=True):
+            _growth_panel(axis, record, error, label)
+    else:
+        for axis, error in zip(axes, ERROR_LABELS, strict=True):
+            _panel(axis, record, error)
     figure.suptitle(f"{record['title']}: {record['name']}", fontsize=11)
     figure.savefig(path, dpi=DPI)
     return path
@@ -152,6 +158,35 @@ def _panel(axis: Axes, record: Mapping[str, Any], error: str) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     if axis.get_legend_handles_labels()[1]:  # without settings and rates there is nothing to tell apart
         axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 1.0))
+
+
+GROWTH_LABELS = {
+    "geometry_error": "squared geometry error ‖Dȳ - Dȳ_ML‖² [Å²]",
+    "energy_difference": "energy difference E_ML(ȳ_ML) - E(ȳ) [eV]",
+}
+
+
+def _growth_panel(axis: Axes, record: Mapping[str, Any], error: str, label: str) -> None:
+    """An error against ln L_D in linear axes: a line for each seed, and through its middle the predicted slope."""
+    value, prediction = GROWTHS[error]
+    wanted = {error, prediction}
+    points = [p for p in record["points"] if p["x"] is not None and wanted <= set(p["numbers"])]
+    styles = _styles(list(dict.fromkeys(p["setting"] for p in points)))
+    for setting, (colour, marker, _) in styles.items():
+        chosen = [p for p in points if p["setting"] == setting]
+        for index, seed in enumerate(dict.fromkeys(p["seed"] for p in chosen)):
+            line = sorted((p for p in chosen if p["seed"] == seed), key=lambda p: p["x"])
+            x = np.array([p["x"] for p in line])
+            y = np.array([value(p["numbers"]) for p in line])
+            slope = float(np.mean([p["numbers"][prediction] for p in line]))
+            name = setting if index == 0 else None
+            axis.plot(x, y, marker, color=colour, markersize=4, linestyle="-", linewidth=0.8, label=name)
+            axis.plot(x, y.mean() + slope * (x - x.mean()), "--", color=colour, linewidth=1.2)
+    axis.axhline(0, color="black", linewidth=0.5)
+    axis.set(xlabel=axis_label("log_L_D"), ylabel=label)
+    axis.spines[["top", "right"]].set_visible(False)
+    if len(styles) > 1:
+        axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2)
 
 
 def _over_seeds(points: Sequence[Mapping[str, Any]], error: str) -> tuple[np.ndarray, ...]:

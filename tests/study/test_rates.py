@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from suite.study.rates import measure
+from suite.study.rates import NO_GROWTH, Growth, measure, measure_growth
 
 X = np.array([6.0, 7, 8, 10, 12])
 
@@ -73,3 +73,77 @@ def test_too_little_is_no_rate() -> None:
     assert measure([], [], None, "large") is None
     rate = measure([1, 2, 4, 8], [1, 2, 0, np.inf], None, "large")
     assert rate is None, "zero and infinity have no logarithm"
+
+
+# --- growth with a logarithm -----------------------------------------------------------------------------------------
+
+LOGS = np.log([12.0, 16, 24, 32, 48, 80])
+PREDICTED = np.array([0.02, -0.015, 0.03, -0.004, 0.011, -0.022])
+
+
+def grown(factor: float, noise: float = 0.0, offset: float = 0.01, slopes: np.ndarray = PREDICTED) -> Growth:
+    """Six seeds with slopes `factor` times the predicted ones, and of their own signs."""
+    generator = np.random.default_rng(1)
+    series = []
+    for slope in slopes:
+        y = offset + factor * slope * LOGS + noise * generator.standard_normal(len(LOGS))
+        series.append((LOGS, y, slope))
+    found = measure_growth(series)
+    assert found is not None
+    return found
+
+
+def test_growth_as_predicted_agrees_for_slopes_of_either_sign() -> None:
+    found = grown(1.0)
+    assert found.ratio == pytest.approx(1)
+    assert found.verdict == "agrees"
+    assert [found.slope, found.predicted] == pytest.approx([PREDICTED.mean()] * 2)
+    assert [found.rms, found.predicted_rms] == pytest.approx([np.sqrt((PREDICTED**2).mean())] * 2)
+    assert found.low < found.slope < found.high
+    assert (found.seeds, found.points) == (6, 36)
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.05, "agrees"), (1.3, "disagrees"), (-1.0, "disagrees")])
+def test_growth_of_another_size_or_sign_disagrees(factor: float, verdict: str) -> None:
+    found = grown(factor)
+    assert found.ratio == pytest.approx(factor)
+    assert found.verdict == verdict
+
+
+def test_noise_widens_the_interval_until_nothing_is_resolved() -> None:
+    assert grown(1.0, noise=1e-3).verdict == "agrees"
+    wide = grown(1.0, noise=0.05)
+    assert wide.verdict == "not resolved"
+    assert wide.ratio_low < 1 < wide.ratio_high
+
+
+def test_errors_that_stay_have_no_growth() -> None:
+    """Slopes a thousand times smaller than the error: whether they are the predicted ones means nothing."""
+    for factor in (1.0, 5.0):
+        assert grown(factor, offset=0.02, slopes=1e-2 * PREDICTED).verdict == NO_GROWTH
+    # predicted to grow, and does not
+    assert grown(0.0, offset=0.02).verdict == "disagrees"
+
+
+def test_interval_of_a_growth_covers_the_truth_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(0)
+    covered = []
+    for _ in range(400):
+        slopes = PREDICTED + 0.003 * generator.standard_normal(len(PREDICTED))
+        found = measure_growth([(LOGS, s * LOGS, p) for s, p in zip(slopes, PREDICTED, strict=True)])
+        assert found is not None
+        covered.append(found.ratio_low <= 1 <= found.ratio_high)
+    assert 0.9 < np.mean(covered) < 0.99
+
+
+def test_one_seed_has_the_interval_of_its_residuals_and_two_points_have_none() -> None:
+    y = 0.02 * LOGS + 1e-3 * np.array([1, -1, 1, -1, 1, -1])
+    found = measure_growth([(LOGS, y, 0.02)])
+    assert found is not None
+    assert found.verdict == "agrees"
+    assert pytest.approx(found.slope, rel=0.1) == 0.02
+    assert found.high - found.low == pytest.approx(0.02 * (found.ratio_high - found.ratio_low))
+    assert measure_growth([(LOGS[:2], y[:2], 0.02)]) is None
+    nothing = measure_growth([(LOGS, y, 0.0)])
+    assert nothing is not None
+    assert nothing.verdict == "not resolved"

@@ -209,6 +209,42 @@ def test_children_belong_to_the_sweep(result: SweepResult, workspace: Path) -> N
     assert {point.run for point in result.points} <= children
 
 
+# --- growth with the distance of the dislocations ---------------------------------------------------------------------
+
+
+def test_growth_of_a_tiny_ladder_is_measured_and_told(workspace: Path, tmp_path: Path) -> None:
+    """Three distances, two weights, one seed; a workspace of its own, so that the report has this sweep alone."""
+    sweep = Sweep(
+        ladders={"simulation.size": (18, 21, 24)},
+        set={"training.configurations": 4, "training.test": 2},
+        against="log_L_D",
+        law="logarithm",
+        ablation=False,
+        variants={
+            "no elasticity": {"observables.virial1": False, "observables.virial2": False},
+            "V1 1000": {"weights.virial1": 1000, "observables.virial2": False},
+        },
+    )
+    found = run_sweep(tiny_with, "consistency", sweep, tmp_path / "runs", workers=1)
+    assert [point.status for point in found.points] == ["converged"] * 6
+    assert not found.rates
+    assert set(found.growths) == {(e, v) for e in ("geometry_error", "energy_difference") for v in sweep.variants}
+    for (error, variant), growth in found.growths.items():
+        line = [point for point in found.points if point.setting == variant]
+        y = [p.numbers[error] ** (2 if error == "geometry_error" else 1) for p in line]
+        assert growth.slope == pytest.approx(np.polyfit([p.x for p in line], y, 1)[0])
+        name = "growth_geometry" if error == "geometry_error" else "growth_energy"
+        # the constants of a model do not depend on the simulation cell
+        assert [p.numbers[name] for p in line] == pytest.approx([growth.predicted] * 3, rel=1e-6)
+    rows = [found.growths["energy_difference", variant] for variant in sweep.variants]
+    assert rows[1].predicted_rms < rows[0].predicted_rms, "that is what the weight is for"
+    write_report(tmp_path / "runs", tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+    for heading in ("Growth with ln L_D", "energy, no elasticity", "geometry, V1 1000", rows[0].verdict):
+        assert heading in text
+    assert (tmp_path / "report" / "figures" / "sweep-w-split-consistency.png").exists()
+
+
 # --- what is taken over, and what is not --------------------------------------------------------------------------
 
 
