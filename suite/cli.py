@@ -386,6 +386,8 @@ def _tune(options: argparse.Namespace) -> int:
                     "front": result.front,
                     "entries": entries,
                     "recommended": result.recommended.name,
+                    "reason": result.reason,
+                    "balance_and_accuracy": result.tension,
                     "correlation": result.correlation,
                     "importance": result.importance,
                     "seconds": result.seconds,
