@@ -247,9 +247,12 @@ def training_cells(spec: Spec, crystal: Crystal, response: Response) -> tuple[St
     named = dislocation.kind != "loop"  # the core site that a spec names is that of its own straight dislocation
     cells = []
     for _, straight, repeats in training_shapes(spec):
-        sites = straight.sites[dislocation.core] if named else next(iter(straight.sites.values()))
+        if named:
+            sites = dislocation.sites or straight.sites[dislocation.core]
+        else:
+            sites = next(iter(straight.sites.values()))
         elasticity = elasticity_of(straight, response)
-        cells.append(build_cell(crystal, straight, elasticity, "dipole", repeats, dislocation.sites or sites))
+        cells.append(build_cell(crystal, straight, elasticity, "dipole", repeats, sites))
     return tuple(cells)
 
 

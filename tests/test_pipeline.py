@@ -5,11 +5,27 @@ from typing import Any
 import numpy as np
 import pytest
 from laws import ace_rounding
+from materials import crystal_of, response_of
 
 from suite.model.regression import block_weights
-from suite.pipeline import Model, Rows, Verdict, World, assess, build_oracle, build_rows, fit, stage_tables
+from suite.pipeline import (
+    Model,
+    Rows,
+    Verdict,
+    World,
+    assess,
+    build_oracle,
+    build_rows,
+    dislocation_of,
+    fit,
+    simulation_cell,
+    stage_tables,
+    training_cells,
+)
 from suite.spec import Spec, load
+from suite.world.cell import StraightCell
 from suite.world.crystal import constants
+from suite.world.dislocation import Dislocation
 from suite.world.relaxation import Status
 
 
@@ -20,6 +36,25 @@ def verdict(tiny: Spec, world: World, rows: Rows, model: Model) -> Verdict:
 
 def tables(*overrides: str) -> dict[str, dict[str, Any]]:
     return stage_tables(load("w-split", "tiny", overrides))
+
+
+# --- cells --------------------------------------------------------------------------------------------------------
+
+
+def test_explicit_sites_need_no_core_of_the_catalogue() -> None:
+    """`core` then keeps its default, which names a site of bcc screws only."""
+    spec = load("nial-111", "tiny")
+    kind, sites = dislocation_of(spec), spec.dislocation.sites
+    assert isinstance(kind, Dislocation)
+    assert sites is not None
+    assert spec.dislocation.core not in kind.sites
+    crystal, elastic = crystal_of("NiAl_pm09"), response_of("NiAl_pm09")
+    for cell in (*training_cells(spec, crystal, elastic), simulation_cell(spec, crystal, elastic)):
+        assert isinstance(cell, StraightCell)
+        places = cell.cores / (kind.lengths[:2] * crystal.a0)
+        for place, burgers in zip(places, cell.burgers, strict=True):
+            site = sites[0 if burgers @ kind.burgers_frame > 0 else 1]
+            np.testing.assert_allclose(place - np.floor(place), site, atol=1e-9)
 
 
 # --- stages -------------------------------------------------------------------------------------------------------
