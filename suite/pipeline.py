@@ -247,10 +247,8 @@ def training_cells(spec: Spec, crystal: Crystal, response: Response) -> tuple[St
     named = dislocation.kind != "loop"  # the core site that a spec names is that of its own straight dislocation
     cells = []
     for _, straight, repeats in training_shapes(spec):
-        if named:
-            sites = dislocation.sites or straight.sites[dislocation.core]
-        else:
-            sites = next(iter(straight.sites.values()))
+        first = next(iter(straight.sites.values()))
+        sites = dislocation.sites or (straight.sites[dislocation.core] if named else first)
         elasticity = elasticity_of(straight, response)
         cells.append(build_cell(crystal, straight, elasticity, "dipole", repeats, sites))
     return tuple(cells)
