@@ -21,7 +21,7 @@ OBJECTIVES = {"balance": "balance_spread", "geometry": "geometry_error_linear"}
 
 @pytest.fixture
 def spec() -> Spec:
-    return load("w-split", "tiny")
+    return load("w-split", "tiny", ['tune.objectives=["balance","geometry"]'])
 
 
 def judged(path: Path, count: int) -> list[Any]:
