@@ -1,14 +1,21 @@
-"""Write docs/spec.md and docs/store.md from the code: `python docs/generate.py`; a test asserts that they are so."""
+"""Write docs/spec.md, docs/store.md and docs/paper.md: `python docs/generate.py`; a test asserts that they are so.
+
+The data and pictures of docs/paper.md are what `dislobench paper` wrote into its folder `figures`.
+"""
 
 from __future__ import annotations
 
+import json
+import tomllib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic_core import PydanticUndefined
 
 from store.schema import describe
 from suite.spec import Spec
+from suite.study.paper import write_page
 
 HERE = Path(__file__).parent
 
@@ -65,7 +72,18 @@ def store_page() -> str:
     )
 
 
-PAGES = {"spec.md": spec_page, "store.md": store_page}
+def paper_page() -> str:
+    """Markdown page of the paper's figures, from docs/figures/paper.json and our words on them."""
+    data = json.loads((HERE / "figures" / "paper.json").read_text(encoding="utf-8"))
+    records = {int(number): record for number, record in data["figures"].items()}
+    words = tomllib.loads((HERE / "figures" / "comments.toml").read_text(encoding="utf-8"))
+    comments = {int(name.removeprefix("fig")): " ".join(text.split()) for name, text in words.items()}
+    with TemporaryDirectory() as folder:
+        write_page(records, data["preset"], Path(folder), comments)
+        return (Path(folder) / "paper.md").read_text(encoding="utf-8")
+
+
+PAGES = {"spec.md": spec_page, "store.md": store_page, "paper.md": paper_page}
 
 if __name__ == "__main__":
     for page, make in PAGES.items():

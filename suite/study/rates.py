@@ -4,7 +4,7 @@ promises.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,27 +47,40 @@ def cells(rate: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def measure(x: Sequence[float], y: Sequence[float], expected: float | None, towards: str) -> Rate | None:
-    """Fit y ~ x^slope by least squares in logarithms over the asymptotic window; None with fewer than three values
-    of x.
+def measure(
+    x: Sequence[float],
+    y: Sequence[float],
+    expected: float | None,
+    towards: str,
+    rungs: Sequence[Hashable] | None = None,
+) -> Rate | None:
+    """Fit y ~ x^slope by least squares in logarithms over the asymptotic window; None with fewer than three rungs.
 
-    Window: `towards` ("large" or "small" x) is the asymptotic end. Starting from all points, the value of x
-    furthest from it is dropped as long as more than four are left and the curvature of a parabola through the rest
-    is significant (|t| > 2). Every point of a seed counts by itself, so that the interval (Student's t) holds their
-    scatter.
+    `rungs` tell which points belong to one step of the ladder: seeds of one step have different x where x is a number
+    of the run, such as an RMSE. Without them every value of x is a rung.
+
+    Window: `towards` ("large" or "small" x) is the asymptotic end. Starting from all points, the rung furthest from it
+    (by its geometric mean) is dropped as long as more than four are left and the curvature of a parabola through the
+    rest is significant (|t| > 2). Every point of a seed counts by itself, so that the interval (Student's t) holds
+    their scatter.
     """
-    finite = [(a, b) for a, b in zip(x, y, strict=True) if a > 0 and b > 0 and np.isfinite([a, b]).all()]
+    labels = [round(float(np.log(a)), 9) if a > 0 else None for a in x] if rungs is None else rungs
+    finite = [
+        (a, b, label) for a, b, label in zip(x, y, labels, strict=True) if a > 0 and b > 0 and np.isfinite([a, b]).all()
+    ]
     if not finite:
         return None
-    logs = np.log(np.array(finite))
-    values = np.unique(logs[:, 0].round(9))
-    if len(values) < 3:
+    logs = np.log(np.array([(a, b) for a, b, _ in finite]))
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(label for _, _, label in finite))}
+    rung = np.array([numbers[label] for _, _, label in finite])
+    if len(numbers) < 3 or np.ptp(logs[:, 0]) == 0:
         return None
-    order = values if towards == "large" else values[::-1]
+    middles = np.array([logs[rung == number, 0].mean() for number in numbers.values()])
+    order = np.argsort(middles if towards == "large" else -middles, kind="stable")
     first = 0
-    while len(order) - first > 4 and _curved(_inside(logs, order[first:])):
+    while len(order) - first > 4 and _curved(logs[np.isin(rung, order[first:])]):
         first += 1
-    window = _inside(logs, order[first:])
+    window = logs[np.isin(rung, order[first:])]
     slope, intercept, error, degrees = _line(window)
     from scipy.stats import t
 
@@ -182,10 +195,6 @@ def measure_growth(series: Sequence[tuple[Sequence[float], Sequence[float], floa
         sum(len(x) for x, _, _ in lines),
         verdict,
     )
-
-
-def _inside(logs: np.ndarray, values: np.ndarray) -> np.ndarray:
-    return logs[np.isin(logs[:, 0].round(9), values)]
 
 
 def _line(logs: np.ndarray) -> tuple[float, float, float, int]:

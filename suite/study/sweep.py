@@ -311,7 +311,8 @@ def rates_of(points: Sequence[Point], sweep: Sweep) -> dict[tuple[str, str], Rat
         for setting in dict.fromkeys(point.setting for point in points):
             chosen = [p for p in points if p.setting == setting and p.x is not None and error in p.numbers]
             expected = sweep.expect.get(error, expected_rate(error, sweep.against, setting))  # type: ignore[call-overload]
-            rate = measure([p.x for p in chosen], [p.numbers[error] for p in chosen], expected, towards)  # type: ignore[misc]
+            x, y, rungs = [p.x for p in chosen], [p.numbers[error] for p in chosen], [str(p.values) for p in chosen]
+            rate = measure(x, y, expected, towards, rungs)  # type: ignore[arg-type]
             if rate is not None:
                 found[error, setting] = rate
     return found

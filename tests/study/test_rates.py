@@ -8,6 +8,20 @@ from suite.study.rates import NO_GROWTH, Growth, measure, measure_growth
 X = np.array([6.0, 7, 8, 10, 12])
 
 
+def test_seeds_of_one_step_are_one_rung() -> None:
+    """Four steps of three seeds with curved means: nothing is dropped, though there are twelve values of x."""
+    middles = np.repeat(X[:4], 3)
+    x = middles * np.tile([0.99, 1.0, 1.01], 4)
+    y = x**-2 * np.exp(0.5 * np.log(middles / middles[0]) ** 2)
+    together = measure(x, y, -2.0, "large", rungs=[str(m) for m in middles])
+    assert together is not None
+    assert together.points == 12
+    apart = measure(x, y, -2.0, "large")
+    assert apart is not None
+    assert apart.points < 12
+    assert measure(x[:6], y[:6], -2.0, "large", rungs=[str(m) for m in middles[:6]]) is None, "two steps have no rate"
+
+
 def test_exact_power_is_found_and_agrees() -> None:
     rate = measure(X, 3 * X**-2, -2.0, "large")
     assert rate is not None
