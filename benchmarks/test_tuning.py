@@ -1,4 +1,5 @@
-"""A trial of a weight study against a refit of the assembled design: `pytest benchmarks/test_tuning.py`.
+"""A trial of a weight study against a refit of the assembled design, and a whole study with its journal against plain
+Optuna in memory: `pytest benchmarks/test_tuning.py`.
 
 Both get other weights every time. Ours also judges the fit: matching numbers of the test set, elastic errors, linear
 response. Read the ratio, not the seconds; `extra_info` holds how far the coefficients are from a direct QR.
@@ -7,7 +8,10 @@ response. Read the ratio, not the seconds; `extra_info` holds how far the coeffi
 from __future__ import annotations
 
 import itertools
+import time
 import warnings
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +20,12 @@ import pytest
 from scipy.linalg import qr, solve_triangular
 from threadpoolctl import threadpool_limits
 
+from suite.model.regression import Unsolvable
 from suite.pipeline import build_rows, build_world
 from suite.spec import Spec, load
 from suite.study.rivals import fit_blocks, with_weights
-from suite.study.tune import Bench, basis_key, cached_oracle
+from suite.study.tune import Bench, _open, _run_trials, _suggest, basis_key, cached_oracle
+from suite.study.weighings import number_of
 
 BASES = {150: ([20, 10, 4], [0, 1, 0]), 400: ([28, 14, 6], [0, 2, 0])}
 
@@ -121,3 +127,51 @@ def against_direct_qr(bench: Bench, assembled: Assembled) -> dict[str, float]:
         "coefficients": float(np.linalg.norm(ours - direct) / np.linalg.norm(direct)),
         "predictions": float(np.linalg.norm(predicted[0] - predicted[1]) / np.linalg.norm(predicted[1])),
     }
+
+
+TRIALS = 300
+MOST = 2.0  # times the CPU of plain Optuna, which keeps nothing and seals nothing
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+def test_whole_study(benchmark: Any, study: tuple[Bench, Assembled], sampler: str, tmp_path: Path) -> None:
+    """CPU per trial of a study with journal, locks, and seals, and of Optuna in memory: same sampler, same judge."""
+    import optuna
+
+    bench, assembled = study
+    spec = bench.spec.model_copy(update={"tune": bench.spec.tune.model_copy(update={"sampler": sampler})})
+    bench = replace(bench, spec=spec)
+    objectives = [number_of(name, spec.tune) for name in spec.tune.objectives]
+
+    def ours() -> None:
+        kept, _ = _open(spec, tmp_path, "study", 0)
+        _run_trials(bench, tmp_path, "study", TRIALS, 1, kept, lambda *_: None)
+
+    def plain(trials: int = TRIALS) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        chosen, _ = _open(spec, tmp_path, "sampler only", 0)
+        optuna.create_study(sampler=chosen.sampler, directions=["minimize"] * len(objectives)).optimize(
+            lambda trial: [bench.judge(bench.candidate(_suggest(trial, spec)))[name] for name in objectives],
+            n_trials=trials,
+            catch=(Unsolvable,),
+        )
+
+    def judge() -> None:
+        for ratio in np.geomspace(0.01, 100, TRIALS):
+            bench.judge(bench.candidate({"energy": float(ratio)}))
+
+    with threadpool_limits(1):
+        plain(30)  # imports
+        milliseconds = {run.__name__: 1e3 * _cpu(run) / TRIALS for run in (plain, judge)}
+        begun = time.process_time()
+        benchmark.pedantic(ours, rounds=1)
+        milliseconds["ours"] = 1e3 * (time.process_time() - begun) / TRIALS
+    ratio = milliseconds["ours"] / milliseconds["plain"]
+    benchmark.extra_info |= milliseconds | {"functions": assembled.design.shape[1], "ratio": ratio}
+    assert ratio < MOST
+
+
+def _cpu(run: Callable[[], None]) -> float:
+    begun = time.process_time()
+    run()
+    return time.process_time() - begun

@@ -77,7 +77,7 @@ class Oracle:
         """
         x = np.append(coefficients, -1.0)
         energy_error = self.energies @ x
-        dual = np.sqrt(np.einsum("tk,tk->t", *[self.dual @ x] * 2))
+        dual = np.sqrt(_squares(self.dual, x))
         squares = {name: float(((r @ x) ** 2).sum()) for name, r in self.forces.items()}
         numbers = error_numbers(self.amplitudes, energy_error, dual, squares, self.components)
         numbers |= {name: float(np.linalg.norm(rows @ x)) for name, rows in self.elastic.items()}
@@ -91,6 +91,16 @@ class Oracle:
         numbers |= theory.balance(numbers, scales.distance, scales.stability, scales.leverage)
         numbers |= theory.corrected_balance(numbers, scales.size, scales.distance, scales.stability)
         return numbers
+
+
+def _squares(triangles: np.ndarray, x: np.ndarray, height: int = 32) -> np.ndarray:
+    """‖R x‖² (t,) of each upper triangle in (t, k, n). What is below their diagonals is not read, but for the blocks
+    on them: all of them do not fit into a cache, and memory is what takes the time."""
+    total = np.zeros(len(triangles))
+    for first in range(0, triangles.shape[1], height):
+        part = triangles[:, first : first + height, first:] @ x[first:]
+        total += np.einsum("tk,tk->t", part, part)
+    return total
 
 
 def elastic_forms(rows: Mapping[str, np.ndarray], reference: Response, felt: np.ndarray) -> dict[str, np.ndarray]:

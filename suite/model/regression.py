@@ -9,11 +9,12 @@ condition number.) Weights multiply *squared* residuals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.linalg import qr, solve_triangular
+from scipy.linalg import qr, qr_multiply, solve_triangular
+from scipy.linalg.lapack import dtpqrt
 
 from store.faults import FailedOutcome
 from suite.spec import Solver, Spec
@@ -24,12 +25,18 @@ class Block:
     """One kind of observation, reduced.
 
     `triangle` (k, n + 1), k <= n + 1, upper triangular, last column for the targets; `rows` and `target_sum` of the
-    original block, which some solvers need.
+    original block, which some solvers need. Raises ValueError for another shape, or where there is something below the
+    diagonal: `joined` does not look there.
     """
 
     triangle: np.ndarray
     rows: int
     target_sum: float
+
+    def __post_init__(self) -> None:
+        rows, columns = self.triangle.shape
+        if rows > columns or np.tril(self.triangle, -1).any():
+            raise ValueError(f"a block of {rows} rows and {columns} columns is not an upper triangle")
 
     def residual(self, coefficients: np.ndarray) -> float:
         """‖A c - y‖ of the original rows."""
@@ -43,6 +50,28 @@ class Block:
 def triangle_of(matrix: np.ndarray) -> np.ndarray:
     """Upper triangle R of a QR factorisation, at most as many rows as columns."""
     return qr(matrix, mode="r", overwrite_a=True, check_finite=False)[0][: matrix.shape[1]]
+
+
+PANEL = 16  # columns that LAPACK eliminates at once
+
+
+def joined(triangles: Sequence[np.ndarray]) -> np.ndarray:
+    """Triangle R (m, m) with RᵀR = Σ TᵀT over `triangles` (k, m), k <= m, each upper triangular or trapezoidal.
+
+    Triangles are merged one by one, by Householder reflections that leave out the zeros below their diagonals
+    (LAPACK's TPQRT): as stable as a QR of the stack, for 2 m³ / 3 operations a square triangle instead of 2 m³.
+    """
+    columns = triangles[0].shape[1]
+    first = max(range(len(triangles)), key=lambda index: len(triangles[index]))
+    merged = np.zeros((columns, columns), order="F")
+    merged[: len(triangles[first])] = triangles[first]
+    for index, triangle in enumerate(triangles):
+        if index != first and len(triangle):
+            below = np.array(triangle, order="F")
+            merged, _, _, info = dtpqrt(len(below), min(PANEL, columns), merged, below, overwrite_a=1, overwrite_b=1)
+            if info:
+                raise ValueError(f"argument {-info} of LAPACK's TPQRT is wrong")
+    return np.asarray(merged)
 
 
 @dataclass
@@ -115,7 +144,7 @@ def stack(blocks: Mapping[str, Block], weights: Mapping[str, float], normalisati
         total += factor * block.target_sum
     if not scaled:
         raise ValueError("no block has a positive weight: there is nothing to fit")
-    return Problem(triangle_of(np.vstack(scaled)), rows, total)
+    return Problem(joined(scaled), rows, total)
 
 
 def block_weights(spec: Spec, blocks: Iterable[str]) -> dict[str, float]:
@@ -170,11 +199,11 @@ def _ridge(problem: Problem, solver: Solver) -> Solution:
 
 def _rrqr(problem: Problem, solver: Solver) -> Solution:
     matrix, target = problem.triangle[:, :-1], problem.triangle[:, -1]
-    q, r, order = qr(matrix, mode="economic", pivoting=True)
+    projected, r, order = qr_multiply(matrix, target, mode="right", pivoting=True)  # Q itself is not needed
     diagonal = np.abs(np.diag(r))
     rank = int((diagonal > solver.tolerance * diagonal[0]).sum())
     coefficients = np.zeros(matrix.shape[1])
-    coefficients[order[:rank]] = solve_triangular(r[:rank, :rank], q[:, :rank].T @ target)
+    coefficients[order[:rank]] = solve_triangular(r[:rank, :rank], projected[:rank])
     condition = float(diagonal[0] / max(diagonal[-1], 1e-300))
     return Solution(coefficients, {"rank": float(rank), "condition": condition})
 

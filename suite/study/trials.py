@@ -4,8 +4,6 @@ left torn.
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +16,9 @@ from suite.records import Tune
 from suite.study.weighings import number_of
 
 if TYPE_CHECKING:
-    from optuna.storages import JournalStorage
     from optuna.trial import FrozenTrial
+
+    from suite.study.journaling import Journal
 
 
 def seal_of(number: int, parameters: Mapping[str, Any], numbers: Mapping[str, float]) -> str:
@@ -66,30 +65,16 @@ def front_of(records: Sequence[Mapping[str, Any]], tune: Tune) -> list[int]:
     )
 
 
-def open_journal(path: Path) -> JournalStorage:
+def open_journal(path: Path) -> Journal:
     """The journal at `path` as Optuna's storage; every write is whole or undone, also on a full disk.
 
     Raises StoreError for a journal whose entries contradict each other, and later, when the disk refuses.
     """
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    class Backend(JournalFileBackend):
-        """Cuts off what a failed write left, under the same lock, before another process appends to it."""
-
-        def append_logs(self, logs: list[dict[str, Any]]) -> None:
-            with writing(path), open(path, "rb") as held:
-                fcntl.flock(held, fcntl.LOCK_EX)
-                size = path.stat().st_size
-                try:
-                    super().append_logs(logs)
-                except OSError:
-                    os.truncate(path, size)
-                    raise
+    from suite.study.journaling import Backend, Journal
 
     with writing(path):
         try:
-            return JournalStorage(Backend(str(path)))
+            return Journal(Backend(path))
         except (AssertionError, KeyError, IndexError, TypeError, ValueError) as error:
             raise StoreError(
                 path,

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
+    from suite.study.journaling import Journal
+
 ORACLE_VERSION = 6
 STUDY_VERSION = 3  # of what the journal holds: numbers of the corrected bound
 JOURNAL = "journal.log"
@@ -201,7 +203,8 @@ def first_trials(spec: Spec) -> list[tuple[str, dict[str, Any]]]:
 # --- trials -------------------------------------------------------------------------------------------------------
 
 
-def _open(spec: Spec, folder: Path, key: str, seed: int) -> Study:
+def _open(spec: Spec, folder: Path, key: str, seed: int) -> tuple[Study, Journal]:
+    """The study in `folder`, made unless it is there, and its storage."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -215,49 +218,61 @@ def _open(spec: Spec, folder: Path, key: str, seed: int) -> Study:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = samplers[tune.sampler](seed=seed, **named)
-    return optuna.create_study(
+    journal = open_journal(folder / JOURNAL)
+    study = optuna.create_study(
         study_name=key,
-        storage=open_journal(folder / JOURNAL),
+        storage=journal,
         sampler=sampler,
         directions=["minimize"] * len(tune.objectives),
         load_if_exists=True,
     )
+    return study, journal
 
 
 def _work(bench: Bench, folder: Path, key: str, budget: int, most: int, seed: int) -> int:
     """Run at most `most` trials while the study has fewer than `budget`; returns how many."""
     import optuna
 
-    study = _open(bench.spec, folder, key, seed)
+    study, journal = _open(bench.spec, folder, key, seed)
     states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.RUNNING)
     settings = bench.spec.tune
     objectives = [number_of(name, settings) for name in settings.objectives]
     limits = {name: (number_of(name, settings), limit) for name, limit in settings.limits.items()}
-    for done in range(most):
-        with locked(folder):  # or two workers would both take the last place
-            if len(study.get_trials(deepcopy=False, states=states)) >= budget:
-                return done
-            trial = study.ask()
-        try:
-            values = _suggest(trial, bench.spec)
-            candidate = bench.candidate(values)
-            begun = time.perf_counter()
-            numbers = bench.judge(candidate)
-            judged = {*objectives, *(number for number, _ in limits.values())}
-            if unknown := [name for name in judged if not math.isfinite(numbers[name])]:
-                raise Unsolvable(f"the crystal of this fit is not stable: it has no {', '.join(sorted(unknown))}")
-            numbers["milliseconds"] = 1e3 * (time.perf_counter() - begun)
-        except Unsolvable as error:
-            trial.set_user_attr("error", str(error))
+
+    def tell(trial: Trial, values: Mapping[str, Any], numbers: Mapping[str, float], error: str) -> None:
+        if error:
+            trial.set_user_attr("error", error)
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            continue
-        # one entry of the journal instead of forty: a worker waits for its lock every time
+            return
+        # one entry of the journal instead of forty
         finite = {k: float(v) for k, v in numbers.items() if math.isfinite(v)}
         trial.set_user_attr("numbers", finite)
         trial.set_user_attr("seal", seal_of(trial.number, values, finite))
         for name, (number, limit) in limits.items():
             trial.set_constraint(name, numbers[number] / limit - 1)
         study.tell(trial, [float(numbers[name]) for name in objectives])
+
+    last: tuple[Trial, dict[str, Any], dict[str, float], str] | None = None
+    for done in range(most + 1):
+        # one at a time, or two workers would both take the last place; one write of the last trial and the next one
+        with locked(folder), journal.together():
+            if last is not None:
+                tell(*last)
+            if done == most or len(study.get_trials(deepcopy=False, states=states)) >= budget:
+                return done
+            trial = study.ask()
+            values = _suggest(trial, bench.spec)
+        numbers, fault = {}, ""
+        try:
+            begun = time.perf_counter()
+            numbers = bench.judge(bench.candidate(values))
+            judged = {*objectives, *(number for number, _ in limits.values())}
+            if unknown := [name for name in judged if not math.isfinite(numbers[name])]:
+                raise Unsolvable(f"the crystal of this fit is not stable: it has no {', '.join(sorted(unknown))}")
+            numbers["milliseconds"] = 1e3 * (time.perf_counter() - begun)
+        except Unsolvable as error:
+            fault = str(error)
+        last = trial, values, numbers, fault
     return most
 
 
@@ -351,7 +366,7 @@ def tune(
         for sentence in [*tracker.tidy(), journal.mend(folder / JOURNAL)]:
             if sentence:
                 progress("workspace", 1.0, sentence)
-        study = _open(spec, folder, key, spec.tune.seed)
+        study, _ = _open(spec, folder, key, spec.tune.seed)
         _bury_the_dead(study)
         if not study.trials:
             for name, values in first_trials(spec):
@@ -449,7 +464,8 @@ def _run_trials(
         progress("trials", done / budget, f"{done} of {budget}")
         _bury_the_dead(study)  # of a worker that was killed: a trial left running would keep its place for ever
         # the sampler's own seed goes on from where the study stands, or a continued study would repeat its draws
-        seeds = [seed + len(study.trials) + 1000 * worker for worker in range(workers)]
+        begun = len(study.get_trials(deepcopy=False))
+        seeds = [seed + begun + 1000 * worker for worker in range(workers)]
         for _ in map_pieces(_work, [(bench, folder, key, budget, BATCH, each) for each in seeds], workers):
             pass
         if count() == done and _failed_in_a_row(study) >= BATCH:

@@ -17,6 +17,7 @@ from suite.model.regression import (
     Solution,
     _determined,
     block_weights,
+    joined,
     solve,
     stack,
     triangle_of,
@@ -108,6 +109,25 @@ def test_block_does_not_depend_on_how_rows_arrive(
     assert found.target_sum == pytest.approx(expected.target_sum, rel=1e-12)
     assert len(found.triangle) <= N + 1
     np.testing.assert_allclose(found.triangle.T @ found.triangle, expected.triangle.T @ expected.triangle, atol=1e-10)
+
+
+@pytest.mark.parametrize("columns", [1, 5, 40])  # fewer and more than LAPACK eliminates at once
+def test_joined_triangles_are_the_triangle_of_their_stack(columns: int) -> None:
+    generator = np.random.default_rng(columns)
+    heights = [min(height, columns) for height in (1, 3, columns, 17, columns)]
+    triangles = [triangle_of(generator.standard_normal((height, columns))) for height in heights]
+    before = [triangle.copy() for triangle in triangles]
+    found, direct = joined(triangles), triangle_of(np.vstack(triangles))
+    assert found.shape == (columns, columns)
+    assert (np.tril(found, -1) == 0).all()
+    np.testing.assert_allclose(np.abs(found), np.abs(direct), rtol=1e-9, atol=1e-12)  # rows up to their sign
+    for triangle, copy in zip(triangles, before, strict=True):
+        np.testing.assert_array_equal(triangle, copy)
+
+
+def test_a_block_is_a_triangle() -> None:
+    with pytest.raises(ValueError, match="a block of 3 rows and 3 columns is not an upper triangle"):
+        Block(np.ones((3, 3)), 3, 0.0)
 
 
 def test_an_empty_reducer_is_an_empty_block() -> None:

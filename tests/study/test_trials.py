@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import optuna
 import pytest
 
 from store.journal import damage
+from store.seal import StoreError
 from suite.spec import Spec, load
 from suite.study.trials import altered, front_of, open_journal, record_of, seal_of
 
@@ -91,6 +94,95 @@ def test_the_front_is_that_of_optuna(tmp_path: Path, spec: Spec) -> None:
     limited = spec.tune.model_copy(update={"limits": {"felt": limit}})
     assert all(records[n]["numbers"]["eps_V1_felt"] <= limit for n in front_of(records, limited))
     assert front_of(records, spec.tune.model_copy(update={"limits": {"felt": 0.0}})) == []
+
+
+TOGETHER = """
+import sys
+from pathlib import Path
+import optuna
+from store.locking import locked
+from suite.study.trials import open_journal
+path = Path(sys.argv[1])
+journal = open_journal(path)
+study = optuna.load_study(study_name="s", storage=journal)
+last = None
+for _ in range(int(sys.argv[2]) + 1):
+    with locked(path.parent), journal.together():
+        if last is not None:
+            last.set_user_attr("worker", sys.argv[3])
+            study.tell(last, [last.params["energy"], 1.0])
+        last = study.ask()
+        last.suggest_float("energy", 1e-3, 1e4, log=True)
+"""
+
+
+def test_entries_together_are_those_of_optuna(tmp_path: Path) -> None:
+    """A sampler draws the same, and the file is read the same, whether entries are written one by one or together."""
+    told = []
+    for name in ("one by one", "together"):
+        path = tmp_path / name / "journal.log"
+        path.parent.mkdir()
+        journal = open_journal(path)
+        sampler = optuna.samplers.TPESampler(seed=1, multivariate=True, n_startup_trials=5)
+        study = optuna.create_study(study_name="s", storage=journal, sampler=sampler, directions=["minimize"] * 2)
+        for _ in range(15):
+            before = path.read_bytes()
+            with journal.together() if name == "together" else nullcontext():
+                trial = study.ask()
+                x = trial.suggest_float("x", 1e-3, 1e4, log=True)
+                trial.set_constraint("felt", x - 100)
+                study.tell(trial, [x, 1 / x])
+                assert (path.read_bytes() == before) == (name == "together")
+            assert study.get_trials(deepcopy=False)[-1].values == [x, 1 / x]
+        stock = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+        read = optuna.load_study(study_name="s", storage=stock).trials
+        assert [t.number for t in read] == list(range(15))
+        assert [(t.params, t.values, t.system_attrs) for t in read] == [
+            (t.params, t.values, t.system_attrs) for t in study.trials
+        ]
+        told.append([(t.params, t.values, t.constraints, t.state) for t in read])
+    assert told[0] == told[1]
+
+
+def test_two_processes_share_a_journal(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.log"
+    judged(journal, 1)
+    command = [sys.executable, "-c", TOGETHER, str(journal), "25"]
+    processes = [subprocess.Popen([*command, name]) for name in ("a", "b")]
+    assert [process.wait() for process in processes] == [0, 0]
+    trials = optuna.load_study(study_name="s", storage=open_journal(journal)).trials
+    assert [trial.number for trial in trials] == list(range(53))
+    finished = [trial for trial in trials if "worker" in trial.user_attrs]
+    assert Counter(trial.user_attrs["worker"] for trial in finished) == {"a": 25, "b": 25}
+    assert all(trial.values == [trial.params["energy"], 1.0] for trial in finished)
+    assert sum(trial.state.name == "RUNNING" for trial in trials) == 2
+
+
+def test_a_trial_of_another_program_is_not_overwritten(tmp_path: Path) -> None:
+    """Notes that a program without our lock makes meanwhile are kept; a trial that it makes stops ours."""
+    path = tmp_path / "journal.log"
+    judged(path, 2)
+    journal = open_journal(path)
+    study = optuna.load_study(study_name="s", storage=journal)
+    stock = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+    other = optuna.load_study(study_name="s", storage=stock)
+    with journal.together():
+        trial = study.ask()
+        other.set_user_attr("note", "seen")
+    study.tell(trial, [1.0, 2.0])
+    assert study.user_attrs == {"note": "seen"}
+
+    def ask() -> None:
+        with journal.together():
+            study.ask()
+            other.enqueue_trial({"energy": 3.0})
+
+    size = len(path.read_bytes())
+    with pytest.raises(StoreError, match=r"journal\.log: another program made a trial.*give the same command again"):
+        ask()
+    assert path.read_bytes()[size:].count(b"\n") == 1, "only the other program's entry"
+    trials = optuna.load_study(study_name="s", storage=open_journal(path)).trials
+    assert [t.state.name for t in trials] == ["COMPLETE"] * 3 + ["WAITING"]
 
 
 FULL = """
