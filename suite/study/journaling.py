@@ -26,7 +26,7 @@ from optuna.storages.journal._storage import JournalOperation
 
 from store.seal import StoreError, writing
 
-FLUSH = 1.0  # seconds between two flushes to the disk: all that a power cut takes, while a killed process loses nothing
+FLUSH = 1.0  # least seconds between two flushes to the disk: a power cut may take what came after, a kill takes nothing
 NUMBERED = (JournalOperation.CREATE_STUDY, JournalOperation.DELETE_STUDY, JournalOperation.CREATE_TRIAL)
 
 
