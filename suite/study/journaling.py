@@ -58,6 +58,11 @@ class Backend(JournalFileBackend):
         # where to read on, so that nobody counts the lines from the beginning
         self._log_number_offset[number + len(lines)] = start + sum(len(line.encode()) + 1 for line in lines)
 
+    def flush(self) -> None:
+        """Have the disk keep all that was appended."""
+        with writing(self.path), open(self.path, "rb") as handle:
+            os.fsync(handle.fileno())
+
     def _append(self, text: str) -> None:
         size = self.path.stat().st_size
         try:
@@ -80,6 +85,10 @@ class Journal(JournalStorage):
     def __init__(self, backend: Backend) -> None:
         self._file = backend
         super().__init__(backend)
+
+    def flush(self) -> None:
+        """Have the disk keep all entries: after it even a power cut takes none."""
+        self._file.flush()
 
     @contextmanager
     def together(self) -> Iterator[None]:

@@ -253,26 +253,29 @@ def _work(bench: Bench, folder: Path, key: str, budget: int, most: int, seed: in
         study.tell(trial, [float(numbers[name]) for name in objectives])
 
     last: tuple[Trial, dict[str, Any], dict[str, float], str] | None = None
-    for done in range(most + 1):
-        # one at a time, or two workers would both take the last place; one write of the last trial and the next one
-        with locked(folder), journal.together():
-            if last is not None:
-                tell(*last)
-            if done == most or len(study.get_trials(deepcopy=False, states=states)) >= budget:
-                return done
-            trial = study.ask()
-            values = _suggest(trial, bench.spec)
-        numbers, fault = {}, ""
-        try:
-            begun = time.perf_counter()
-            numbers = bench.judge(bench.candidate(values))
-            judged = {*objectives, *(number for number, _ in limits.values())}
-            if unknown := [name for name in judged if not math.isfinite(numbers[name])]:
-                raise Unsolvable(f"the crystal of this fit is not stable: it has no {', '.join(sorted(unknown))}")
-            numbers["milliseconds"] = 1e3 * (time.perf_counter() - begun)
-        except Unsolvable as error:
-            fault = str(error)
-        last = trial, values, numbers, fault
+    try:
+        for done in range(most + 1):
+            # one at a time, or two workers would both take the last place; one write of the last trial and the next one
+            with locked(folder), journal.together():
+                if last is not None:
+                    tell(*last)
+                if done == most or len(study.get_trials(deepcopy=False, states=states)) >= budget:
+                    return done
+                trial = study.ask()
+                values = _suggest(trial, bench.spec)
+            numbers, fault = {}, ""
+            try:
+                begun = time.perf_counter()
+                numbers = bench.judge(bench.candidate(values))
+                judged = {*objectives, *(number for number, _ in limits.values())}
+                if unknown := [name for name in judged if not math.isfinite(numbers[name])]:
+                    raise Unsolvable(f"the crystal of this fit is not stable: it has no {', '.join(sorted(unknown))}")
+                numbers["milliseconds"] = 1e3 * (time.perf_counter() - begun)
+            except Unsolvable as error:
+                fault = str(error)
+            last = trial, values, numbers, fault
+    finally:
+        journal.flush()
     return most
 
 
