@@ -94,10 +94,13 @@ def test_one_more_point_computes_one_point(result: SweepResult, workspace: Path)
 
 def test_values_of_a_ladder_as_curves(result: SweepResult, workspace: Path) -> None:
     """The same runs in another order: a curve for each L, with its own slope, and an entry of MLflow for each."""
-    ladders = {"observables.virial2": (False, True), "training.size": (5.5, 6.0)}
-    curves = LADDER.model_copy(
-        update={"ladders": ladders, "curves": "training.size", "ablation": False, "against": "rmse_F"}
-    )
+    ladders = {
+        "observables.virial1": (False, True, True) * 2,
+        "observables.virial2": (False, False, True) * 2,
+        "training.size": (5.5,) * 3 + (6.0,) * 3,
+    }
+    changes = {"ladders": ladders, "zip": True, "curves": "training.size", "ablation": False, "against": "rmse_F"}
+    curves = LADDER.model_copy(update=changes)
     found = run_sweep(tiny_with, "curves", curves, workspace, workers=1)
     assert not any(point.computed for point in found.points)
     assert {(error, curve) for error, curve in found.rates} == {

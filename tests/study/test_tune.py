@@ -22,6 +22,7 @@ from suite.judge import oracle as oracle_module
 from suite.pipeline import Rows
 from suite.spec import Spec, load
 from suite.study import rivals
+from suite.study import tune as tune_module
 from suite.study.tune import (
     PAPER,
     UNIFORM,
@@ -186,11 +187,24 @@ def test_other_searches(settings: list[str], wanted: int, workspace: Path) -> No
 
 
 def test_a_trial_without_an_energy_factor_fails_alone(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every other fit is said to have no stable crystal."""
-    answers = iter(range(10_000))
+    """Every other fit of a trial is said to have no stable crystal."""
+    answers, trying = iter(range(10_000)), False
     original, unstable = oracle_module.energy_factor_numbers, {"energy_factor_difference": math.inf, "eps_K": math.inf}
+    work = tune_module._work
+
+    def tries(*given: Any) -> int:
+        nonlocal trying
+        trying = True
+        try:
+            return work(*given)
+        finally:
+            trying = False
+
+    monkeypatch.setattr(tune_module, "_work", tries)
     monkeypatch.setattr(
-        oracle_module, "energy_factor_numbers", lambda *given: unstable if next(answers) % 2 else original(*given)
+        oracle_module,
+        "energy_factor_numbers",
+        lambda *given: unstable if trying and next(answers) % 2 else original(*given),
     )
     spec = load("w-split", "tiny", ['tune.objectives=["energy_factor","geometry"]', "tune.seed=5"])
     found = tune(spec, workspace, trials=6, verify=1)
