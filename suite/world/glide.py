@@ -10,7 +10,6 @@ gᵀK v = 0 (the reduction of Lyapunov and Schmidt: solve what is stable, and te
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from ase import Atoms
@@ -71,21 +70,6 @@ class Holding(Calculator):
         self.results = {"energy": self.base.get_potential_energy(atoms), "forces": self.glide.free(forces)}
 
 
-@dataclass(frozen=True)
-class _Lattice:
-    """Bravais lattice of the rows of `vectors` (3, 3)."""
-
-    vectors: np.ndarray
-
-    @cached_property
-    def _inverse(self) -> np.ndarray:
-        return np.linalg.inv(self.vectors)
-
-    def nearest(self, steps: np.ndarray) -> np.ndarray:
-        """Steps (n, 3) less a lattice vector that makes them short."""
-        return steps - np.rint(steps @ self._inverse) @ self.vectors
-
-
 def common_glide(cell: StraightCell, displacement: np.ndarray) -> np.ndarray:
     """How displacements change when all dislocations of a cell glide along x1 by one Å, (n, 3).
 
@@ -95,7 +79,8 @@ def common_glide(cell: StraightCell, displacement: np.ndarray) -> np.ndarray:
     u = displacement.reshape(*cell.repeats, cell.unit_sites, 3)
     steps = (np.roll(u, -1, axis=0) - np.roll(u, 1, axis=0)).reshape(-1, 3)
     period = float(cell.vectors_perfect[0, 0]) / cell.repeats[0]
-    found = -_Lattice(cell.lattice_vectors).nearest(steps) / (2 * period)
+    steps -= np.rint(steps @ np.linalg.inv(cell.lattice_vectors)) @ cell.lattice_vectors
+    found = -steps / (2 * period)
     return found - found.mean(axis=0)
 
 
