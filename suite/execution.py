@@ -19,12 +19,13 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from threadpoolctl import threadpool_limits
 
@@ -165,6 +166,69 @@ def _call_in(folder: str, function: Callable[..., Result], piece: tuple[Any, ...
 def _call(function: Callable[..., Result], piece: tuple[Any, ...]) -> Result:
     with threadpool_limits(limits=1):
         return function(*piece)
+
+
+# --- a process with a memory --------------------------------------------------------------------------------------
+
+
+class Companion:
+    """One process of its own that keeps what it has made: an engine with its atoms, while this process works too.
+
+        companion = Companion(make, atoms)              # state = make(atoms), there
+        pending = companion.call(function, positions)   # function(state, positions), there
+        result = pending()
+
+    Where only one worker is usable, state and calls are this process's own, and the results are the same. It ends with
+    this object. `LostWorkers` when it is killed: its state is lost with it.
+    """
+
+    def __init__(self, make: Callable[..., Any], *arguments: Any) -> None:
+        self._state: Any = None
+        self._executor: Any = None
+        if usable_workers() <= 1:
+            self._state = make(*arguments)
+            return
+        from joblib.externals.loky import ProcessPoolExecutor
+
+        environment = {f"{name}_THREADS": "1" for name in THREADS}
+        self._executor = ProcessPoolExecutor(1, initializer=_begin_worker, initargs=(os.getpid(),), env=environment)
+        self._end = weakref.finalize(self, self._executor.shutdown, wait=False, kill_workers=True)
+        self._made = self._executor.submit(_remember, os.getcwd(), make, arguments)
+
+    def call(self, function: Callable[..., Result], *arguments: Any) -> Callable[[], Result]:
+        """Begin `function(state, *arguments)`; what is returned waits for the result, or raises what it raised."""
+        if self._executor is None:
+            result = function(self._state, *arguments)
+            return lambda: result
+        future = self._executor.submit(_with_state, function, arguments)
+
+        def wait() -> Result:
+            from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+            try:
+                self._made.result()
+                return cast(Result, future.result())
+            except TerminatedWorkerError as error:
+                raise LostWorkers(
+                    "a process that computes forces was killed: most likely the memory is too small; use --workers 1, "
+                    "a smaller case, or a machine with more memory"
+                ) from error
+
+        return wait
+
+
+_state: Any = None  # of the companion that this process is
+
+
+def _remember(folder: str, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    global _state
+    os.chdir(folder)
+    _state = make(*arguments)
+
+
+def _with_state(function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
+    with threadpool_limits(limits=1):
+        return function(_state, *arguments)
 
 
 # --- processes --------------------------------------------------------------------------------------------------------

@@ -180,8 +180,12 @@ def _simulate(
             stability, softest = stability_constant(simulation, matrix, factor)
     else:
         progress("stability", 0.0, "smallest eigenvalue by conjugate gradients")
-        products = HessianProducts(simulation, calculator, equilibrium.displacement, metric)
-        stability, softest = softest_mode(products)
+        products = HessianProducts(simulation, calculator, equilibrium.displacement, metric, twofold=True)
+        stability, softest = softest_mode(
+            products,
+            simulation.soft_fields(equilibrium.displacement),
+            progress=lambda share, note: progress("stability", share, note),
+        )
     if stability <= 0:
         raise FailedRelaxation("simulation cell", replace(equilibrium, status=Status.SADDLE))
     simulated = Simulation(
@@ -200,7 +204,7 @@ def curvature_of(spec: Spec, world: World) -> Curvature:
         return Curvature(lambda force, tolerance: solve(force), solve, world.stability, world.softest, world.glide)
     calculator = build_reference(spec.material.reference, spec.material.arguments)
     metric = world.simulation.metric(calculator)
-    products = HessianProducts(world.simulation, calculator, world.equilibrium.displacement, metric)
+    products = HessianProducts(world.simulation, calculator, world.equilibrium.displacement, metric, twofold=True)
     return Curvature(products.solve, metric, world.stability, world.softest)
 
 

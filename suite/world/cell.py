@@ -85,6 +85,10 @@ class Cell(ABC):
         "kept", "annihilated" or "moved", and how far each has moved, (m, 2), Å; NaN where one is missing.
         """
 
+    def soft_fields(self, displacement: np.ndarray) -> list[np.ndarray]:
+        """Guesses of the softest mode at a `displacement` (n, 3), each (n, 3); none where nothing is known of it."""
+        return []
+
     @abstractmethod
     def metric(self, calculator: Calculator) -> Metric:
         """Inverse Hessian of the perfect crystal with `calculator`: the metric to relax this cell in."""

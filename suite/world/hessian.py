@@ -15,7 +15,7 @@ from scipy.sparse import coo_array, csr_array
 from scipy.spatial import cKDTree
 
 from store.faults import FailedOutcome
-from suite.execution import map_pieces
+from suite.execution import Companion, map_pieces
 from suite.world.cell import Cell, Metric, StraightCell
 from suite.world.dislocation import nearest_image
 from suite.world.reference import Portable
@@ -24,6 +24,9 @@ from suite.world.reference import Portable
 # beside the 0.1 of tungsten, and too much for cores that glide freely. FINE leaves 2e-6 and costs a third more.
 COARSE, FINE = 1e-4, 1e-6
 ATOMS = 8_000  # a piece displaces sets of atoms until so many atoms have been computed, times six force calls
+TWOFOLD = 100_000  # atoms; with fewer a second engine costs more than it saves
+ROUND = 8  # iterations for the softest mode between two looks at its error
+NOISE = 0.1  # of the strain norm of a guessed mode
 SHARES = 4  # the number of pieces is a multiple, and they are equal: no process waits long for the last one
 
 
@@ -311,20 +314,49 @@ def stability_constant(cell: Cell, matrix: csr_array, factor: Factor) -> tuple[f
     return (float(values[0]) if saddle else 1 / float(values[0])), mode - mode.mean(axis=0)
 
 
+class Displaced:
+    """Forces of a `calculator` next to given `atoms`."""
+
+    def __init__(self, calculator: Calculator, atoms: Atoms) -> None:
+        self.home = atoms.positions.copy()
+        self.atoms = atoms
+        atoms.calc = calculator
+
+    @classmethod
+    def of(cls, portable: Portable, atoms: Atoms) -> Displaced:
+        """With a new engine, for another process."""
+        return cls(portable.fresh(), atoms)
+
+    def forces(self, step: np.ndarray) -> np.ndarray:
+        """Forces (n, 3), eV/Å, where all atoms have moved by `step` (n, 3), Å."""
+        self.atoms.positions[:] = self.home + step
+        return self.atoms.get_forces()
+
+
 class HessianProducts:
     """The Hessian of a cell at `displacement` (n, 3) as an operator: products by force differences, inverse by CG.
 
     For three-dimensional cells, whose factors fill. `metric`, the inverse Hessian of the perfect crystal, is the
-    preconditioner: the number of products does not grow with the cell.
+    preconditioner: the number of products does not grow with the cell. With `twofold`, in cells of `TWOFOLD` atoms or
+    more, a second engine makes one of the two force calls of a product, in a process of its own where more than one
+    core may be used; not for calculators that share their work among processes themselves.
     """
 
     def __init__(
-        self, cell: Cell, calculator: Calculator, displacement: np.ndarray, metric: Metric, step: float = 1e-3
+        self,
+        cell: Cell,
+        calculator: Calculator,
+        displacement: np.ndarray,
+        metric: Metric,
+        step: float = 1e-3,
+        twofold: bool = False,
     ) -> None:
         self.cell, self.metric, self.step = cell, metric, step
-        self._displacement = displacement
-        self._atoms = cell.atoms(displacement)
-        self._atoms.calc = calculator
+        self._here = Displaced(calculator, cell.atoms(displacement))
+        self._second: Companion | None = None
+        portable = Portable.of(calculator) if twofold and len(cell) >= TWOFOLD else None
+        if portable is not None and portable.pickled is not None:
+            self._second = Companion(Displaced.of, portable, cell.atoms(displacement))
         self.products = 0
 
     def product(self, field: np.ndarray) -> np.ndarray:
@@ -332,11 +364,11 @@ class HessianProducts:
         self.products += 1
         length = float(np.sqrt((field**2).sum(axis=1).max()))
         scale = self.step / length
-        forces = []
-        for sign in (1, -1):
-            self._atoms.positions[:] = self.cell.reference + self._displacement + sign * scale * field
-            forces.append(self._atoms.get_forces())
-        return (forces[1] - forces[0]) / (2 * scale)
+        step = scale * field
+        begun = None if self._second is None else self._second.call(Displaced.forces, -step)
+        above = self._here.forces(step)
+        below = self._here.forces(-step) if begun is None else begun()
+        return (below - above) / (2 * scale)
 
     def solve(self, force: np.ndarray, tolerance: float = 1e-3, most: int = 100) -> np.ndarray:
         """H⁻¹ f with zero mean for a force field (n, 3), to the relative `tolerance` in the norm of the metric.
@@ -370,28 +402,42 @@ def stability_bound(products: HessianProducts, mode: np.ndarray) -> float:
     For cells of millions of atoms, where five products with a Hessian are affordable and a hundred are not. The guess
     `mode` (n, 3) is that of a similar potential; the error is of second order in the difference of both modes.
     """
-    return _descend(products, mode.reshape(-1, 1), 0.0, 2)[0]
+    return _descend(products, mode.reshape(-1, 1), 2)[0]
 
 
-def softest_mode(products: HessianProducts, tolerance: float = 0.1, most: int = 200) -> tuple[float, np.ndarray]:
+def softest_mode(
+    products: HessianProducts,
+    guesses: Sequence[np.ndarray] = (),
+    accuracy: float = 1e-3,
+    most: int = 200,
+    progress: Callable[[float, str], None] | None = None,
+) -> tuple[float, np.ndarray]:
     """c0 (see `stability_constant`), eV/Å^2, of a Hessian without a factor, and its mode (n, 3).
 
-    The residual ‖H v - λ K v‖ of a mode with vᵀKv = 1 falls below `tolerance` |λ|, and the error of λ is of second
-    order in it. Raises `Unfactorisable` when it does not within `most` iterations.
-
-    Locally optimal preconditioned conjugate gradients (Knyazev 2001) from random fields; the metric keeps all iterates
-    free of translations, which neither operator sees.
+    Locally optimal preconditioned conjugate gradients (Knyazev 2001) from two fields: the `guesses` (n, 3), with a
+    little noise that lets them leave their symmetry, or noise alone; noise is smooth and has no translation, and the
+    metric keeps all iterates so. They end when the error of λ, estimated by r·M r with the residual r and the metric M,
+    is below `accuracy` |λ|; `progress` hears the share of the `most` iterations and the λ so far. Raises
+    `Unfactorisable` when `most` iterations do not suffice.
     """
     cell = products.cell
-    modes, wanted = np.column_stack([_smooth_field(products, seed).ravel() for seed in (0, 1)]), 2e-2
-    for _ in range(4):
-        value, mode, modes = _descend(products, modes, wanted, most)
-        residual = float(np.linalg.norm(products.product(mode) - value * (cell.laplacian @ mode)))
-        if residual <= tolerance * abs(value):
+    fields = [_smooth_field(products, seed) for seed in (0, 1)]
+    for k, guess in enumerate(guesses):
+        centred = guess - guess.mean(axis=0)
+        noise = fields[k] if k < 2 else fields[0]
+        centred += NOISE * cell.strain_norm(centred) / cell.strain_norm(noise) * noise
+        fields[k : k + 1] = [centred]
+    modes = np.column_stack([field.ravel() for field in fields])
+    for done in range(0, most, ROUND):
+        value, mode, modes = _descend(products, modes, min(ROUND, most - done))
+        residual = products.product(mode) - value * (cell.laplacian @ mode)
+        error = abs(float((residual * products.metric(residual)).sum()))
+        if progress:
+            progress((done + ROUND) / most, f"λ = {value:.4g} eV/Å^2 to {error / abs(value):.0e}")
+        if error <= accuracy * abs(value):
             return value, mode
-        wanted = tolerance * abs(value) / 2
     raise Unfactorisable(
-        f"the softest mode was not found: residual {residual:.1e} eV/Å^2 at λ = {value:.1e}; the state may be a saddle"
+        f"the softest mode was not found: λ = {value:.1e} eV/Å^2 may be off by {error:.1e}; the state may be a saddle"
     )
 
 
@@ -405,7 +451,7 @@ def softest_mode_near(products: HessianProducts, guess: np.ndarray, accuracy: fl
     start = guess - guess.mean(axis=0)
     modes = np.column_stack([start.ravel(), _smooth_field(products, 0).ravel()])
     for iterations in (4, 8, 16, 32):  # each round begins the conjugate directions anew
-        value, mode, modes = _descend(products, modes, 0.0, iterations)
+        value, mode, modes = _descend(products, modes, iterations)
         residual = products.product(mode) - value * (products.cell.laplacian @ mode)
         if value < 0 or abs(float((residual * products.metric(residual)).sum())) <= accuracy * value:
             break
@@ -417,9 +463,9 @@ def _smooth_field(products: HessianProducts, seed: int) -> np.ndarray:
 
 
 def _descend(
-    products: HessianProducts, modes: np.ndarray, residual: float, iterations: int
+    products: HessianProducts, modes: np.ndarray, iterations: int
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """At most so many iterations of LOBPCG, to a `residual`: lowest λ, its mode (n, 3), all modes (3n, k)."""
+    """So many iterations of LOBPCG: lowest λ, its mode (n, 3), all modes (3n, k)."""
     from scipy.sparse.linalg import LinearOperator, lobpcg
 
     cell = products.cell
@@ -444,7 +490,7 @@ def _descend(
             B=operator(lambda field: cell.laplacian @ field),
             M=operator(products.metric),
             largest=False,
-            tol=residual,
+            tol=np.finfo(float).tiny,  # scipy takes 0 for its default, which grows with the cell
             maxiter=iterations,
         )
     lowest = int(np.argmin(values))

@@ -84,6 +84,35 @@ class LoopCell(Cell):
         kept = closed and np.abs(shift).max() <= allowed and away.max() <= allowed + 2 * self.a0
         return ("kept" if kept else "moved"), shift
 
+    def soft_fields(self, displacement: np.ndarray) -> list[np.ndarray]:
+        """As `Cell.soft_fields`: the loop glides along b, and the loop tilts.
+
+        The change of the displacement from one Burgers vector below a site to one above it, less the jump across the
+        disc; for the tilt, times the position in the plane of the loop.
+        """
+        field = np.zeros((2 * int(np.prod(self.repeats)), 3))
+        field[self.sites] = displacement
+        first, second = self.twins.T
+        field[self.sites[first]] = (displacement[first] + displacement[second]) / 2
+        corners, centres = np.moveaxis(field.reshape(*self.repeats, 2, 3), 3, 0)
+        # from a corner of a unit b leads to the centre of a unit, and from a centre to a corner
+        sign = np.sign(self.burgers[0]).astype(int)
+        lower, upper = (sign - 1) // 2, (sign + 1) // 2
+
+        def moved(grid: np.ndarray, steps: np.ndarray) -> np.ndarray:
+            return np.roll(grid, -steps, axis=(0, 1, 2))
+
+        above = np.stack([moved(centres, lower), moved(corners, upper)], axis=3)
+        below = np.stack([moved(centres, -upper), moved(corners, -lower)], axis=3)
+        change = (above - below).reshape(-1, 3)
+        burgers = self.burgers[0]
+        change -= np.rint(change @ burgers / (burgers @ burgers))[:, None] * burgers
+        glide = change[self.sites]
+        away = self.reference - self.cores[0]
+        away[(np.abs(away) > 2 * self.radius).any(axis=1)] = 0.0
+        across = np.array([0.5, 0.7]) @ np.linalg.svd(self.normal[None])[2][1:]  # along no symmetry of the loop
+        return [glide, glide * (away @ across)[:, None]]
+
     def metric(self, calculator: Calculator) -> Metric:
         """Inverse Hessian of the perfect crystal on the lattice sites; twins share the force on their site.
 

@@ -314,7 +314,8 @@ def test_softest_mode_of_a_similar_potential(products: HessianProducts, sparse: 
     """From a wrong guess and with the inverse of the Hessian itself: c0 within the accuracy, from above, in no time."""
     cell = products.cell
     exact, mode = stability_constant(cell, sparse, Factor(sparse))
-    near = HessianProducts(cell, products._atoms.calc, products._displacement, Factor(sparse).solve)
+    here = products._here
+    near = HessianProducts(cell, here.atoms.calc, here.home - cell.reference, Factor(sparse).solve)
     guess = mode + 0.3 * np.abs(mode).max() * np.random.default_rng(5).standard_normal(mode.shape)
     for accuracy in (1e-1, 1e-2, 1e-4):
         found, v = softest_mode_near(near, guess, accuracy)
