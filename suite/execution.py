@@ -200,21 +200,29 @@ class Companion:
         if self._executor is None:
             result = function(self._state, *arguments)
             return lambda: result
-        future = self._executor.submit(_with_state, function, arguments)
+        made = self._made  # and not this object, which must be free to end
+        with _told_of_a_loss():
+            future = self._executor.submit(_with_state, function, arguments)
 
         def wait() -> Result:
-            from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-            try:
-                self._made.result()
+            with _told_of_a_loss():
+                made.result()
                 return cast(Result, future.result())
-            except TerminatedWorkerError as error:
-                raise LostWorkers(
-                    "a process that computes forces was killed: most likely the memory is too small; use --workers 1, "
-                    "a smaller case, or a machine with more memory"
-                ) from error
 
         return wait
+
+
+@contextmanager
+def _told_of_a_loss() -> Iterator[None]:
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    try:
+        yield
+    except TerminatedWorkerError as error:
+        raise LostWorkers(
+            "a process that computes forces was killed: most likely the memory is too small; use --workers 1, "
+            "a smaller case, or a machine with more memory"
+        ) from error
 
 
 _state: Any = None  # of the companion that this process is

@@ -14,7 +14,7 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from suite import execution
-from suite.execution import LostWorkers, at_most, in_processes, in_this_process, map_pieces, usable_workers
+from suite.execution import Companion, LostWorkers, at_most, in_processes, in_this_process, map_pieces, usable_workers
 
 
 def product(number: int, delay: float = 0.0) -> tuple[int, float]:
@@ -125,3 +125,50 @@ def test_stopping_does_not_wait_for_a_manager_that_hangs(monkeypatch: pytest.Mon
     execution.stop_workers()
     assert 0.2 <= time.monotonic() - begun < 5
     never.set()
+
+
+def append(values: list[int], more: int) -> tuple[int, list[int]]:
+    values.append(more)
+    return os.getpid(), list(values)
+
+
+def kill(values: list[int]) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_companion_remembers_and_ends_with_its_object() -> None:
+    with at_most(2):
+        companion = Companion(list, (1, 2))
+    first, second = companion.call(append, 3), companion.call(append, 4)
+    there, values = first()
+    assert values == [1, 2, 3]
+    assert second() == (there, [1, 2, 3, 4])
+    assert there != os.getpid()
+    with pytest.raises(TypeError):
+        companion.call(append)()
+    del companion
+    for _ in range(100):
+        try:
+            os.kill(there, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("the process is still there")
+
+
+def test_a_companion_is_this_process_where_it_may_have_no_other() -> None:
+    with at_most(1):
+        companion = Companion(list, (1,))
+    assert companion.call(append, 2)() == (os.getpid(), [1, 2])
+    with pytest.raises(TypeError):
+        companion.call(append)()
+
+
+def test_a_killed_companion_is_an_outcome_with_a_remedy() -> None:
+    with at_most(2):
+        companion = Companion(list, ())
+    with pytest.raises(LostWorkers, match="--workers 1") as caught:
+        companion.call(kill)()
+    assert caught.value.exit_code == 3
+    with pytest.raises(LostWorkers):
+        companion.call(append, 1)()

@@ -462,9 +462,7 @@ def _smooth_field(products: HessianProducts, seed: int) -> np.ndarray:
     return products.metric(np.random.default_rng(seed).standard_normal((len(products.cell), 3)))
 
 
-def _descend(
-    products: HessianProducts, modes: np.ndarray, iterations: int
-) -> tuple[float, np.ndarray, np.ndarray]:
+def _descend(products: HessianProducts, modes: np.ndarray, iterations: int) -> tuple[float, np.ndarray, np.ndarray]:
     """So many iterations of LOBPCG: lowest λ, its mode (n, 3), all modes (3n, k)."""
     from scipy.sparse.linalg import LinearOperator, lobpcg
 

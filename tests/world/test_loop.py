@@ -12,6 +12,7 @@ from ase.calculators.calculator import Calculator
 from laws import full_stress
 from materials import LAMBDA, MU, Sprung, calculator_of, crystal_of, isotropic, response_of, triclinic
 
+from suite.execution import at_most
 from suite.world.crystal import LATTICES, Crystal, NoCrystal, elastic_tensor
 from suite.world.dislocation import LOOPS, ImpossibleCell
 from suite.world.elasticity import periodic_loop_displacement
@@ -454,7 +455,8 @@ def test_softest_mode_of_a_relaxed_loop(variant: str) -> None:
     """Its own Rayleigh quotient, which no field that we can think of undercuts, nor more iterations."""
     products = products_of(variant)
     cell = products.cell
-    found, mode = softest_mode(products)
+    guesses = cell.soft_fields(relaxed(variant).displacement)
+    found, mode = softest_mode(products, guesses)
 
     def quotient(field: np.ndarray) -> float:
         return float((field * products.product(field)).sum() / (field * (cell.laplacian @ field)).sum())
@@ -464,7 +466,56 @@ def test_softest_mode_of_a_relaxed_loop(variant: str) -> None:
     glide = np.outer((across < loop(variant).radius) * np.exp(-((height / (3 * cell.a0)) ** 2)), [1, 1, 1])
     for field in (glide, products.metric(glide), products.metric(np.random.default_rng(4).standard_normal(mode.shape))):
         assert found < quotient(field)
-    assert found == pytest.approx(softest_mode(products, tolerance=5e-3, most=200)[0], rel=0.1)
+    assert found == pytest.approx(softest_mode(products, guesses, accuracy=1e-5)[0], rel=2e-3)
+
+
+def test_glide_and_tilt_lead_to_the_softest_mode() -> None:
+    """To the same λ as noise does, with half the products or fewer; an interstitial loop needs them to get there."""
+    products = products_of("vacancy")
+    by_noise = softest_mode(products, accuracy=1e-4)[0]
+    needed, products.products = products.products, 0
+    told: list[float] = []
+    guesses = products.cell.soft_fields(relaxed("vacancy").displacement)
+    found, _ = softest_mode(products, guesses, progress=lambda share, note: told.append(share))
+    assert found == pytest.approx(by_noise, rel=2e-3)
+    assert products.products <= needed / 2
+    assert told == sorted(told)
+    assert told[-1] <= 1
+    products = products_of("interstitial")
+    found, _ = softest_mode(products, products.cell.soft_fields(relaxed("interstitial").displacement))
+    with pytest.raises(Unfactorisable, match="may be off by"):
+        softest_mode(products, most=24)
+    assert found < 0.5 * softest_mode(products, accuracy=0.02, most=80)[0]
+
+
+@VARIANTS
+def test_the_glide_of_a_loop_is_close_to_its_core_and_knows_no_jump(variant: str) -> None:
+    cell = loop(variant, 24, 8.0)
+    glide, tilt = cell.soft_fields(cell.predictor)
+    away = cell.reference - cell.cores[0]
+    height, across = along_and_across(cell, away)
+    from_line = np.hypot(height, across - cell.radius)
+    size = np.linalg.norm(glide, axis=1)
+    burgers = np.linalg.norm(cell.burgers[0])
+    assert size.max() < 0.8 * burgers, "the jump across the disc is a lattice vector, no motion"
+    assert size[from_line < cell.a0].mean() > 5 * size[from_line > 4 * cell.a0].mean()
+    np.testing.assert_allclose(tilt[(np.abs(away) > 2 * cell.radius).any(axis=1)], 0, atol=1e-14)
+
+
+def test_two_engines_give_the_products_of_one_whoever_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, displacement = loop("vacancy"), relaxed("vacancy").displacement
+    calculator = calculator_of("W_zhou04")
+    field = np.random.default_rng(7).standard_normal(displacement.shape)
+    metric = cell.metric(calculator)
+    one = HessianProducts(cell, calculator, displacement, metric, twofold=True).product(field)
+    monkeypatch.setattr("suite.world.hessian.TWOFOLD", len(cell))
+    found = []
+    for workers in (1, 2):
+        with at_most(workers):
+            products = HessianProducts(cell, calculator, displacement, metric, twofold=True)
+            found.append([products.product(field), products.product(2 * field)])
+    assert np.array_equal(found[0], found[1])
+    np.testing.assert_allclose(found[0][0], one, atol=1e-9 * np.abs(one).max())
 
 
 def test_a_loop_on_a_saddle_is_found_out() -> None:
