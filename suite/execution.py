@@ -176,67 +176,88 @@ class Companion:
 
         companion = Companion(make, atoms)              # state = make(atoms), there
         pending = companion.call(function, positions)   # function(state, positions), there
-        result = pending()
+        result = pending()                              # before the next call
 
     Where only one worker is usable, state and calls are this process's own, and the results are the same. It ends with
-    this object. `LostWorkers` when it is killed: its state is lost with it.
+    this object. `LostWorkers` when it is killed: its state is lost with it. (A worker of loky's pool cannot keep a
+    state: it is exchanged for another one when its memory grows.)
     """
 
     def __init__(self, make: Callable[..., Any], *arguments: Any) -> None:
         self._state: Any = None
-        self._executor: Any = None
+        self._line: Any = None
         if usable_workers() <= 1:
             self._state = make(*arguments)
             return
-        from joblib.externals.loky import ProcessPoolExecutor
+        from joblib.externals.loky.backend import get_context
 
+        context = get_context("loky")
+        self._line, theirs = context.Pipe()
         environment = {f"{name}_THREADS": "1" for name in THREADS}
-        self._executor = ProcessPoolExecutor(1, initializer=_begin_worker, initargs=(os.getpid(),), env=environment)
-        self._end = weakref.finalize(self, self._executor.shutdown, wait=False, kill_workers=True)
-        self._made = self._executor.submit(_remember, os.getcwd(), make, arguments)
+        process = context.Process(
+            target=_serve, args=(theirs, os.getcwd(), os.getpid(), make, arguments), daemon=True, env=environment
+        )
+        process.start()
+        theirs.close()  # so that its end is noticed here
+        self._end = weakref.finalize(self, _kill, process, self._line)
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> Callable[[], Result]:
         """Begin `function(state, *arguments)`; what is returned waits for the result, or raises what it raised."""
-        if self._executor is None:
+        if self._line is None:
             result = function(self._state, *arguments)
             return lambda: result
-        made = self._made  # and not this object, which must be free to end
+        line = self._line  # and not this object, which must be free to end
         with _told_of_a_loss():
-            future = self._executor.submit(_with_state, function, arguments)
+            line.send((function, arguments))
 
         def wait() -> Result:
             with _told_of_a_loss():
-                made.result()
-                return cast(Result, future.result())
+                answer, error = line.recv()
+            if error is not None:
+                raise error
+            return cast(Result, answer)
 
         return wait
 
 
 @contextmanager
 def _told_of_a_loss() -> Iterator[None]:
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
     try:
         yield
-    except TerminatedWorkerError as error:
+    except (EOFError, ConnectionError) as error:
         raise LostWorkers(
             "a process that computes forces was killed: most likely the memory is too small; use --workers 1, "
             "a smaller case, or a machine with more memory"
         ) from error
 
 
-_state: Any = None  # of the companion that this process is
-
-
-def _remember(folder: str, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    global _state
+def _serve(line: Any, folder: str, parent: int, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """What a companion does all its life."""
+    _begin_worker(parent)
     os.chdir(folder)
-    _state = make(*arguments)
+    state, failed = None, None
+    try:
+        state = make(*arguments)
+    except Exception as error:
+        failed = error  # told at the first call
+    del arguments
+    while True:
+        function, arguments = line.recv()
+        answer: tuple[Any, Exception | None] = (None, failed)
+        if failed is None:
+            try:
+                with threadpool_limits(limits=1):
+                    answer = function(state, *arguments), None
+            except Exception as error:
+                answer = None, error
+        line.send(answer)
 
 
-def _with_state(function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
-    with threadpool_limits(limits=1):
-        return function(_state, *arguments)
+def _kill(process: Any, line: Any) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(process.pid, signal.SIGKILL)  # loky's processes have no kill()
+    process.join()
+    line.close()
 
 
 # --- processes --------------------------------------------------------------------------------------------------------

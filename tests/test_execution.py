@@ -139,21 +139,39 @@ def kill(values: list[int]) -> None:
 def test_a_companion_remembers_and_ends_with_its_object() -> None:
     with at_most(2):
         companion = Companion(list, (1, 2))
-    first, second = companion.call(append, 3), companion.call(append, 4)
-    there, values = first()
+    there, values = companion.call(append, 3)()
     assert values == [1, 2, 3]
-    assert second() == (there, [1, 2, 3, 4])
+    assert companion.call(append, 4)() == (there, [1, 2, 3, 4])
     assert there != os.getpid()
     with pytest.raises(TypeError):
         companion.call(append)()
     del companion
-    for _ in range(100):
-        try:
-            os.kill(there, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.1)
-    pytest.fail("the process is still there")
+    with pytest.raises(ProcessLookupError):
+        os.kill(there, 0)
+
+
+def large(size: int) -> np.ndarray:
+    return np.ones(size)
+
+
+def total(state: np.ndarray, more: np.ndarray) -> float:
+    return float(state.sum() + more.sum())
+
+
+def test_a_companion_may_be_as_large_as_it_likes() -> None:
+    """A worker of the pool would be exchanged for another one, without its state."""
+    with at_most(2):
+        companion = Companion(large, 50_000_000)
+    for _ in range(3):
+        assert companion.call(total, np.ones(20_000_000))() == 7e7
+        time.sleep(1.0)  # loky looks at the memory once a second
+
+
+def test_a_companion_that_cannot_be_made_says_why_at_the_first_call() -> None:
+    with at_most(2):
+        companion = Companion(large, -1)
+    with pytest.raises(ValueError, match="negative dimensions"):
+        companion.call(total, np.ones(1))()
 
 
 def test_a_companion_is_this_process_where_it_may_have_no_other() -> None:

@@ -414,24 +414,18 @@ def softest_mode(
 ) -> tuple[float, np.ndarray]:
     """c0 (see `stability_constant`), eV/Å^2, of a Hessian without a factor, and its mode (n, 3).
 
-    Locally optimal preconditioned conjugate gradients (Knyazev 2001) from two fields: the `guesses` (n, 3), with a
-    little noise that lets them leave their symmetry, or noise alone; noise is smooth and has no translation, and the
-    metric keeps all iterates so. They end when the error of λ, estimated by r·M r with the residual r and the metric M,
-    is below `accuracy` |λ|; `progress` hears the share of the `most` iterations and the λ so far. Raises
-    `Unfactorisable` when `most` iterations do not suffice.
+    Locally optimal preconditioned conjugate gradients (Knyazev 2001) from the `guesses` (n, 3) with a little noise, or
+    from two fields of noise; noise is smooth and has no translation, and the metric keeps all iterates so. They end
+    when the error of λ, estimated by r·M r with the residual r and the metric M, is below `accuracy` |λ|; `progress`
+    hears the share of the `most` iterations and the λ so far. Raises `Unfactorisable` when these do not suffice.
     """
-    cell = products.cell
-    fields = [_smooth_field(products, seed) for seed in (0, 1)]
+    fields = [_smooth_field(products, seed) for seed in range(max(2, len(guesses)))]
     for k, guess in enumerate(guesses):
-        centred = guess - guess.mean(axis=0)
-        noise = fields[k] if k < 2 else fields[0]
-        centred += NOISE * cell.strain_norm(centred) / cell.strain_norm(noise) * noise
-        fields[k : k + 1] = [centred]
+        fields[k] = _with_noise(products, guess, fields[k])
     modes = np.column_stack([field.ravel() for field in fields])
     for done in range(0, most, ROUND):
         value, mode, modes = _descend(products, modes, min(ROUND, most - done))
-        residual = products.product(mode) - value * (cell.laplacian @ mode)
-        error = abs(float((residual * products.metric(residual)).sum()))
+        error = _error_of(products, value, mode)
         if progress:
             progress((done + ROUND) / most, f"λ = {value:.4g} eV/Å^2 to {error / abs(value):.0e}")
         if error <= accuracy * abs(value):
@@ -444,18 +438,30 @@ def softest_mode(
 def softest_mode_near(products: HessianProducts, guess: np.ndarray, accuracy: float = 3e-2) -> tuple[float, np.ndarray]:
     """c0 (see `stability_constant`), eV/Å^2, and its mode (n, 3), where the metric is H⁻¹ of a similar potential.
 
-    As `softest_mode`, from the `guess` (n, 3) of that potential and a random field, until the error of λ is below
-    `accuracy` |λ|: it is estimated by r·M r with the residual r and the metric M. A negative λ is returned as soon as
-    it is found, because any mode that falls proves a saddle point. Every λ that is returned is an upper bound of c0.
+    As `softest_mode`, from one field: the `guess` (n, 3) of that potential with a little noise, which the metric has
+    filled with all soft modes, so that another one that is lower is found; until the error of λ is below `accuracy`
+    |λ|. A negative λ is returned as soon as it is found, because any mode that falls proves a saddle point. Every λ
+    that is returned is an upper bound of c0.
     """
-    start = guess - guess.mean(axis=0)
-    modes = np.column_stack([start.ravel(), _smooth_field(products, 0).ravel()])
-    for iterations in (4, 8, 16, 32):  # each round begins the conjugate directions anew
+    modes = _with_noise(products, guess, _smooth_field(products, 0)).reshape(-1, 1)
+    for iterations in (2, 4, 8, 16, 32):  # each round begins the conjugate directions anew
         value, mode, modes = _descend(products, modes, iterations)
-        residual = products.product(mode) - value * (products.cell.laplacian @ mode)
-        if value < 0 or abs(float((residual * products.metric(residual)).sum())) <= accuracy * value:
+        if value < 0 or _error_of(products, value, mode) <= accuracy * value:
             break
     return value, mode
+
+
+def _with_noise(products: HessianProducts, guess: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """A guessed mode (n, 3) that is free to leave its symmetry, and has no translation."""
+    norm = products.cell.strain_norm
+    centred = guess - guess.mean(axis=0)
+    return centred + NOISE * norm(centred) / norm(noise) * noise
+
+
+def _error_of(products: HessianProducts, value: float, mode: np.ndarray) -> float:
+    """Estimated error of λ, eV/Å^2: r·M r with the residual r = H v - λ K v and the metric M."""
+    residual = products.product(mode) - value * (products.cell.laplacian @ mode)
+    return abs(float((residual * products.metric(residual)).sum()))
 
 
 def _smooth_field(products: HessianProducts, seed: int) -> np.ndarray:
