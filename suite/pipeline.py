@@ -35,7 +35,9 @@ from suite.judge.matching import (
 )
 from suite.judge.neighbourhood import match_neighbourhood
 from suite.judge.oracle import Oracle, Scales, elastic_forms, line_moduli, reduce_response, reduce_test_sets
+from suite.model.contract import Recipe
 from suite.model.given import GivenSpec
+from suite.model.linear import LinearSpec
 from suite.model.regression import Block, Solution, block_weights, solve, stack
 from suite.model.rows import BasisSpec, configuration_blocks, elastic_blocks, elastic_rows, perfect_row
 from suite.model.training import Configurations, label, rattle
@@ -82,11 +84,13 @@ def dislocation_of(spec: Spec) -> Dislocation | Loop:
     return LOOPS[lattice, variant] if kind == "loop" else catalogue_entry(lattice, kind, variant)
 
 
-def recipe_of(spec: Spec) -> BasisSpec | GivenSpec:
-    """The basis that the spec describes, or the potential that it names."""
+def recipe_of(spec: Spec) -> Recipe | GivenSpec:
+    """The basis that the spec describes, or the potential or the functions that it names."""
     model = spec.model
     if not model.fitted:
         return GivenSpec(model.calculator, model.arguments)
+    if model.named:
+        return LinearSpec(model.calculator, model.arguments)
     assert model.cutoff is not None  # `Spec` refuses a basis without one
     return BasisSpec(
         spec.material.species,
@@ -400,7 +404,7 @@ def build_oracle(
     Raises `NoOracle` for loops, where linear response would take conjugate gradients for every basis function, and for
     given potentials.
     """
-    if not isinstance(rows.recipe, BasisSpec):
+    if isinstance(rows.recipe, GivenSpec):
         raise NoOracle("a study of weights needs a model to fit; model.backend = 'calculator' gives one that is fixed")
     if not isinstance(world.simulation, StraightCell):
         raise NoOracle("a study of weights needs the factorised Hessian of a straight dislocation; a loop has none")

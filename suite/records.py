@@ -114,17 +114,19 @@ class Training(Record):
 
 
 class Model(Record):
-    """The potential to judge: an ACE model to be fitted, or with `backend = "calculator"` one that is given.
+    """The potential to judge: an ACE model to be fitted, or with `backend = "calculator"` one that is given, or with
+    `backend = "linear"` a sum of calculators whose coefficients are fitted.
 
     An ACE basis has `channels[k]` radial functions and degree `degrees[k]` for products of k + 1 neighbours. With
     `total_degree` it holds all pair functions, but only those products of k + 2 neighbours for which
     Σ(n - 1) + w Σl <= `total_degree[k]`: n = 1, 2, ... are their radial numbers, l their angular momenta, and w is
-    `angular_weight`. A given `calculator` is named as a reference is, with its `arguments`; nothing is fitted then.
-    `strain_step` is the step of the finite differences for the elastic response (default: 4e-3 for ACE, 1e-3 for a
-    calculator, 1e-2 for one whose energies have only 32 bits).
+    `angular_weight`. A given `calculator` is named as a reference is, with its `arguments`; nothing is fitted then. For
+    a linear model `calculator` names a function, "module:function", that returns a list of calculators.
+    `strain_step` is the step of the finite differences for the elastic response (default: 4e-3 for ACE, 1e-3 for
+    calculators, 1e-2 for one whose energies have only 32 bits).
     """
 
-    backend: Literal["pyace", "calculator"] = "pyace"
+    backend: Literal["pyace", "linear", "calculator"] = "pyace"
     cutoff: Positive | None = None
     radial: Literal["SBessel"] = "SBessel"
     channels: tuple[Count, ...] = ()
@@ -137,12 +139,18 @@ class Model(Record):
 
     @property
     def fitted(self) -> bool:
-        return self.backend == "pyace"
+        """Are there coefficients to be fitted?"""
+        return self.backend != "calculator"
+
+    @property
+    def named(self) -> bool:
+        """Does `calculator` name what the model is made of?"""
+        return self.backend != "pyace"
 
     @property
     def step(self) -> float:
         """Strain step for the derivatives of W_cb."""
-        return self.strain_step or (ACE_STEP if self.fitted else 1e-3)
+        return self.strain_step or (1e-3 if self.named else ACE_STEP)
 
 
 class Observables(Record):
@@ -324,7 +332,7 @@ class Spec(Record):
         """Dotted paths that the spec names: code that runs as soon as a potential is built."""
         from suite.world.reference import is_code
 
-        named = [self.material.reference, *([] if self.model.fitted else [self.model.calculator])]
+        named = [self.material.reference, *([self.model.calculator] if self.model.named else [])]
         return [name for name in named if is_code(name)]
 
     def weight(self, observable: str) -> float:
@@ -343,7 +351,7 @@ class Spec(Record):
 def _impossible(spec: Spec) -> list[tuple[str, str]]:
     """Physics that cannot be: (key, sentence). Only what follows from the spec alone, without computing."""
     from suite.world.dislocation import CATALOGUE, LOOPS, known_entries
-    from suite.world.reference import unknown_reference
+    from suite.world.reference import is_code, unknown_reference
 
     problems: list[tuple[str, str]] = []
 
@@ -360,12 +368,12 @@ def _impossible(spec: Spec) -> list[tuple[str, str]]:
         refuse("material.species", f"{unknown[0]!r} is not a chemical symbol")
 
     _refuse_arguments("material", material.reference, material.arguments, refuse)
-    if not model.fitted:
+    if model.named:
         _refuse_arguments("model", model.calculator, model.arguments, refuse)
     else:
         for key in ("calculator", "arguments"):
             if getattr(model, key):
-                refuse(f"model.{key}", "an ACE model has none: it belongs to model.backend = 'calculator'")
+                refuse(f"model.{key}", "an ACE model has none: it belongs to model.backend = 'calculator' or 'linear'")
 
     loop = dislocation.kind == "loop"
     entry = CATALOGUE.get((material.lattice, dislocation.kind, dislocation.variant))
@@ -408,10 +416,14 @@ def _impossible(spec: Spec) -> list[tuple[str, str]]:
             f"L = {size:g} a0 exceeds the distance of the dislocations in the simulation cell, "
             f"L_D = N/2 = {spec.simulation.size / 2:g} a0: the theory needs L <= L_D",
         )
-    if model.fitted:
+    if not model.named:
         _refuse_bases(spec, refuse)
+    elif model.backend == "linear" and not is_code(model.calculator):
+        refuse("model.calculator", "a linear model needs a function, 'module:function', that returns its calculators")
     elif reason := unknown_reference(model.calculator):
         refuse("model.calculator", reason if model.calculator else "is missing: which potential is to be judged?")
+    if model.backend == "linear" and spec.tune.channels:
+        refuse("tune.channels", "a linear model has no channels")
 
     bond = _approximate_bond(material)
     for key, lengths in (

@@ -12,10 +12,9 @@ from scipy.sparse import csr_array
 from suite.judge import theory
 from suite.judge.errors import Comparison
 from suite.judge.matching import Matching
-from suite.model.basis import AceBasis
+from suite.model.contract import LinearFamily, Recipe
 from suite.model.given import GivenPotential, GivenSpec
 from suite.model.regression import Block, Solution
-from suite.model.rows import BasisSpec
 from suite.model.training import Configurations
 from suite.world.cell import Cell, StraightCell
 from suite.world.crystal import Crystal, Response, elastic_tensor
@@ -134,7 +133,7 @@ class Rows:
     """The design, without weights: reduced `blocks`, elastic rows, the perfect crystal's row, and labelled sets, one
     for each training cell. A potential that is given has no rows, and nothing to train on."""
 
-    recipe: BasisSpec | GivenSpec
+    recipe: Recipe | GivenSpec
     blocks: dict[str, Block]
     elastic: dict[str, np.ndarray]
     perfect: np.ndarray
@@ -144,7 +143,7 @@ class Rows:
     response: Response
 
     @cached_property
-    def basis(self) -> AceBasis | GivenPotential:
+    def basis(self) -> LinearFamily | GivenPotential:
         return self.recipe.build()
 
 

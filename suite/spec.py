@@ -191,7 +191,7 @@ def _with_named(tables: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any]
     found, problems = dict(tables), []
     for table, key in _NAMED:
         content = tables.get(table)
-        if not isinstance(content, Mapping) or (table == "model" and content.get("backend") != "calculator"):
+        if not isinstance(content, Mapping) or (table == "model" and content.get("backend", "pyace") == "pyace"):
             continue
         name, arguments = content.get(key), content.get("arguments", {})
         if isinstance(name, str) and (reason := missing_kim(name)):

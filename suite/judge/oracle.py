@@ -17,8 +17,9 @@ from scipy.linalg import qr
 from suite.execution import map_pieces
 from suite.judge import theory
 from suite.judge.matching import energy_factor_numbers, error_numbers
+from suite.model.contract import Recipe
 from suite.model.regression import triangle_of
-from suite.model.rows import BasisSpec, built, compressed, cut
+from suite.model.rows import built, compressed, cut
 from suite.model.training import Configurations
 from suite.world.cell import Circulant, StraightCell
 from suite.world.crystal import Response, stress_strain_coefficients, third_without_pressure, without_null_part
@@ -137,7 +138,7 @@ def line_moduli(rows: Mapping[str, np.ndarray], reference: Response, line: Line)
 
 
 def _test_piece(
-    parameters: BasisSpec, cell: StraightCell, test: Configurations, perfect: np.ndarray
+    parameters: Recipe, cell: StraightCell, test: Configurations, perfect: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Energy rows, whitened triangles, and triangles of the plain forces by amplitude, of some test configurations."""
     basis = built(parameters)
@@ -166,7 +167,7 @@ def _padded(triangle: np.ndarray) -> np.ndarray:
 
 
 def reduce_test_sets(
-    parameters: BasisSpec,
+    parameters: Recipe,
     sets: list[tuple[StraightCell, Configurations]],
     perfect: np.ndarray,
     workers: int | None,
@@ -192,7 +193,7 @@ def reduce_test_sets(
 
 
 def reduce_response(
-    parameters: BasisSpec,
+    parameters: Recipe,
     cell: StraightCell,
     equilibrium: Relaxation,
     reference_energy: float,

@@ -4,10 +4,14 @@ A potential that agrees with the reference at all strains of a small training ce
 error of energy or force to be seen there. What is left is the error of W_cb at F = I: of its second, third, or fourth
 derivative. The theorem bounds the geometry errors that these make by log^½(L_D), 1/L and 1/L²; `w-sharp` measures them.
 As a model of a spec: `calculator = "suite.model.perturbed:perturbed"` with the arguments of `perturbed`.
+
+The same springs make the theorem's three settings visible in a fit, `w-springs`: a reference that has springs of
+several orders (`sprung`), and a model whose coefficients of them are free (`springs`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,9 +33,36 @@ def perturbed(reference: str, species: str, order: int, beyond: float, amplitude
     `screw_strain`). Derivatives of W_cb at F = I of a lower order than `order` are those of the reference.
     Raises `ValueError` on an order below 2 or a distance that is not positive.
     """
-    if order < 2 or not beyond > 0:
-        raise ValueError(f"order {order} must be 2 or more, and beyond = {beyond} a0 positive")
-    return PerturbedCalculator(build_reference(reference), species, order, screw_strain(beyond), amplitude)
+    return sprung(reference, species, [order], beyond, [amplitude])
+
+
+def sprung(
+    reference: str, species: str, orders: Sequence[int], beyond: float, amplitudes: Sequence[float]
+) -> PerturbedCalculator:
+    """As `perturbed`, with springs of several `orders` at once, each with its amplitude (eV)."""
+    _refuse(orders, beyond)
+    terms = dict(zip(orders, amplitudes, strict=True))
+    return PerturbedCalculator(build_reference(reference), _bcc(reference, species), terms, screw_strain(beyond))
+
+
+def springs(reference: str, species: str, orders: Sequence[int], beyond: float) -> list[Calculator]:
+    """The bcc `reference`, and for each of the `orders` springs of 1 eV that act `beyond` so many a0 from a screw.
+
+    Functions of a linear model (`suite.model.linear`). Raises as `perturbed` does.
+    """
+    _refuse(orders, beyond)
+    a0, threshold = _bcc(reference, species), screw_strain(beyond)
+    return [build_reference(reference), *(PerturbedCalculator(None, a0, {order: 1.0}, threshold) for order in orders)]
+
+
+def _refuse(orders: Sequence[int], beyond: float) -> None:
+    for order in orders:
+        if order < 2 or not beyond > 0:
+            raise ValueError(f"order {order} must be 2 or more, and beyond = {beyond} a0 positive")
+
+
+def _bcc(reference: str, species: str) -> float:
+    return equilibrium_crystal(LATTICES["bcc"], (species,), build_reference(reference)).a0
 
 
 def screw_strain(distance: float) -> float:
@@ -43,14 +74,16 @@ def screw_strain(distance: float) -> float:
 
 
 class PerturbedCalculator(Calculator):
-    """ASE calculator (energy, forces) of `perturbed`; `threshold` is the strain where the springs have faded out."""
+    """ASE calculator (energy, forces) of a `base` (or of nothing) with springs: an amplitude (eV) for each order.
+
+    `a0` is the lattice constant (Å) where they are relaxed, `threshold` the strain where they have faded out.
+    """
 
     implemented_properties = ["energy", "forces"]  # noqa: RUF012
 
-    def __init__(self, base: Calculator, species: str, order: int, threshold: float, amplitude: float) -> None:
+    def __init__(self, base: Calculator | None, a0: float, terms: Mapping[int, float], threshold: float) -> None:
         super().__init__()
-        self.base, self.order, self.threshold, self.amplitude = base, order, threshold, amplitude
-        self.a0 = equilibrium_crystal(LATTICES["bcc"], (species,), base).a0
+        self.base, self.a0, self.terms, self.threshold = base, a0, dict(terms), threshold
 
     def calculate(
         self,
@@ -60,12 +93,11 @@ class PerturbedCalculator(Calculator):
     ) -> None:
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None
-        self.base.calculate(self.atoms, ["energy", "forces"], all_changes)
         energy, forces = self.springs(self.atoms)
-        self.results = {
-            "energy": float(self.base.results["energy"]) + energy,
-            "forces": self.base.results["forces"] + forces,
-        }
+        if self.base is not None:
+            self.base.calculate(self.atoms, ["energy", "forces"], all_changes)
+            energy, forces = energy + float(self.base.results["energy"]), forces + self.base.results["forces"]
+        self.results = {"energy": energy, "forces": forces}
 
     def springs(self, atoms: Atoms) -> tuple[float, np.ndarray]:
         """Energy (eV) and forces (n, 3) of the perturbation."""
@@ -84,13 +116,15 @@ class PerturbedCalculator(Calculator):
         left = np.where(whole, 1 - np.minimum(strained, 1.0) ** 2, 0.0)
         active = left**3
         fading = -12 * left**2 * strained / self.threshold**2  # d active / dq = fading q
-        each = np.bincount(i, nearest * green**self.order, minlength=n)
-        slope = nearest * active[i] * self.order * green ** (self.order - 1) + (each * fading)[i] * green
+        stored = sum(amplitude * green**order for order, amplitude in self.terms.items())
+        tension = sum(amplitude * order * green ** (order - 1) for order, amplitude in self.terms.items())
+        each = np.bincount(i, nearest * stored, minlength=n)
+        slope = nearest * active[i] * tension + (each * fading)[i] * green
         pull = (slope / (rest * self.a0) ** 2)[:, None] * vectors  # dq/dr = r/rest²
         forces = np.column_stack(
             [np.bincount(i, column, minlength=n) - np.bincount(j, column, minlength=n) for column in pull.T]
         )
-        return self.amplitude * float((each * active).sum()), self.amplitude * forces
+        return float((each * active).sum()), forces
 
 
 def scaled(reference: str, factor: float, arguments: dict[str, Any] | None = None) -> Calculator:

@@ -17,6 +17,7 @@ from ase import Atoms
 
 from suite.execution import map_pieces
 from suite.model.basis import AceBasis
+from suite.model.contract import LinearFamily, Recipe
 from suite.model.regression import Block, Reducer, triangle_of
 from suite.model.training import Configurations
 from suite.world.cell import Cell
@@ -49,12 +50,12 @@ class BasisSpec:
         )
 
 
-def perfect_row(basis: AceBasis, primitive: Atoms) -> np.ndarray:
+def perfect_row(basis: LinearFamily, primitive: Atoms) -> np.ndarray:
     """Value of every basis function per atom of the perfect crystal, (functions,)."""
     return basis.site_values(primitive) / len(primitive)
 
 
-def elastic_rows(basis: AceBasis, path: StrainPath, volume: float) -> dict[str, np.ndarray]:
+def elastic_rows(basis: LinearFamily, path: StrainPath, volume: float) -> dict[str, np.ndarray]:
     """Derivatives of W_cb for unit coefficients: `stress` (9, n), `virial1` (81, n), `virial2` (729, n), eV/Å^3."""
     values = np.array([basis.site_values(atoms) for atoms in path.cells]) / volume
     return dict(zip(("stress", "virial1", "virial2"), path_derivatives(values, path.step), strict=True))
@@ -78,12 +79,12 @@ def compressed(rows: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def built(parameters: BasisSpec) -> AceBasis:
+def built(parameters: Recipe) -> LinearFamily:
     """The basis that this process built last, for the next piece of the same work."""
     return parameters.build()
 
 
-def _piece(parameters: BasisSpec, cell: Cell, configurations: Configurations, perfect: np.ndarray) -> dict[str, Block]:
+def _piece(parameters: Recipe, cell: Cell, configurations: Configurations, perfect: np.ndarray) -> dict[str, Block]:
     basis = built(parameters)
     reducers: dict[str, Reducer] = {}
     for index in range(len(configurations)):
@@ -110,7 +111,7 @@ def cut(sets: Sequence[tuple[AnyCell, Configurations]], size: int) -> list[tuple
 
 
 def configuration_blocks(
-    parameters: BasisSpec,
+    parameters: Recipe,
     sets: Sequence[tuple[Cell, Configurations]],
     perfect: np.ndarray,
     workers: int | None,

@@ -99,7 +99,7 @@ def potentials_of(spec: Spec) -> dict[str, Any]:
     """What the reference, and the potential that is given as the model, are made of."""
     folders = [] if spec.folder is None else [spec.folder]
     named = {"reference": (spec.material.reference, spec.material.arguments)}
-    if not spec.model.fitted:
+    if spec.model.named:
         named["model"] = (spec.model.calculator, spec.model.arguments)
     return {which: contents_of(name, arguments, folders) for which, (name, arguments) in named.items()}
 
@@ -256,21 +256,27 @@ def parameters(spec: Spec) -> dict[str, Any]:
 
 def _model_parameters(spec: Spec) -> dict[str, Any]:
     model = spec.model
+    named = {"model": model.calculator, **{f"model_{key}": str(value) for key, value in model.arguments.items()}}
     if not model.fitted:
-        return {"model": model.calculator, **{f"model_{key}": str(value) for key, value in model.arguments.items()}}
+        return named
     selection: dict[str, Any] = {}
     if model.total_degree:
         selection = {
             "total_degree": " ".join(f"{degree:g}" for degree in model.total_degree),
             "angular_weight": model.angular_weight,
         }
-    return {
-        "model": "ACE",
+    fitted = {
         "configurations": spec.training.configurations,
         "observables": spec.observables.label,
         **{f"weight_{name}": spec.weight(name) for name in OBSERVABLES},
         "normalisation": spec.weights.normalisation,
         "solver": spec.solver.kind,
+    }
+    if model.named:
+        return named | fitted
+    return {
+        "model": "ACE",
+        **fitted,
         "cutoff": model.cutoff,
         "channels": " ".join(map(str, model.channels)),
         "degrees": " ".join(map(str, model.degrees)),
@@ -309,7 +315,7 @@ def run_case(
     with at_most(workers), begun as run:
         run.tags(described | {"preset_free_spec": provenance.content_key(spec.model_dump())})
         run.text("spec.toml", spec.to_toml())
-        if not spec.model.fitted:  # refuse one that cannot be built now, not after the world
+        if spec.model.named:  # refuse one that cannot be built now, not after the world
             pipeline.recipe_of(spec).build()
         try:
             world = cached_world(spec, workspace, stages, progress, job, kept)
