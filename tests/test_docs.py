@@ -9,8 +9,12 @@ import tomllib
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+from ase.build import bulk
 
+from suite.model.contract import check_family
+from suite.model.linear import LinearSpec
 from suite.spec import Material, load
 from suite.world.crystal import LATTICES, equilibrium_crystal
 from suite.world.reference import build_reference, lammps_potential_file
@@ -37,7 +41,7 @@ def test_own_material_of_the_docs_is_iron(tmp_path: Path, monkeypatch: pytest.Mo
     """Both ways that the page shows give the same crystal, that of the potential's authors (a0 = 2.8553 Å)."""
     text = (DOCS / "own-material.md").read_text(encoding="utf-8")
     whole, table, *_ = re.findall(r"```toml\n(.*?)```", text, flags=re.S)
-    (module,) = re.findall(r"```python\n(.*?)```", text, flags=re.S)
+    module, _ = re.findall(r"```python\n(.*?)```", text, flags=re.S)
     shutil.copy(lammps_potential_file("Fe_mm.eam.fs"), tmp_path)
     (tmp_path / "my_potential.py").write_text(module)
     (tmp_path / "fe-screw.toml").write_text(whole)
@@ -50,3 +54,18 @@ def test_own_material_of_the_docs_is_iron(tmp_path: Path, monkeypatch: pytest.Mo
         for m in (by_lammps, by_ase)
     ]
     assert constants == pytest.approx([2.8553, 2.8553], abs=2e-4)
+
+
+def test_own_functions_of_the_docs_are_a_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (DOCS / "own-material.md").read_text(encoding="utf-8")
+    *_, table = re.findall(r"```toml\n(.*?)```", text, flags=re.S)
+    _, module = re.findall(r"```python\n(.*?)```", text, flags=re.S)
+    model = tomllib.loads(table)["model"]
+    name = "functions_of_the_docs"  # a module of that name may stand elsewhere on the path of the tests
+    (tmp_path / f"{name}.py").write_text(module)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    family = LinearSpec(model["calculator"].replace("my_functions", name), model["arguments"]).build()
+    atoms = bulk("W", "bcc", a=3.165, cubic=True).repeat((4, 4, 4))
+    atoms.positions += 0.1 * np.random.default_rng(0).standard_normal(atoms.positions.shape)
+    check_family(family, atoms)
+    assert len(family) == len(model["arguments"]["widths"])

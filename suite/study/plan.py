@@ -1,28 +1,35 @@
-"""What a run will take, without running: atoms, rows and columns, memory, minutes."""
+"""What a run will take: atoms, rows, columns, memory, minutes; one call of everything is timed on small crystals."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
 
 from store.faults import BadInput
+from suite.model.contract import LinearFamily
+from suite.model.given import GivenPotential
 from suite.pipeline import dislocation_of, recipe_of, training_shapes
 from suite.spec import Spec
 from suite.world.cell import repeats_for
-from suite.world.crystal import LATTICES, equilibrium_crystal
+from suite.world.crystal import LATTICES, Crystal, equilibrium_crystal
 from suite.world.dislocation import Dislocation, Loop
 from suite.world.reference import build_reference
 
 WARNING = "warning"  # key of `plan` that is there only when something is wrong
-# Microseconds of one core, measured on a common server core for a basis of 150 functions; see benchmarks/.
-REFERENCE_CALL, MODEL_CALL_PER_FUNCTION, ROW_PER_FUNCTION = 3.0, 0.18, 8.5
+WIDE = 11.0  # Å; crystal that is wider than most cutoffs, so that a call costs what it costs in a large cell
+LONG, DOUBLINGS = 0.02, 6  # seconds; a call that takes longer is timed well enough, or the largest crystal is
 CONFIGURATION = 4 * 3 * 8  # bytes per atom: displacements, their noise, positions, forces
-RELAXATION_CALLS, LOOP_CALLS = 40, 250
+RELAXATION_CALLS = 40
+LOOP_CALLS, LOOP_PRODUCTS = 80, 100  # to relax it; with the Hessian, for its softest mode and for the linear response
+MODEL_CALLS = 20  # of the model in the simulation cell, half of them for its softest mode
 # Force calls for a Hessian, nonzeros of it and of its factor per row; for cores that split, weak forces count too
 HESSIAN_CALLS, HESSIAN_NONZEROS, FACTOR_NONZEROS = 350, 57, 450
 SPLIT_CALLS, SPLIT_HESSIAN, SPLIT_FACTOR = 1600, 360, 2800
@@ -66,7 +73,9 @@ def _plan(spec: Spec) -> dict[str, Any]:
     else:
         simulation_shape = repeats_for(spec.simulation.size, kind)
         simulation = atoms(kind, simulation_shape)
-    functions = len(recipe_of(spec).build())
+    family = recipe_of(spec).build()
+    functions = len(family)
+    costs = _costs(crystal, calculator, family)
     workers = os.cpu_count() or 1
     configurations = spec.training.configurations + spec.training.equilibrium if spec.model.fitted else 0
     rows = configurations * (3 * training + 1)
@@ -74,15 +83,18 @@ def _plan(spec: Spec) -> dict[str, Any]:
     hessian_calls, hessian_nonzeros, factor_nonzeros = (
         (SPLIT_CALLS, SPLIT_HESSIAN, SPLIT_FACTOR) if split else (HESSIAN_CALLS, HESSIAN_NONZEROS, FACTOR_NONZEROS)
     )
-    # a loop has no Hessian matrix: it relaxes, and its softest mode is found, by some 250 force calls
-    calls = LOOP_CALLS if isinstance(kind, Loop) else hessian_calls + RELAXATION_CALLS
+    # a loop has no Hessian matrix: two engines share its products
+    products = LOOP_PRODUCTS * 2 / min(2, workers)
+    calls = LOOP_CALLS + products / 2 if isinstance(kind, Loop) else hessian_calls / workers + RELAXATION_CALLS
     model_workers = workers if isinstance(kind, Loop) else 1
     factor_time = 0.0 if isinstance(kind, Loop) else 3e-4 * simulation
     seconds = {
-        "world": 1e-6 * simulation * REFERENCE_CALL * calls + 3 + factor_time,
-        "rows": 1e-6 * configurations * training * functions * ROW_PER_FUNCTION / workers + 2,
-        "assess": 1e-6 * simulation * functions * MODEL_CALL_PER_FUNCTION * 20 / model_workers + factor_time + 2,
+        "world": simulation * costs["reference"] * calls + 3 + factor_time,
+        "rows": configurations * training * (costs["reference"] + costs["rows"] / workers) + 2,
+        "assess": simulation * costs["model"] * MODEL_CALLS / model_workers + factor_time + 2,
     }
+    if isinstance(kind, Loop):
+        seconds["assess"] += simulation * costs["reference"] * products / 2
     hessian = simulation * (100 if isinstance(kind, Loop) else hessian_nonzeros * 3 * 12)
     factor = simulation * (500 if isinstance(kind, Loop) else factor_nonzeros * 3 * 12)
     block = 20_000 * (functions + 1) * 8
@@ -106,6 +118,30 @@ def _plan(spec: Spec) -> dict[str, Any]:
         "cores": workers,
         **({WARNING: excess} if memory > here else {}),
     }
+
+
+def _costs(crystal: Crystal, calculator: Calculator, family: LinearFamily | GivenPotential) -> dict[str, float]:
+    """Seconds per atom of one force call of `reference` and `model`, and of all `rows`, on this machine now."""
+    widths = 1 / np.linalg.norm(np.linalg.inv(crystal.vectors), axis=0)
+    block = crystal.deformed(np.eye(3)).repeat([math.ceil(WIDE / width) for width in widths])
+    block.positions += 0.05 * np.random.default_rng(0).standard_normal(block.positions.shape)
+    model = family.calculator(np.full(len(family), 1e-3))
+
+    def seconds(work: Callable[[Atoms], Any]) -> float:
+        """Of one call per atom, in crystals that grow until a call takes so long that its overhead does not count."""
+        for doubling in range(DOUBLINGS):
+            atoms = block.repeat((2**doubling, 1, 1))
+            work(atoms)  # builds tables and lists of neighbours
+            atoms.positions += 1e-3
+            begun = time.perf_counter()
+            work(atoms)
+            took = time.perf_counter() - begun
+            if took > LONG:
+                break
+        return took / len(atoms)
+
+    rows = 0.0 if isinstance(family, GivenPotential) else seconds(family.energy_and_force_rows)
+    return {"reference": seconds(calculator.get_forces), "model": seconds(model.get_forces), "rows": rows}
 
 
 def memory_limit() -> float:

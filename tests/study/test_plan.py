@@ -24,7 +24,15 @@ def test_memory_counts_configurations() -> None:
     assert "reduce simulation.size" in huge[WARNING]
 
 
-@pytest.mark.parametrize("name", ["w-split", "w-loop"])
+def test_a_slow_reference_takes_its_time() -> None:
+    """Minutes come from what a call takes here, not from a table: SNAP costs ten times what an embedded atom does."""
+    quick, slow = (
+        plan(load(name, "tiny", ["training.size=6", "simulation.size=24"])) for name in ("w-screw", "w-snap")
+    )
+    assert slow["world, estimated [min]"] > 3 * quick["world, estimated [min]"]
+
+
+@pytest.mark.parametrize("name", ["w-split", "w-loop", "w-springs"])
 def test_a_cell_that_is_too_large_for_the_machine_is_told(name: str) -> None:
     found = plan(load(name, "tiny", ["simulation.size=1e9"]))
     assert found[MEMORY] > 1e9
