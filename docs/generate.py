@@ -1,4 +1,4 @@
-"""Write docs/spec.md, docs/store.md and docs/paper.md: `python docs/generate.py`; a test asserts that they are so.
+"""Write the pages of `PAGES`: `python docs/generate.py`; a test asserts that they are so.
 
 The data and pictures of docs/paper.md are what `dislobench paper` wrote into its folder `figures`.
 """
@@ -14,10 +14,17 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from store.schema import describe
+from suite.judge.numbers import GROUPS, NUMBERS, NUMBERS_OF_AMPLITUDES
 from suite.spec import Spec
 from suite.study.paper import write_page
 
 HERE = Path(__file__).parent
+OF_SOME = {
+    "": "",
+    "split": " (dislocations that split)",
+    "hessian": " (with `matching.hessian`)",
+    "neighbourhood": " (with `matching.neighbourhood`)",
+}
 
 
 def spec_page() -> str:
@@ -72,6 +79,26 @@ def store_page() -> str:
     )
 
 
+def numbers_page() -> str:
+    """Markdown page of every number of a run."""
+    parts = [
+        "# Numbers of a run\n",
+        "Every run has these numbers in its store and in MLflow. Energies are in eV, lengths in Å, elastic constants\n"
+        "in GPa; sizes `L`, `N`, `L_D` are in lattice constants. Equations are those of Wang, Patel, Ortner (2024).\n"
+        "[method.md](method.md) tells how they are measured, [theory.md](theory.md) what the bounds are. Three of\n"
+        "them also stand for each amplitude of the test set "
+        f"({', '.join(f'`{name}_0.1`' for name in NUMBERS_OF_AMPLITUDES)}).\n",
+    ]
+    for group, title in GROUPS.items():
+        parts.append(f"## {title}\n\n| name | symbol | unit | meaning |\n|---|---|---|---|")
+        for entry in NUMBERS.values():
+            if entry.group == group:
+                words = [f"`{entry.name}`", entry.symbol, entry.unit, entry.meaning + OF_SOME[entry.needs]]
+                parts.append("| " + " | ".join(word.replace("|", "\\|") for word in words) + " |")
+        parts.append("")
+    return "\n".join(parts)
+
+
 def paper_page() -> str:
     """Markdown page of the paper's figures, from docs/figures/paper.json and our words on them."""
     data = json.loads((HERE / "figures" / "paper.json").read_text(encoding="utf-8"))
@@ -83,7 +110,7 @@ def paper_page() -> str:
         return (Path(folder) / "paper.md").read_text(encoding="utf-8")
 
 
-PAGES = {"spec.md": spec_page, "store.md": store_page, "paper.md": paper_page}
+PAGES = {"spec.md": spec_page, "store.md": store_page, "numbers.md": numbers_page, "paper.md": paper_page}
 
 if __name__ == "__main__":
     for page, make in PAGES.items():

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
 
+from suite.judge.numbers import NUMBERS, NUMBERS_OF_AMPLITUDES
 from suite.judge.theory import SETTINGS
 from suite.records import Spec, Sweep
 from suite.toml import did_you_mean, shortened
@@ -14,36 +15,8 @@ from suite.toml import did_you_mean, shortened
 SIZES = {"L": "training.size", "N": "simulation.size"}
 AXES = (*SIZES, "log_L_D")
 MOST_POINTS = 10_000
-# Numbers of a run that a sweep can be drawn against; those of single amplitudes follow from the spec
-NUMBERS = (
-    *("geometry_error", "energy_error", "geometry_error_linear", "energy_error_linear", "model_force_calls"),
-    "energy_difference",
-    *("eps_E", "eps_F", "rms_eps_F", "rmse_E", "rmse_F", "eps_stress", "eps_V1", "eps_V1_null_free", "eps_V1_felt"),
-    *("eps_V2", "eps_V2_null_free", "pressure", "c0", "eps_H", "eps_H_relaxed", "eps_H_perfect", "eps_K"),
-    *("energy_factor_difference", "eps_V1_pressure_free", "eps_V2_pressure_free"),
-    *("error_C11", "error_C12", "error_C44"),
-    *("error_C11_null_free", "error_C12_null_free", "error_C44_null_free"),
-    *("term_F", "term_V1", "term_V2", "term_L", "term_E", "term_L_energy"),
-    *("bound_geometry", "bound_energy", "balance_E", "balance_F", "balance_V1", "balance_spread"),
-    *("c0_model", "core_change", "core_mismatch", "core_spread", "eps_V1_noise", "eps_V2_noise"),
-    *("geometry_resolution", "strain_step"),
-    *("growth_energy", "growth_geometry", "eps_F_relaxed", "eps_E_ball", "eps_F_ball"),
-    *("calibrated_E", "calibrated_F", "calibrated_V1", "calibrated_spread", "neutral_modes"),
-    *("term_V1_corrected", "term_V2_corrected", "term_B_energy", "term_V1_energy"),
-    *("bound_geometry_corrected", "bound_energy_corrected"),
-    *("corrected_E", "corrected_F", "corrected_K", "corrected_spread"),
-)
-# Those of dislocations that split into partials
-OF_SPLIT = (
-    *("partial_separation", "partial_separation_model", "partial_separation_elastic", "partial_separation_alone"),
-    *("fault_energy", "fault_energy_model", "glide_curvature", "glide_curvature_model", "glide_force"),
-)
-# numbers that need a key of [matching]
-_OPTIONAL = {
-    **dict.fromkeys(("eps_H", "eps_H_relaxed", "eps_H_perfect"), "hessian = true"),
-    **dict.fromkeys(("eps_E_ball", "eps_F_ball"), "neighbourhood = 3.0"),
-}
-OF_AMPLITUDES = ("rmse_E", "rmse_F", "eps_F")
+# keys of [matching] that some numbers need
+_KEYS = {"hessian": "hessian = true", "neighbourhood": "neighbourhood = 3.0"}
 
 
 def points_of(sweep: Sweep) -> list[tuple[dict[str, Any], int, str]]:
@@ -95,10 +68,14 @@ def numbers_of(spec: Spec) -> list[str]:
 
     amplitudes = [f"{a:g}" for a in spec.training.amplitudes]
     entry = CATALOGUE.get((spec.material.lattice, spec.dislocation.kind, spec.dislocation.variant))
-    split = OF_SPLIT if entry is not None and entry.fault is not None else ()
-    every = [*NUMBERS, *split, *(f"{name}_{a}" for name in OF_AMPLITUDES for a in amplitudes)]
-    absent = {name for name, key in _OPTIONAL.items() if not getattr(spec.matching, key.split()[0])}
-    return [name for name in every if name not in absent]
+    had = {
+        "": True,
+        "split": entry is not None and entry.fault is not None,
+        "hessian": spec.matching.hessian,
+        "neighbourhood": spec.matching.neighbourhood is not None,
+    }
+    every = [name for name, number in NUMBERS.items() if had[number.needs]]
+    return [*every, *(f"{name}_{a}" for name in NUMBERS_OF_AMPLITUDES for a in amplitudes)]
 
 
 def wrong_ladders(sweep: Sweep) -> Iterator[tuple[str, str]]:
@@ -183,7 +160,7 @@ def wrong_axis(sweep: Sweep, specs: list[Spec]) -> str | None:
         known = numbers_of(spec)
         if sweep.against not in known:
             hint = did_you_mean(sweep.against, [*AXES, *known])
-            optional = _OPTIONAL.get(sweep.against)
+            optional = _KEYS.get(NUMBERS[sweep.against].needs) if sweep.against in NUMBERS else None
             needs = f" (it needs matching.{optional})" if optional else ""
             shown = ", ".join([*AXES, "rmse_F", "eps_F", "eps_V1", "eps_V1_null_free", "eps_V1_felt", "eps_V2"])
             return f"no run has a number {sweep.against!r}{needs}{hint}; known: {shown}, ..."

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from suite.judge.matching import told
+from suite.judge.numbers import NUMBERS, head
 from suite.judge.remarks import remarks
 from suite.judge.theory import CORRECTED_ENERGY_TERMS, TERMS, limiting_term
 from suite.study.rates import GROWTH_HEADS, HEADS, cells, growth_cells
@@ -86,58 +87,49 @@ def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> No
         return escape(printable(str(cell)))
 
     result = Table(title=plain(title), title_justify="left", show_edge=False)
-    for head in heads:
-        result.add_column(plain(head), overflow="fold")
+    for title_of in heads:
+        result.add_column(plain(title_of), overflow="fold")
     for row in rows:
         result.add_row(*map(plain, row))
     console.print(result)
     console.print()
 
 
-_HEADLINES = (
-    ("geometry_error", "geometry error ‖Dȳ - Dȳ_ML‖", "Å"),
-    ("geometry_resolution", "  uncertain by the force tolerance", "Å"),
-    ("geometry_error_linear", "  by linear response", "Å"),
-    ("energy_error", "energy error |E(ȳ) - E_ML(ȳ_ML)|", "eV"),
-    ("energy_difference", "  with its sign, E_ML(ȳ_ML) - E(ȳ)", "eV"),
-    ("energy_error_linear", "  by linear response", "eV"),
-    ("eps_E", "ε_E, largest energy error of the test set", "eV"),
-    ("eps_F", "ε_F, largest dual norm of the force error", "eV/Å"),
-    ("eps_F_relaxed", "  at the relaxed training cell", "eV/Å"),
-    ("eps_E_ball", "largest energy error found around it", "eV"),
-    ("eps_F_ball", "largest dual norm found around it", "eV/Å"),
-    ("rmse_F", "  force RMSE", "eV/Å"),
-    ("eps_H", "ε_H, Hessian error", "eV/Å²"),
-    ("eps_V1", "ε_V1, linear elasticity", "eV/Å³"),
-    ("eps_V1_null_free", "  free of null Lagrangians", "eV/Å³"),
-    ("eps_V1_felt", "  felt by this dislocation", "eV/Å³"),
-    ("eps_K", "ε_K, error of the energy factor", "eV"),
-    ("energy_factor_difference", "  with its sign, t (K_ML - K)", "eV"),
-    ("eps_V2", "ε_V2, nonlinear elasticity", "eV/Å³"),
-    ("eps_V2_null_free", "  free of null Lagrangians", "eV/Å³"),
-    ("pressure", "pressure of the model at a0", "GPa"),
-    ("error_C11", "error of C11", "GPa"),
-    ("error_C12", "error of C12", "GPa"),
-    ("error_C44", "error of C44", "GPa"),
-    ("c0", "stability constant c0 of the reference", "eV/Å²"),
-    ("c0_model", "stability constant c0 of the model", "eV/Å²"),
-    ("glide_force", "force that holds the model against free glide", "eV/Å"),
-    ("glide_curvature_model", "  curvature of the model along it", "eV/Å²"),
-    ("partial_separation", "distance of the partials, reference", "Å"),
-    ("partial_separation_model", "  model", "Å"),
-    ("partial_separation_elastic", "  by elastic theory in this cell", "Å"),
-    ("partial_separation_alone", "  by elastic theory, of a lone dislocation", "Å"),
-    ("fault_energy", "stacking-fault energy of the reference", "mJ/m²"),
-    ("fault_energy_model", "  model", "mJ/m²"),
-    ("balance_spread", "spread of the literal balance", "ln"),
-    ("calibrated_spread", "spread of the calibrated balance", "ln"),
-    ("corrected_spread", "spread of the corrected balance", "ln"),
+ERRORS = ("geometry_error", "energy_error")
+POINT_NUMBERS = (*ERRORS, "rmse_F")
+# What the table of a study tells of a weighing before it is relaxed
+ENTRY_PREDICTED = (
+    *("balance_spread", "calibrated_spread", "corrected_spread"),
+    *("geometry_error_linear", "energy_error_linear"),
 )
+# Numbers of a run that its table shows, in this order
+_SHOWN = (
+    *("geometry_error", "geometry_resolution", "geometry_error_linear"),
+    *("energy_error", "energy_difference", "energy_error_linear"),
+    *("eps_E", "eps_E_ball"),
+    *("eps_F", "eps_F_relaxed", "eps_F_ball", "rmse_F"),
+    "eps_H",
+    *("eps_V1", "eps_V1_null_free", "eps_V1_felt"),
+    *("eps_K", "energy_factor_difference"),
+    *("eps_V2", "eps_V2_null_free"),
+    *("pressure", "error_C11", "error_C12", "error_C44"),
+    *("c0", "c0_model"),
+    *("glide_force", "glide_curvature_model"),
+    *("partial_separation", "partial_separation_model", "partial_separation_elastic", "partial_separation_alone"),
+    *("fault_energy", "fault_energy_model"),
+    *("balance_spread", "calibrated_spread", "corrected_spread"),
+)
+
+
+def _told_in_words(name: str) -> str:
+    """Symbol and meaning; variants of a number stand under it, indented."""
+    entry = NUMBERS[name]
+    return f"{'  ' if entry.under else ''}{entry.symbol}: {entry.meaning}"
 
 
 def _numbers(numbers: dict[str, float], limiting: str) -> list[list[str]]:
     """Rows of a run's table; `limiting` is the largest term of (3.13)."""
-    rows = [[label, told(numbers, key), unit] for key, label, unit in _HEADLINES if key in numbers]
+    rows = [[_told_in_words(name), told(numbers, name), NUMBERS[name].unit] for name in _SHOWN if name in numbers]
     rows.append(["limiting term of the bound", TERMS[limiting], ""])
     if "bound_energy_corrected" in numbers:  # runs of an older version lack it
         term = limiting_term(numbers, CORRECTED_ENERGY_TERMS)
@@ -203,26 +195,16 @@ def tune_table(result: TuneResult) -> None:
         [
             "weighing",
             *(f"W {name}" for name in weights),
-            "balance",
-            "calibrated",
-            "corrected",
-            "geometry [Å] predicted",
-            "relaxed",
-            "energy [eV] predicted",
-            "relaxed",
+            *map(head, ENTRY_PREDICTED),
+            *map(head, ERRORS),
             "outcome",
         ],
         [
             [
                 entry.name,
                 *(f"{entry.weights[name]:.3g}" if name in entry.weights else "" for name in weights),
-                cell(entry.predicted, "balance_spread"),
-                cell(entry.predicted, "calibrated_spread"),
-                cell(entry.predicted, "corrected_spread"),
-                cell(entry.predicted, "geometry_error_linear"),
-                cell(entry.relaxed, "geometry_error"),
-                cell(entry.predicted, "energy_error_linear"),
-                cell(entry.relaxed, "energy_error"),
+                *(cell(entry.predicted, name) for name in ENTRY_PREDICTED),
+                *(cell(entry.relaxed, name) for name in ERRORS),
                 entry.status,
             ]
             for entry in result.entries
@@ -242,17 +224,14 @@ def sweep_table(result: SweepResult) -> None:
     table(
         f"{result.spec.case.title}, sweep {result.name}: {len(result.points)} points, "
         f"{sum(point.computed for point in result.points)} computed",
-        ["point", "setting", "seed", result.sweep.against, "geometry [Å]", "energy [eV]", "force RMSE", "outcome"],
+        ["point", "setting", "seed", result.sweep.against, *map(head, POINT_NUMBERS), "outcome"],
         [
             [
                 ", ".join(f"{key.partition('.')[2]} {value}" for key, value in point.values.items()),
                 point.setting,
                 str(point.seed),
                 "" if point.x is None else f"{point.x:.4g}",
-                *(
-                    f"{point.numbers[name]:.4g}" if name in point.numbers else ""
-                    for name in ("geometry_error", "energy_error", "rmse_F")
-                ),
+                *(f"{point.numbers[name]:.4g}" if name in point.numbers else "" for name in POINT_NUMBERS),
                 point.status,
             ]
             for point in result.points

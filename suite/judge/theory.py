@@ -19,22 +19,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
-TERMS = {"term_F": "ε_F", "term_V1": "√log(L_D) ε_V1", "term_V2": "ε_V2 / L", "term_L": "1 / L²"}
+from suite.judge.numbers import NUMBERS
+
+
+def _symbols(*names: str) -> dict[str, str]:
+    return {name: NUMBERS[name].symbol for name in names}
+
+
+TERMS = _symbols("term_F", "term_V1", "term_V2", "term_L")
 """The terms of the bracket of (3.13), by the names of their numbers."""
-CORRECTED_TERMS = {
-    "term_F": "ε_F",
-    "term_V1_corrected": "√(1 + log(L_D/L)) ε_V1",
-    "term_V2_corrected": "ε_V2 / L",
-    "term_L": "1 / L²",
-}
+CORRECTED_TERMS = _symbols("term_F", "term_V1_corrected", "term_V2_corrected", "term_L")
 """The terms of the corrected bracket B."""
-CORRECTED_ENERGY_TERMS = {
-    "term_B_energy": "B²",
-    "term_E": "ε_E",
-    "term_V1_energy": "(1 + log(L_D/L)) ε_V1",
-    "term_V2_corrected": "ε_V2 / L",
-    "term_L_energy": "1 / L²",
-}
+CORRECTED_ENERGY_TERMS = _symbols("term_B_energy", "term_E", "term_V1_energy", "term_V2_corrected", "term_L_energy")
 """The terms of the corrected bound of the energy error."""
 
 

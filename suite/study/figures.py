@@ -14,6 +14,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from suite.judge.numbers import NUMBERS
+from suite.judge.theory import TERMS
 from suite.world.dislocation import nearest_image
 
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#666666"
@@ -265,25 +267,16 @@ def parity(tree: xr.DataTree) -> Figure:
 def balance(tree: xr.DataTree) -> Figure:
     """The three numbers of the balance, literal, calibrated and corrected, and the terms of the bound."""
     numbers = tree.attrs["numbers"]
-    panels: list[tuple[str, dict[str, str], str]] = [
-        ("literal balance", {"ε_E": "balance_E", "ε_F²": "balance_F", "log(L_D) ε_V1²": "balance_V1"}, "mixed units"),
-        (
-            "calibrated balance",
-            {"ε_E": "calibrated_E", "ε_F²/c₀": "calibrated_F", "S log(L_D) ε_V1²/c₀": "calibrated_V1"},
-            "eV",
-        ),
-        (
-            "terms of the bound (3.13)",
-            {"ε_F": "term_F", "√log(L_D) ε_V1": "term_V1", "ε_V2/L": "term_V2", "1/L²": "term_L"},
-            "mixed units",
-        ),
+    panels = [
+        ("literal balance", ("balance_E", "balance_F", "balance_V1"), "mixed units"),
+        ("calibrated balance", ("calibrated_E", "calibrated_F", "calibrated_V1"), "eV"),
+        ("terms of the bound (3.13)", tuple(TERMS), "mixed units"),
     ]
     if "corrected_spread" in numbers:  # not of a model whose crystal is unstable, nor of an older version
-        bars = {"ε_E": "corrected_E", "ε_F²/c₀": "corrected_F", "(1 + log(L_D/L)) ε_K": "corrected_K"}
-        panels.insert(2, ("corrected balance", bars, "eV"))
+        panels.insert(2, ("corrected balance", ("corrected_E", "corrected_F", "corrected_K"), "eV"))
     figure, axes = _figure(3.7 * len(panels), 3.9, len(panels))
     for axis, (title, bars, unit) in zip(axes, panels, strict=True):
-        values = [numbers[key] for key in bars.values()]
+        values = [numbers[name] for name in bars]
         places = np.arange(len(bars))
         axis.bar(places, values, color=BLUE, width=0.6)
         positive = [value for value in values if value > 0 and np.isfinite(value)]
@@ -294,7 +287,7 @@ def balance(tree: xr.DataTree) -> Figure:
         for place, value in zip(places, values, strict=True):
             foot = min(max(value, low), high) if np.isfinite(value) else low  # zero lies below every logarithmic axis
             axis.text(float(place), foot * 1.15, f"{value:.2g}", ha="center", va="bottom", fontsize=8)
-        axis.set_xticks(places, list(bars), fontsize=8)
+        axis.set_xticks(places, [NUMBERS[name].symbol for name in bars], fontsize=8)
         axis.set_ylabel(unit)
         axis.set_title(title, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)

@@ -14,6 +14,7 @@ from store import fields
 from store.faults import BadStore
 from store.runs import RunRecord, Tracker
 from store.seal import StoreError, read_json
+from suite.judge.numbers import head
 from suite.judge.theory import TERMS
 from suite.study import figures
 from suite.study.page import Page
@@ -22,28 +23,11 @@ from suite.study.rates import HEADS as HEADS_OF_RATES
 from suite.study.sweep_figures import draw_ordering, draw_sweep
 from suite.world.reference import CATALOGUE
 
-HEADS = {
-    "geometry_error": "geometry [Å]",
-    "geometry_error_linear": "linear [Å]",
-    "energy_error": "energy [eV]",
-    "energy_difference": "E_ML - E [eV]",
-    "energy_error_linear": "linear [eV]",
-}
-MATCHING = {
-    "eps_E": "ε_E [eV]",
-    "eps_F": "ε_F [eV/Å]",
-    "rmse_F": "RMSE F [eV/Å]",
-    "eps_V1": "ε_V1 [eV/Å³]",
-    "eps_V1_null_free": "ε_V1 null-free",
-    "eps_V1_felt": "ε_V1 felt",
-    "eps_K": "ε_K [eV]",
-    "eps_V2": "ε_V2 [eV/Å³]",
-    "eps_V2_null_free": "ε_V2 null-free",
-    "c0": "c₀ [eV/Å²]",
-    "balance_spread": "balance [ln]",
-    "calibrated_spread": "calibrated [ln]",
-    "corrected_spread": "corrected [ln]",
-}
+ERRORS = ("geometry_error", "geometry_error_linear", "energy_error", "energy_difference", "energy_error_linear")
+MATCHING = (
+    *("eps_E", "eps_F", "rmse_F", "eps_V1", "eps_V1_null_free", "eps_V1_felt", "eps_K", "eps_V2", "eps_V2_null_free"),
+    *("c0", "balance_spread", "calibrated_spread", "corrected_spread"),
+)
 COST = ("world", "rows", "fit", "assess", "store")
 
 
@@ -218,12 +202,12 @@ def _runs(records: Sequence[RunRecord], page: Page) -> None:
         return
     page.heading("Errors")
     page.table(
-        ["run", "id", *HEADS.values(), "limiting term", "outcome"],
+        ["run", "id", *map(head, ERRORS), "limiting term", "outcome"],
         [
             [
                 r.name,
                 r.id[:8],
-                *(_short(r.metrics.get(k)) for k in HEADS),
+                *(_short(r.metrics.get(k)) for k in ERRORS),
                 TERMS.get(r.tags.get("limiting_term", ""), ""),
                 r.tags.get("outcome", ""),
             ]
@@ -232,7 +216,7 @@ def _runs(records: Sequence[RunRecord], page: Page) -> None:
     )
     page.heading("Matching conditions")
     rows = [[r.name, *(_short(r.metrics.get(k)) for k in MATCHING)] for r in records]
-    page.table(["run", *MATCHING.values()], rows)
+    page.table(["run", *map(head, MATCHING)], rows)
     page.heading("Cost")
     heads = ["run", "atoms", "atoms trained on", "functions", *(f"{name} [s]" for name in COST), "peak [MB]"]
     page.table(

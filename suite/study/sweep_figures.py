@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from suite.judge.numbers import NUMBERS, head
 from suite.study.figures import BLUE, DPI, GREY, ORANGE
-from suite.study.sweep import GROWTHS
+from suite.study.sweep import ERRORS, GROWTHS
 
 SETTING_STYLES = {
     "no elasticity": (ORANGE, "s", "--"),
@@ -22,33 +23,16 @@ SETTING_STYLES = {
     "": (BLUE, "o", "-"),
 }
 CURVE_STYLES = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREY, "^", ":"), ("black", "D", "-."))
-AXIS_LABELS = {
+SIZES = {
     "L": "L, half width of the training cell [a₀]",
     "N": "N, width of the simulation cell [a₀]",
     "log_L_D": "log L_D, of the distance of the dislocations in a₀",
-    "rmse_F": "force RMSE on the test set [eV/Å]",
-    "rmse_E": "energy RMSE on the test set [eV]",
-    "eps_E": "ε_E [eV]",
-    "eps_F": "ε_F [eV/Å]",
-    "eps_V1": "ε_V1 [eV/Å³]",
-    "eps_V1_null_free": "ε_V1 free of null Lagrangians [eV/Å³]",
-    "eps_V1_felt": "ε_V1 felt by the dislocation [eV/Å³]",
-    "eps_K": "ε_K, error of the energy factor [eV]",
-    "eps_V2": "ε_V2 [eV/Å³]",
 }
 
 
 def axis_label(name: str) -> str:
-    """What stands at an axis of a number of runs: with its unit, or the name itself where no label is known."""
-    if name.startswith("rmse_F_"):
-        return f"force RMSE on test configurations of {name.removeprefix('rmse_F_')} Å [eV/Å]"
-    return AXIS_LABELS.get(name, name)
-
-
-ERROR_LABELS = {
-    "geometry_error": "geometry error ‖Dȳ - Dȳ_ML‖ [Å]",
-    "energy_error": "energy error |E(ȳ) - E_ML(ȳ_ML)| [eV]",
-}
+    """What stands at an axis of a number of runs: with its unit, or the name itself where it is none."""
+    return SIZES[name] if name in SIZES else head(name)
 
 
 def _styles(curves: Sequence[str]) -> dict[str, tuple[str, str, str]]:
@@ -66,7 +50,7 @@ def draw_sweep(record: Mapping[str, Any], path: Path) -> Path:
         for axis, (error, label) in zip(axes, GROWTH_LABELS.items(), strict=True):
             _growth_panel(axis, record, error, label)
     else:
-        for axis, error in zip(axes, ERROR_LABELS, strict=True):
+        for axis, error in zip(axes, ERRORS, strict=True):
             _panel(axis, record, error)
     figure.suptitle(f"{record['title']}: {record['name']}", fontsize=11)
     figure.savefig(path, dpi=DPI)
@@ -94,7 +78,7 @@ def draw_ordering(record: Mapping[str, Any], path: Path) -> Path:
             _against(axis, points, name, error)
             if name in record[key]:
                 axis.set_title(f"rank correlation {record[key][name]:.2f}", fontsize=10)
-        row[0].set_ylabel(ERROR_LABELS[error])
+        row[0].set_ylabel(head(error))
     if len(axes[0, 0].lines) > 1:
         axes[0, 0].legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=DPI)
@@ -151,7 +135,7 @@ def _panel(axis: Axes, record: Mapping[str, Any], error: str) -> None:
     expected = {r["expected"] for r in record["rates"] if r["error"] == error and r["expected"] is not None}
     if points:
         _guides(axis, points, error, sorted(expected))
-    axis.set(xscale="log", yscale="log", ylabel=ERROR_LABELS[error])
+    axis.set(xscale="log", yscale="log", ylabel=head(error))
     axis.set_xlabel(axis_label(record["against"]))
     sizes = record["against"] in ("L", "N")
     _label_x(axis, sorted({p["x"] for p in points}) if sizes else _ticks(*axis.get_xlim()))
@@ -161,8 +145,8 @@ def _panel(axis: Axes, record: Mapping[str, Any], error: str) -> None:
 
 
 GROWTH_LABELS = {
-    "geometry_error": "squared geometry error ‖Dȳ - Dȳ_ML‖² [Å²]",
-    "energy_difference": "energy difference E_ML(ȳ_ML) - E(ȳ) [eV]",
+    "geometry_error": f"square of the {NUMBERS['geometry_error'].symbol} [{NUMBERS['growth_geometry'].unit}]",
+    "energy_difference": head("energy_difference"),
 }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from suite.judge.numbers import head
 from suite.judge.theory import TERMS
 from suite.spec import Spec
 from suite.study.figures import BLUE, DPI, GREY, ORANGE
@@ -17,24 +18,10 @@ from suite.study.page import Page
 from suite.study.tune import PAPER, TuneResult
 from suite.study.weighings import BALANCES, Entry, number_of, weights_toml
 
-LABELS = {
-    "literal": "spread of the literal balance [ln]",
-    "calibrated": "spread of the calibrated balance [ln]",
-    "corrected": "spread of the corrected balance [ln]",
-    "bound_geometry": "bound of the geometry error, C = 1",
-    "bound_energy": "bound of the energy error, C = 1",
-    "bound_geometry_corrected": "corrected bound of the geometry error, C = 1",
-    "bound_energy_corrected": "corrected bound of the energy error, C = 1",
-    "felt": "felt ε_V1 [eV/Å³]",
-    "energy_factor": "ε_K [eV]",
-    "geometry": "predicted geometry error [Å]",
-    "energy": "predicted energy error [eV]",
-}
-
 
 def _label(objective: str, spec: Spec) -> str:
     """What an axis of an objective is called; `balance` is the one that the spec names."""
-    return LABELS[spec.tune.balance if objective == "balance" else objective]
+    return head(number_of(objective, spec.tune))
 
 
 DOTS: dict[str, Any] = {"markersize": 7, "markeredgecolor": "black", "linestyle": "none"}
@@ -77,14 +64,11 @@ def write_report(result: TuneResult) -> list[Path]:
     heads = [
         "weighing",
         *(f"W {name}" for name in weights),
-        "balance [ln]",
-        "calibrated [ln]",
-        "corrected [ln]",
-        "bound",
-        "geometry predicted [Å]",
-        "geometry relaxed [Å]",
-        "energy predicted [eV]",
-        "energy relaxed [eV]",
+        head("balance_spread"),
+        head("calibrated_spread"),
+        head("corrected_spread"),
+        head("bound_geometry"),
+        *map(head, ("geometry_error_linear", "geometry_error", "energy_error_linear", "energy_error")),
         "limiting term",
         "outcome",
     ]
@@ -248,10 +232,10 @@ def imbalance(result: TuneResult) -> Figure | None:
         return None
     figure = Figure(figsize=(18.4, 8.0), layout="constrained")
     rows = figure.subplots(2, 4, sharey="row")
-    parts = (("geometry", "Å", "bound_geometry"), ("energy", "eV", "bound_energy_corrected"))
-    for row, (error, unit, bound) in zip(rows, parts, strict=True):
-        names = {**{f"{name}_{error}": (name, number) for name, number in BALANCES.items()}, bound: (bound, bound)}
-        for axis, (key, (label, number)) in zip(row, names.items(), strict=True):
+    parts = (("geometry", "bound_geometry"), ("energy", "bound_energy_corrected"))
+    for row, (error, bound) in zip(rows, parts, strict=True):
+        names = {**{f"{name}_{error}": number for name, number in BALANCES.items()}, bound: bound}
+        for axis, (key, number) in zip(row, names.items(), strict=True):
             for kind, colour, marker, entries in _kinds(good):
                 shown = [entry for entry in entries if number in entry.predicted]
                 x = [entry.predicted[number] for entry in shown]
@@ -263,9 +247,9 @@ def imbalance(result: TuneResult) -> Figure | None:
             found = {f"literal_{error}": f"balance_{error}", "bound_energy_corrected": "bound_corrected_energy"}
             if (value := result.correlation.get(found.get(key, key))) is not None:
                 axis.set_title(f"rank correlation {value:.2f}", fontsize=10)
-            axis.set(xlabel=LABELS[label])
+            axis.set(xlabel=head(number))
             axis.spines[["top", "right"]].set_visible(False)
-        row[0].set_ylabel(f"{error} error, relaxed [{unit}]")
+        row[0].set_ylabel(head(f"{error}_error"))
     rows[0, 0].legend(frameon=False, fontsize=9)
     return figure
 

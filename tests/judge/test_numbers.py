@@ -1,0 +1,77 @@
+"""One table of numbers: complete, without doubles, and the only place where their words stand."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import suite
+from suite.judge.numbers import GROUPS, NUMBERS, NUMBERS_OF_AMPLITUDES, head, number
+from suite.pipeline import assess
+from suite.results import Model, Rows, World
+from suite.spec import Spec, load
+
+SOURCES = sorted(Path(suite.__file__).parent.rglob("*.py"))
+
+
+def test_every_entry_is_whole() -> None:
+    for name, entry in NUMBERS.items():
+        assert entry.name == name
+        assert entry.group in GROUPS
+        assert entry.symbol
+        assert entry.meaning
+        assert not entry.meaning.endswith(".")
+        if entry.under:
+            assert NUMBERS[entry.under].group == entry.group
+            assert not NUMBERS[entry.under].under, "variants have no variants"
+
+
+def test_a_number_of_one_amplitude_has_the_words_of_its_kind() -> None:
+    found = number("rmse_F_0.1")
+    assert found is not None
+    assert (found.unit, found.under) == ("eV/Å", "rmse_F")
+    assert head("rmse_F_0.1") == "RMSE F on test configurations of 0.1 Å [eV/Å]"
+    assert head("eps_F_relaxed") == NUMBERS["eps_F_relaxed"].head, "no amplitude"
+    assert number("seconds_rows") is None
+    assert head("seconds_rows") == "seconds_rows"
+
+
+def test_a_verdict_has_the_numbers_of_the_table(tiny: Spec, world: World, rows: Rows, model: Model) -> None:
+    amplitudes = {f"{name}_{a:g}" for name in NUMBERS_OF_AMPLITUDES for a in tiny.training.amplitudes}
+    spec = load("w-split", "tiny", ["matching.hessian=true", "matching.neighbourhood=0.5"])
+    found = set(assess(spec, world, rows, model).numbers)
+    assert found == {name for name, entry in NUMBERS.items() if entry.needs != "split"} | amplitudes
+
+
+def literals(tree: ast.AST) -> list[tuple[int, str]]:
+    """Line and text of every string that is no docstring."""
+    bodies = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docs = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, bodies) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    return [
+        (node.lineno, node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
+    ]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_no_label_stands_elsewhere(path: Path) -> None:
+    if path.name == "numbers.py":
+        return
+    heads = {entry.head for entry in NUMBERS.values() if entry.unit}
+    symbols = {entry.symbol for entry in NUMBERS.values() if not entry.symbol.isascii()}
+    labels = heads | symbols | {entry.meaning for entry in NUMBERS.values()}
+    found = [f"line {line}: {text!r}" for line, text in literals(ast.parse(path.read_text())) if text.strip() in labels]
+    assert not found, "take the words of numbers from suite.judge.numbers"
+
+
+def test_the_search_for_labels_finds_one() -> None:
+    source = '"""ε_F stands in a docstring."""\nHEADS = {"eps_F": "ε_F [eV/Å]"}\n'
+    assert (2, "ε_F [eV/Å]") in literals(ast.parse(source))
+    assert all("docstring" not in text for _, text in literals(ast.parse(source)))
