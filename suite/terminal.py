@@ -121,19 +121,14 @@ _SHOWN = (
 )
 
 
-def _told_in_words(name: str) -> str:
-    """Symbol and meaning; variants of a number stand under it, indented."""
-    entry = NUMBERS[name]
-    return f"{'  ' if entry.under else ''}{entry.symbol}: {entry.meaning}"
-
-
 def _numbers(numbers: dict[str, float], limiting: str) -> list[list[str]]:
     """Rows of a run's table; `limiting` is the largest term of (3.13)."""
-    rows = [[_told_in_words(name), told(numbers, name), NUMBERS[name].unit] for name in _SHOWN if name in numbers]
-    rows.append(["limiting term of the bound", TERMS[limiting], ""])
+    entries = [NUMBERS[name] for name in _SHOWN if name in numbers]
+    rows = [[("  " if e.under else "") + e.symbol, told(numbers, e.name), e.unit, e.meaning] for e in entries]
+    rows.append(["limiting term", TERMS[limiting], "", "largest term of (3.13)"])
     if "bound_energy_corrected" in numbers:  # runs of an older version lack it
         term = limiting_term(numbers, CORRECTED_ENERGY_TERMS)
-        rows.append(["limiting term of the corrected energy bound", CORRECTED_ENERGY_TERMS[term], ""])
+        rows.append(["limiting term, energy", CORRECTED_ENERGY_TERMS[term], "", "largest of the corrected bound"])
     return rows
 
 
@@ -146,7 +141,7 @@ def run_table(spec: Spec, result: CaseResult) -> None:
         f"{'trained' if spec.model.fitted else 'tested'} on {sum(map(len, world.training))}, "
         + (f"{len(result.rows.perfect)} functions, " if spec.model.fitted else "")
         + spec.judged,
-        ["number", "value", "unit"],
+        ["number", "value", "unit", "meaning"],
         _numbers(result.verdict.numbers, result.verdict.limiting_term),
     )
     stages = result.stages
@@ -175,7 +170,7 @@ def store_table(record: Any, tree: Any, folder: Path) -> None:
     attrs = tree.attrs
     table(
         f"{record.name} ({record.id}): {attrs['status']}",
-        ["number", "value", "unit"],
+        ["number", "value", "unit", "meaning"],
         _numbers(attrs["numbers"], attrs["limiting_term"]),
     )
     table("parameters", ["parameter", "value"], sorted(record.parameters.items()))
