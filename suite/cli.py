@@ -574,8 +574,15 @@ def _list(options: argparse.Namespace) -> int:
         }
         for name, entry in CATALOGUE.items()
     ]
+    from suite import plugins
+
+    brought = [
+        {"group": group, "name": name, "value": entry.value, "package": entry.dist.name if entry.dist else ""}
+        for group in plugins.GROUPS
+        for name, entry in plugins.installed(group).items()
+    ]
     if options.json:
-        print(json.dumps({"specs": rows, "references": potentials}))
+        print(json.dumps({"specs": rows, "references": potentials, "installed": brought}))
         return 0
     from suite.terminal import table
 
@@ -589,6 +596,8 @@ def _list(options: argparse.Namespace) -> int:
         ["name", "species", "cutoff [Å]", "form", "source"],
         [[p["reference"], "-".join(p["species"]), f"{p['cutoff']:.3f}", p["form"], p["source"]] for p in potentials],
     )
+    if brought:
+        table("of installed packages", ["group", "name", "value", "package"], [list(each.values()) for each in brought])
     return 0
 
 

@@ -64,10 +64,10 @@ def label(values: Mapping[str, Any]) -> str:
 
 def numbers_of(spec: Spec) -> list[str]:
     """Names of the numbers that a run of `spec` has."""
-    from suite.world.dislocation import CATALOGUE
+    from suite.world.dislocation import dislocations
 
     amplitudes = [f"{a:g}" for a in spec.training.amplitudes]
-    entry = CATALOGUE.get((spec.material.lattice, spec.dislocation.kind, spec.dislocation.variant))
+    entry = dislocations().get((spec.material.lattice, spec.dislocation.kind, spec.dislocation.variant))
     had = {
         "": True,
         "split": entry is not None and entry.fault is not None,

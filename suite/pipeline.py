@@ -37,7 +37,7 @@ from suite.judge.neighbourhood import match_neighbourhood
 from suite.judge.oracle import Oracle, Scales, elastic_forms, line_moduli, reduce_response, reduce_test_sets
 from suite.model.contract import Recipe
 from suite.model.given import GivenSpec
-from suite.model.linear import LinearSpec
+from suite.model.linear import BroughtSpec, LinearSpec
 from suite.model.regression import Block, Solution, block_weights, solve, stack
 from suite.model.rows import BasisSpec, configuration_blocks, elastic_blocks, elastic_rows, perfect_row
 from suite.model.training import Configurations, label, rattle
@@ -91,6 +91,8 @@ def recipe_of(spec: Spec) -> Recipe | GivenSpec:
         return GivenSpec(model.calculator, model.arguments)
     if model.named:
         return LinearSpec(model.calculator, model.arguments)
+    if model.backend != "pyace":
+        return BroughtSpec(model.backend, spec.material.species, model.arguments)
     assert model.cutoff is not None  # `Spec` refuses a basis without one
     return BasisSpec(
         spec.material.species,

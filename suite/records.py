@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
+from suite import plugins
 from suite.toml import did_you_mean, dump_toml
 
 OBSERVABLES = ("energy", "force", "stress", "virial1", "virial2")
@@ -33,6 +34,7 @@ Place = Annotated[Number, Field(ge=-100, le=100)]  # further away, rounding move
 Count = Annotated[int, Field(strict=True, ge=1)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]  # what every generator of random numbers takes
 Switch = Annotated[bool, Field(strict=True)]
+BACKENDS = ("pyace", "linear", "calculator")
 Constant = Literal["C11", "C12", "C44", "C111", "C112", "C123", "C144", "C155", "C456"]
 StrainStep = Annotated[float, Field(strict=True, ge=1e-5, le=0.02)]
 Regularisation = Annotated[Number, Field(gt=0, le=LARGEST_REGULARISATION)]
@@ -121,12 +123,13 @@ class Model(Record):
     `total_degree` it holds all pair functions, but only those products of k + 2 neighbours for which
     Σ(n - 1) + w Σl <= `total_degree[k]`: n = 1, 2, ... are their radial numbers, l their angular momenta, and w is
     `angular_weight`. A given `calculator` is named as a reference is, with its `arguments`; nothing is fitted then. For
-    a linear model `calculator` names a function, "module:function", that returns a list of calculators.
+    a linear model `calculator` names a function, "module:function", that returns a list of calculators. Installed
+    packages may bring other backends (`suite.plugins`), which get `arguments`.
     `strain_step` is the step of the finite differences for the elastic response (default: 4e-3 for ACE, 1e-3 for
     calculators, 1e-2 for one whose energies have only 32 bits).
     """
 
-    backend: Literal["pyace", "linear", "calculator"] = "pyace"
+    backend: str = "pyace"
     cutoff: Positive | None = None
     radial: Literal["SBessel"] = "SBessel"
     channels: tuple[Count, ...] = ()
@@ -145,12 +148,12 @@ class Model(Record):
     @property
     def named(self) -> bool:
         """Does `calculator` name what the model is made of?"""
-        return self.backend != "pyace"
+        return self.backend in ("linear", "calculator")
 
     @property
     def step(self) -> float:
         """Strain step for the derivatives of W_cb."""
-        return self.strain_step or (1e-3 if self.named else ACE_STEP)
+        return self.strain_step or (ACE_STEP if self.backend == "pyace" else 1e-3)
 
 
 class Observables(Record):
@@ -350,7 +353,7 @@ class Spec(Record):
 
 def _impossible(spec: Spec) -> list[tuple[str, str]]:
     """Physics that cannot be: (key, sentence). Only what follows from the spec alone, without computing."""
-    from suite.world.dislocation import CATALOGUE, LOOPS, known_entries
+    from suite.world.dislocation import LOOPS, dislocations, known_entries
     from suite.world.reference import is_code, unknown_reference
 
     problems: list[tuple[str, str]] = []
@@ -368,15 +371,21 @@ def _impossible(spec: Spec) -> list[tuple[str, str]]:
         refuse("material.species", f"{unknown[0]!r} is not a chemical symbol")
 
     _refuse_arguments("material", material.reference, material.arguments, refuse)
-    if model.named:
-        _refuse_arguments("model", model.calculator, model.arguments, refuse)
+    brought = plugins.installed(plugins.BACKENDS)
+    if model.backend not in (*BACKENDS, *brought):
+        hint = did_you_mean(model.backend, [*BACKENDS, *brought])
+        refuse("model.backend", f"{model.backend!r} is not one of {', '.join([*BACKENDS, *brought])}{hint}")
+    elif model.named or model.backend in brought:
+        _refuse_arguments("model", model.calculator or model.backend, model.arguments, refuse)
+        if model.calculator and model.backend in brought:
+            refuse("model.calculator", f"the backend {model.backend!r} has none; its settings are model.arguments")
     else:
         for key in ("calculator", "arguments"):
             if getattr(model, key):
                 refuse(f"model.{key}", "an ACE model has none: it belongs to model.backend = 'calculator' or 'linear'")
 
     loop = dislocation.kind == "loop"
-    entry = CATALOGUE.get((material.lattice, dislocation.kind, dislocation.variant))
+    entry = dislocations().get((material.lattice, dislocation.kind, dislocation.variant))
     if loop and (material.lattice, dislocation.variant) in LOOPS:
         if dislocation.diameter is None:
             refuse("dislocation.diameter", "is missing: a loop needs its diameter in a0")
@@ -416,14 +425,16 @@ def _impossible(spec: Spec) -> list[tuple[str, str]]:
             f"L = {size:g} a0 exceeds the distance of the dislocations in the simulation cell, "
             f"L_D = N/2 = {spec.simulation.size / 2:g} a0: the theory needs L <= L_D",
         )
-    if not model.named:
+    if model.backend == "pyace":
         _refuse_bases(spec, refuse)
+    elif not model.named:
+        pass  # what a package's backend needs, it says itself when it is built
     elif model.backend == "linear" and not is_code(model.calculator):
         refuse("model.calculator", "a linear model needs a function, 'module:function', that returns its calculators")
     elif reason := unknown_reference(model.calculator):
         refuse("model.calculator", reason if model.calculator else "is missing: which potential is to be judged?")
-    if model.backend == "linear" and spec.tune.channels:
-        refuse("tune.channels", "a linear model has no channels")
+    if model.backend != "pyace" and spec.tune.channels:
+        refuse("tune.channels", "only an ACE model has channels")
 
     bond = _approximate_bond(material)
     for key, lengths in (

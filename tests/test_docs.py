@@ -58,7 +58,7 @@ def test_own_material_of_the_docs_is_iron(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_own_functions_of_the_docs_are_a_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (DOCS / "own-material.md").read_text(encoding="utf-8")
-    *_, table = re.findall(r"```toml\n(.*?)```", text, flags=re.S)
+    *_, table, _ = re.findall(r"```toml\n(.*?)```", text, flags=re.S)
     _, module = re.findall(r"```python\n(.*?)```", text, flags=re.S)
     model = tomllib.loads(table)["model"]
     name = "functions_of_the_docs"  # a module of that name may stand elsewhere on the path of the tests

@@ -12,13 +12,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
 from store.faults import Fault
+from suite import plugins
+from suite.model.contract import LinearFamily
 from suite.world.modules import import_beside
 from suite.world.reference import UnusableReference
 
@@ -48,6 +50,35 @@ class LinearSpec:
             found = f"a {strangers[0]}" if strangers else "an empty list"
             raise UnusableReference(f"{self.name!r} gives {found}; it must return a list of ASE calculators")
         return Combination(functions, self)
+
+
+@dataclass(frozen=True)
+class BroughtSpec:
+    """A family that an installed package brings: the `name` of its entry point, and what it is called with."""
+
+    name: str
+    species: tuple[str, ...]
+    arguments: Mapping[str, Any]
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.species, json.dumps(self.arguments, sort_keys=True, default=str)))
+
+    def build(self) -> LinearFamily:
+        """The family; raises `UnusableReference` when the package fails or returns something else."""
+        make = plugins.load(plugins.BACKENDS, self.name)
+        what = plugins.told(plugins.BACKENDS, self.name)
+        try:
+            family = make(species=self.species, **self.arguments)
+        except Fault:
+            raise
+        except (Exception, SystemExit) as error:
+            raise UnusableReference(f"{what} cannot be built: {type(error).__name__}: {error}") from error
+        wanted = ("site_values", "energy_and_force_rows", "calculator", "save")
+        if missing := [name for name in wanted if not callable(getattr(family, name, None))]:
+            raise UnusableReference(
+                f"{what} gives a {type(family).__name__} without {', '.join(missing)}: see suite.model.contract"
+            )
+        return cast(LinearFamily, family)
 
 
 class Combination:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from store.provenance import content_key, file_digest, versions
+from suite import plugins
 from suite.world.modules import find_module
 from suite.world.reference import CATALOGUE
 
@@ -56,6 +57,9 @@ def _content(text: str, places: Sequence[Path]) -> Any:
     if text in CATALOGUE:
         commands = [word for command in getattr(CATALOGUE[text].build(), "commands", []) for word in command.split()]
         return [file_digest(Path(word)) if Path(word).is_absolute() else word for word in commands]
+    groups = (plugins.REFERENCES, plugins.BACKENDS)
+    if brought := [entry for group in groups if (entry := plugins.installed(group).get(text))]:
+        return [{"entry": entry.value, "code": _code(entry.module)} for entry in brought]
     if text.startswith("kim:"):  # a KIM model has its version in its name
         return versions(["kimpy"])
     if dotted := _DOTTED.fullmatch(text):

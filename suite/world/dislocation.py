@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 
 import numpy as np
 
 from store.faults import BadInput
+from suite import plugins
 from suite.world.crystal import LATTICES, Crystal
 
 
@@ -21,6 +23,7 @@ class ImpossibleCell(BadInput, ValueError):
 
 
 Site = tuple[float, float]
+KINDS = ("screw", "edge", "mixed")
 CORE_CLEARANCE = 0.05  # a0; closer to an atomic column, the elastic field makes atoms coincide
 Triple = tuple[float, float, float]
 
@@ -204,16 +207,36 @@ LOOPS: dict[tuple[str, str], Loop] = {
 }
 
 
+@cache
+def dislocations() -> dict[tuple[str, str, str], Dislocation]:
+    """`CATALOGUE`, and what installed packages add to it (`suite.plugins`).
+
+    The entry point "bcc-edge-100" is the edge of variant 100 in bcc. Raises `plugins.BadPlugin` when one is no `Dislocation` or has an impossible name.
+    """
+    added = {}
+    for name in plugins.installed(plugins.DISLOCATIONS):
+        found = plugins.load(plugins.DISLOCATIONS, name)
+        lattice, kind, variant = (*name.split("-", 2), "", "")[:3]
+        if not isinstance(found, Dislocation) or lattice not in LATTICES or kind not in KINDS:
+            raise plugins.BadPlugin(
+                f"{plugins.told(plugins.DISLOCATIONS, name)} is not one: a name is LATTICE-KIND or "
+                f"LATTICE-KIND-VARIANT with {', '.join(LATTICES)} and {', '.join(KINDS)}, and names a suite.world.dislocation.Dislocation"
+            )
+        added[lattice, kind, variant] = found
+    return added | CATALOGUE
+
+
 def catalogue_entry(lattice: str, kind: str, variant: str = "") -> Dislocation:
     """The dislocation of `kind` and `variant` in `lattice`; raises `KeyError` with the known ones."""
-    if (lattice, kind, variant) not in CATALOGUE:
+    known = dislocations()
+    if (lattice, kind, variant) not in known:
         raise KeyError(f"no {kind} {variant} dislocation in {lattice}; known: {known_entries()}")
-    return CATALOGUE[lattice, kind, variant]
+    return known[lattice, kind, variant]
 
 
 def known_entries() -> str:
     """The catalogue in words."""
-    entries = [*CATALOGUE, *((lattice, "loop", variant) for lattice, variant in LOOPS)]
+    entries = [*dislocations(), *((lattice, "loop", variant) for lattice, variant in LOOPS)]
     return ", ".join(f"{kind}{f' (variant {v!r})' if v else ''} in {lattice}" for lattice, kind, v in entries)
 
 

