@@ -211,7 +211,8 @@ LOOPS: dict[tuple[str, str], Loop] = {
 def dislocations() -> dict[tuple[str, str, str], Dislocation]:
     """`CATALOGUE`, and what installed packages add to it (`suite.plugins`).
 
-    The entry point "bcc-edge-100" is the edge of variant 100 in bcc. Raises `plugins.BadPlugin` when one is no `Dislocation` or has an impossible name.
+    The entry point "bcc-edge-100" is the edge of variant 100 in bcc. Raises `plugins.BadPlugin` when one is no
+    `Dislocation` or has an impossible name.
     """
     added = {}
     for name in plugins.installed(plugins.DISLOCATIONS):
@@ -219,8 +220,8 @@ def dislocations() -> dict[tuple[str, str, str], Dislocation]:
         lattice, kind, variant = (*name.split("-", 2), "", "")[:3]
         if not isinstance(found, Dislocation) or lattice not in LATTICES or kind not in KINDS:
             raise plugins.BadPlugin(
-                f"{plugins.told(plugins.DISLOCATIONS, name)} is not one: a name is LATTICE-KIND or "
-                f"LATTICE-KIND-VARIANT with {', '.join(LATTICES)} and {', '.join(KINDS)}, and names a suite.world.dislocation.Dislocation"
+                f"{plugins.told(plugins.DISLOCATIONS, name)} is not one: it must be a Dislocation, and its name "
+                f"LATTICE-KIND or LATTICE-KIND-VARIANT with {', '.join(LATTICES)} and {', '.join(KINDS)}"
             )
         added[lattice, kind, variant] = found
     return added | CATALOGUE
