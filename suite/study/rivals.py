@@ -11,6 +11,7 @@ from suite.model.regression import Block, Solution, block_weights, solve, stack,
 from suite.spec import OBSERVABLES, Spec
 
 PRIOR = 1e-6
+SHARE = 0.1  # weight of virial1, as a part of the weight of all force components
 Weighing = dict[str, float]  # observable -> weight
 
 
@@ -32,6 +33,21 @@ def observed(spec: Spec) -> list[str]:
 def uniform(spec: Spec) -> Weighing:
     """Weight 1 for every observable."""
     return dict.fromkeys(observed(spec), 1.0)
+
+
+def elastic_share(spec: Spec, blocks: Mapping[str, Block]) -> Weighing:
+    """The spec's weights, but that of virial1: `SHARE` of the weight of all force components of the training set.
+
+    From there on the elastic constants of a fit are right to a hundredth of what energies and forces alone leave, at
+    no cost in the forces (docs/tuning.md). Without virial1 or forces the weights are those of the spec.
+    """
+    weights = {name: spec.weight(name) for name in observed(spec)}
+    if {"virial1", "force"} <= set(weights):
+        components = sum(block.rows for key, block in blocks.items() if key.partition("@")[0] == "force")
+        # under "mean" a weight is that of a whole block already
+        rows = blocks["virial1"].rows if spec.weights.normalisation == "mean" else components
+        weights["virial1"] = SHARE * weights["force"] * rows
+    return weights
 
 
 def evidence(spec: Spec, blocks: Mapping[str, Block], most: int = 50) -> Weighing:

@@ -252,8 +252,8 @@ def content_of(result: SweepResult) -> dict[str, Any]:
 
 _ELASTIC = ("eps_V1", "eps_V1_null_free", "eps_V1_felt", "eps_K", "eps_V2", "eps_V2_null_free")
 ORDERED_BY = {
-    "geometry_error": ("rmse_F", "eps_F", *_ELASTIC, "bound_geometry"),
-    "energy_error": ("rmse_E", "eps_E", "rmse_F", "eps_F", *_ELASTIC, "bound_energy"),
+    "geometry_error": ("rmse_F", "eps_F", "eps_F_relaxed", *_ELASTIC, "bound_geometry"),
+    "energy_error": ("rmse_E", "eps_E", "rmse_F", "eps_F", "eps_F_relaxed", *_ELASTIC, "bound_energy"),
 }
 
 

@@ -512,6 +512,7 @@ def _candidates(
 
     rival(PAPER, spec)
     rival(UNIFORM, rivals.with_weights(spec, rivals.uniform(spec)))
+    rival("elastic share", rivals.with_weights(spec, rivals.elastic_share(spec, blocks)))
     progress("rivals", 0.2, "evidence")
     rival("evidence", rivals.with_weights(spec, rivals.evidence(spec, blocks)))
     progress("rivals", 0.4, "closed-form rule")

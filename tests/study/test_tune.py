@@ -232,6 +232,30 @@ def test_balancing_rule_balances(result: TuneResult) -> None:
     assert max(logs) - min(logs) == pytest.approx(numbers["balance_spread"])
 
 
+@pytest.mark.parametrize("normalisation", ["paper", "mean"])
+def test_elastic_share_rights_the_constants_and_keeps_the_forces(tiny: Spec, rows: Rows, normalisation: str) -> None:
+    """Both normalisations give one problem; felt and ε_K fall far below those of the paper's weights."""
+    plain = tiny.model_copy(update={"weights": tiny.weights.model_copy(update={"normalisation": "paper"})})
+    virial1 = rivals.elastic_share(plain, rows.blocks)["virial1"]
+    components = sum(block.rows for name, block in rows.blocks.items() if name.startswith("force"))
+    assert virial1 == pytest.approx(0.1 * plain.weights.force * components)
+    if normalisation == "mean":  # weights of blocks: each row has the weight of its block over their number
+        blocks = plain.model_copy(update={"weights": plain.weights.model_copy(update={"normalisation": "mean"})})
+        a_row = rivals.elastic_share(blocks, rows.blocks)["virial1"] / rows.blocks["virial1"].rows
+        assert a_row / (plain.weights.force / components) == pytest.approx(virial1 / plain.weights.force, rel=1e-9)
+        return
+    before, after = (
+        rivals.fit_blocks(spec, rows.blocks).coefficients
+        for spec in (plain, rivals.with_weights(plain, rivals.elastic_share(plain, rows.blocks)))
+    )
+    assert rows.blocks["virial1"].rmse(after) < 0.1 * rows.blocks["virial1"].rmse(before)
+    for name, block in rows.blocks.items():
+        if name.startswith("force"):
+            assert block.rmse(after) < 1.1 * block.rmse(before)
+    without = load("w-split", "tiny", ["observables.virial1=false"])
+    assert "virial1" not in rivals.elastic_share(without, rows.blocks)
+
+
 def test_evidence_finds_the_noise_of_synthetic_blocks() -> None:
     """Rows with known noise: weights are the inverse variances, whatever the units of the blocks."""
     generator = np.random.default_rng(0)
