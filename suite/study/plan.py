@@ -29,6 +29,7 @@ LONG, DOUBLINGS = 0.02, 6  # seconds; a call that takes longer is timed well eno
 CONFIGURATION = 4 * 3 * 8  # bytes per atom: displacements, their noise, positions, forces
 RELAXATION_CALLS = 40
 LOOP_CALLS, LOOP_PRODUCTS = 80, 100  # to relax it; with the Hessian, for its softest mode and for the linear response
+LOOP_BYTES = 2600  # per atom, both engines of the reference together: 17.5 GB for 6.75 million atoms
 MODEL_CALLS = 20  # of the model in the simulation cell, half of them for its softest mode
 # Force calls for a Hessian, nonzeros of it and of its factor per row; for cores that split, weak forces count too
 HESSIAN_CALLS, HESSIAN_NONZEROS, FACTOR_NONZEROS = 350, 57, 450
@@ -95,11 +96,11 @@ def _plan(spec: Spec) -> dict[str, Any]:
     }
     if isinstance(kind, Loop):
         seconds["assess"] += simulation * costs["reference"] * products / 2
-    hessian = simulation * (100 if isinstance(kind, Loop) else hessian_nonzeros * 3 * 12)
-    factor = simulation * (500 if isinstance(kind, Loop) else factor_nonzeros * 3 * 12)
+    hessian = simulation * (LOOP_BYTES if isinstance(kind, Loop) else 3 * hessian_nonzeros * 3 * 12)
+    factor = 0 if isinstance(kind, Loop) else simulation * 2 * factor_nonzeros * 3 * 12
     block = 20_000 * (functions + 1) * 8
     labelled = (spec.training.configurations + spec.training.test) * training * CONFIGURATION
-    memory = 300e6 + 3 * hessian + 2 * factor + 3 * block + 24 * training * functions * 8 + labelled
+    memory = 300e6 + hessian + factor + 3 * block + 24 * training * functions * 8 + labelled
     here = memory_limit()
     excess = (
         f"the run needs about {memory / 1e9:.3g} GB, and this machine lets it have {here / 1e9:.3g} GB: reduce "
