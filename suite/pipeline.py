@@ -533,6 +533,9 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
         numbers["geometry_error"] = comparison.geometry_error
         numbers["energy_difference"] = comparison.energy_difference
         numbers["energy_error"] = abs(comparison.energy_difference)
+    if len(rows.perfect):
+        summands = float(np.abs(model.coefficients * rows.perfect).sum())
+        numbers["energy_rounding"] = len(world.simulation) * float(np.finfo(float).eps) * summands
     numbers["geometry_error_linear"] = comparison.linear_geometry_error
     numbers["energy_error_linear"] = comparison.linear_energy_error
     numbers["model_force_calls"] = comparison.relaxation.calls

@@ -105,7 +105,7 @@ ENTRY_PREDICTED = (
 # Numbers of a run that its table shows, in this order
 _SHOWN = (
     *("geometry_error", "geometry_resolution", "geometry_error_linear"),
-    *("energy_error", "energy_difference", "energy_error_linear"),
+    *("energy_error", "energy_difference", "energy_error_linear", "energy_rounding"),
     *("eps_E", "eps_E_ball"),
     *("eps_F", "eps_F_relaxed", "eps_F_ball", "rmse_F"),
     "eps_H",

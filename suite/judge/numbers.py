@@ -85,6 +85,13 @@ _ALL = (
             ),
             ("energy_error_linear", "linear energy error", "eV", "by linear response", "energy_error"),
             (
+                "energy_rounding",
+                "rounding of the energy",
+                "eV",
+                "at most, of a sum of large terms that cancel: ε Σ|c φ| over all atoms",
+                "energy_error",
+            ),
+            (
                 "growth_energy",
                 "dE/d ln L_D",
                 "eV",

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from suite.judge.matching import NOISES
 from suite.world.core_state import DIFFERENT, UNLIKE
 from suite.world.glide import NEUTRAL
+
+LEAST = 1e-4  # eV; rounding below this spoils no energy error
 
 
 def remarks(numbers: Mapping[str, float]) -> list[str]:
@@ -32,6 +36,12 @@ def remarks(numbers: Mapping[str, float]) -> list[str]:
             f"all dislocations of the model together are on top of a Peierls barrier that the reference does not have "
             f"(λ = {numbers['glide_curvature_model']:.1e} eV/Å^2): the errors are those of a state that is held there; "
             "improve the fit (basis, smaller amplitudes)"
+        )
+    if numbers.get("energy_rounding", 0.0) > max(0.5 * numbers.get("energy_error", np.inf), LEAST):
+        found.append(
+            f"the coefficients of the fit are so large that rounding may change the energy by "
+            f"{numbers['energy_rounding']:.1g} eV, as much as the energy error: choose solver.kind = 'rrqr', or raise "
+            "solver.tolerance or solver.alpha"
         )
     noisy = [name for name in ("eps_V1", "eps_V2") if numbers.get(NOISES[name], 0.0) > 0.5 * numbers.get(name, 0.0) > 0]
     if noisy:

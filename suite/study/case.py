@@ -35,7 +35,7 @@ from suite.world.lammps_job import job_digest
 from suite.world.relaxation import FailedRelaxation
 
 # Raise a number when the stage's results change for the same spec; "verdict" is not cached, but points of sweeps are.
-STAGE_VERSIONS = {"simulation": 4, "training": 1, "rows": 4, "verdict": 7}
+STAGE_VERSIONS = {"simulation": 4, "training": 1, "rows": 4, "verdict": 8}
 STAGE_PACKAGES = {"simulation": ("lammps",), "training": ("lammps",), "rows": ("lammps", "python-ace")}
 PACKAGES = ("dislobench", "numpy", "scipy", "ase", "lammps", "python-ace", "mlflow", "optuna", "xarray", "zarr")
 

@@ -9,6 +9,7 @@ import pytest
 
 import suite
 from suite.judge.numbers import GROUPS, NUMBERS, NUMBERS_OF_AMPLITUDES, head, number
+from suite.judge.remarks import remarks
 from suite.pipeline import assess
 from suite.results import Model, Rows, World
 from suite.spec import Spec, load
@@ -75,3 +76,13 @@ def test_the_search_for_labels_finds_one() -> None:
     source = '"""ε_F stands in a docstring."""\nHEADS = {"eps_F": "ε_F [eV/Å]"}\n'
     assert (2, "ε_F [eV/Å]") in literals(ast.parse(source))
     assert all("docstring" not in text for _, text in literals(ast.parse(source)))
+
+
+def test_rounding_of_large_coefficients_is_told(tiny: Spec, world: World, rows: Rows, model: Model) -> None:
+    numbers = assess(tiny, world, rows, model).numbers
+    assert 0 < numbers["energy_rounding"] < 1e-6
+    assert not [each for each in remarks(numbers) if "rounding may" in each]
+    told = remarks({"energy_rounding": 0.3, "energy_error": 0.25})
+    assert "rounding may change the energy by 0.3 eV" in told[0]
+    assert not remarks({"energy_rounding": 0.3, "energy_error": 2.5})
+    assert not remarks({"energy_rounding": 5e-5, "energy_error": 0.0})
