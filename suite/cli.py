@@ -88,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = _command(arguments)
     if arguments is None:  # the answer is out: Ctrl-C while the interpreter ends would only leave a traceback
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if (execution := sys.modules.get("suite.execution")) is not None:
+            execution.leave(code)
     return code
 
 

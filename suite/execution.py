@@ -263,6 +263,7 @@ def _kill(process: Any, line: Any) -> None:
 # --- processes --------------------------------------------------------------------------------------------------------
 
 _pool: ProcessPoolExecutor | None = None
+_stuck: list[threading.Thread] = []  # managers of pools that have not noticed that their workers are dead
 
 
 def _pool_of(workers: int) -> ProcessPoolExecutor:
@@ -298,6 +299,20 @@ def stop_workers() -> None:
         if manager is not None:  # an interruption may have caught it anywhere: the end of the process must not hang
             manager.join(ENDING)
             _threads_wakeups.pop(manager, None)
+            if manager.is_alive():
+                _stuck.append(manager)
+
+
+def leave(code: int) -> None:
+    """End this process with the exit `code` at once if a thread of a killed pool still waits, as Python never would.
+
+    A worker that is killed while it sends megabytes leaves half a message, and the manager of the pool waits for the
+    rest: the pipe stays open, because this process has its other end too.
+    """
+    if any(thread.is_alive() for thread in _stuck):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _begin_worker(parent: int) -> None:

@@ -242,3 +242,27 @@ def test_a_server_that_dies_early_is_told(
     monkeypatch.setattr(Tracker, "ui_command", lambda self, port, host: dies)
     assert main(["ui", "--workspace", str(served), "--port", str(free_port)]) == 1
     assert "ended by itself with exit code 7" in capsys.readouterr().err
+
+
+def test_a_pool_that_never_notices_its_end_does_not_keep_the_command() -> None:
+    """A worker killed in the middle of a large message: the manager of the pool waits for the rest of it for ever."""
+    program = """
+import sys, threading
+from types import SimpleNamespace
+from suite import cli, execution
+
+manager = threading.Thread(target=threading.Event().wait)
+manager.start()
+
+def stopped(arguments):
+    execution._pool = SimpleNamespace(_processes={}, _executor_manager_thread=manager, shutdown=lambda wait: None)
+    execution.ENDING = 0.2
+    execution.stop_workers()
+    print("told", end="")
+    return 143
+
+cli._command = stopped
+sys.exit(cli.main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (143, "told")
