@@ -133,7 +133,7 @@ def test_elastic_observables_fix_one_order_of_springs_after_the_other() -> None:
     known: dict[str, list[float]] = {
         "no elasticity": [1.0, 0.0, 0.0, 0.0],
         "CLE": [1.0, 0.1, 0.0, 0.0],
-        "CLE+nonlinear": [1.0, 0.1, 20.0, 0.0],
+        "CLE+nonlinear": [1.0, 0.1, 5.0, 0.0],
     }
     found = {}
     for name, expected in known.items():
