@@ -295,6 +295,7 @@ def stop_workers() -> None:
         for process in list((pool._processes or {}).values()):
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
+        _hang_up(manager)
         pool.shutdown(wait=False)
         if manager is not None:  # an interruption may have caught it anywhere: the end of the process must not hang
             manager.join(ENDING)
@@ -303,12 +304,20 @@ def stop_workers() -> None:
                 _stuck.append(manager)
 
 
-def leave(code: int) -> None:
-    """End this process with the exit `code` at once if a thread of a killed pool still waits, as Python never would.
+def _hang_up(manager: Any) -> None:
+    """Close this process's own ends of the pipes that only dead workers used.
 
     A worker that is killed while it sends megabytes leaves half a message, and the manager of the pool waits for the
-    rest: the pipe stays open, because this process has its other end too.
+    rest as long as anybody could write it; so does the thread that sends work, as long as anybody could read it.
     """
+    for queue, end in (("result_queue", "_writer"), ("call_queue", "_reader")):
+        if (connection := getattr(getattr(manager, queue, None), end, None)) is not None:
+            with suppress(OSError):
+                connection.close()
+
+
+def leave(code: int) -> None:
+    """End this process with the exit `code` at once if a thread of a killed pool still waits: Python would wait too."""
     if any(thread.is_alive() for thread in _stuck):
         sys.stdout.flush()
         sys.stderr.flush()

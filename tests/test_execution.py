@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import struct
 import threading
 import time
 from pathlib import Path
@@ -190,3 +192,39 @@ def test_a_killed_companion_is_an_outcome_with_a_remedy() -> None:
     assert caught.value.exit_code == 3
     with pytest.raises(LostWorkers):
         companion.call(append, 1)()
+
+
+def half_a_message(megabytes: int) -> np.ndarray:
+    return np.ones(megabytes * 125_000)
+
+
+def test_workers_that_are_killed_in_the_middle_of_a_message_leave_nobody_waiting() -> None:
+    """Both ways: results of 100 MB, and pieces as large that wait to be sent."""
+    pieces = [(np.ones(12_500_000), np.ones(1)) for _ in range(6)]
+    for function, work in ((half_a_message, [(100,)] * 6), (total, pieces)):
+        results = map_pieces(function, work, 2)
+        next(results)
+        assert execution._pool is not None
+        manager = execution._pool._executor_manager_thread
+        assert manager is not None
+        execution.stop_workers()
+        manager.join(5.0)
+        assert not manager.is_alive()
+        results.close()
+
+
+def test_a_manager_that_waits_for_half_a_message_is_freed() -> None:
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    os.write(writer.fileno(), struct.pack("!i", 1_000_000) + b"half of it")
+    ended = threading.Event()
+
+    def receive() -> None:
+        with pytest.raises((EOFError, OSError)):
+            reader.recv_bytes()
+        ended.set()
+
+    thread = threading.Thread(target=receive, daemon=True)
+    thread.start()
+    assert not ended.wait(0.3)
+    execution._hang_up(SimpleNamespace(result_queue=SimpleNamespace(_writer=writer)))
+    assert ended.wait(5.0)
