@@ -113,7 +113,9 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _panel(axis: Axes, record: Mapping[str, Any], error: str) -> None:
-    points = [p for p in record["points"] if p["x"] is not None and error in p["numbers"]]
+    known = [p for p in record["points"] if p["x"] is not None and error in p["numbers"]]
+    # a model that did not move has an error of exactly zero, which would stretch the axis over ten decades
+    points = [p for p in known if p["numbers"][error] > 0] or known
     settings = list(dict.fromkeys(p["setting"] for p in points))
     rates = {(r["error"], r["setting"]): r for r in record["rates"]}
     styles = _styles(settings)
