@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from suite.study.sweep import Sweep, SweepResult
 
 BAD_SPEC, FAILED_OUTCOME, BAD_STORE = BadInput.exit_code, FailedOutcome.exit_code, BadStore.exit_code
-RUN_NUMBERS = ("geometry_error", "energy_error")  # that `runs` shows
 INTERRUPTED = 130
 TRACKING = "MLFLOW_TRACKING_URI"
 PARENT = "DISLOBENCH_PARENT"  # process that started this command and waits for it: the command ends with it
@@ -702,20 +701,20 @@ def _runs(options: argparse.Namespace) -> int:
         which = f" of case {options.case!r}" if options.case else ""
         print(f"no runs{which} in {options.workspace}; start with: dislobench run w-screw --preset quick")
         return 0
-    from suite.judge.numbers import head
+    from suite.judge.numbers import ERRORS, head
     from suite.terminal import table
 
     told = any(row.note for row in rows)
     table(
         f"runs in {options.workspace}",
-        ["id", "name", "status", "outcome", *map(head, RUN_NUMBERS), "started", *(["note"] if told else [])],
+        ["id", "name", "status", "outcome", *map(head, ERRORS), "started", *(["note"] if told else [])],
         [
             [
                 r.id[:8],
                 r.name + _folded(row.folded, r.tags.get("kind")),
                 r.status,
                 r.tags.get("outcome", r.tags.get("status", "")),
-                *(_short(r.metrics.get(name)) for name in RUN_NUMBERS),
+                *(_short(r.metrics.get(name)) for name in ERRORS),
                 r.start[:19],
                 *([row.note] if told else []),
             ]

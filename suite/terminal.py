@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from suite.judge.matching import told
-from suite.judge.numbers import NUMBERS, head
+from suite.judge.numbers import ERRORS, NUMBERS, head
 from suite.judge.remarks import remarks
 from suite.judge.theory import CORRECTED_ENERGY_TERMS, TERMS, limiting_term
 from suite.study.rates import GROWTH_HEADS, HEADS, cells, growth_cells
@@ -95,7 +95,6 @@ def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> No
     console.print()
 
 
-ERRORS = ("geometry_error", "energy_error")
 POINT_NUMBERS = (*ERRORS, "rmse_F")
 # What the table of a study tells of a weighing before it is relaxed
 ENTRY_PREDICTED = (

@@ -319,6 +319,8 @@ _ALL = (
 
 NUMBERS: dict[str, Number] = {number.name: number for number in _ALL}
 """Every number by name, in the order of tables."""
+ERRORS = ("geometry_error", "energy_error")
+"""The two that everything else is measured by."""
 NUMBERS_OF_AMPLITUDES = ("rmse_E", "rmse_F", "eps_F")
 """Those that also stand for each amplitude of the test set alone."""
 

@@ -18,11 +18,10 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-from store.faults import Fault
 from suite import plugins
 from suite.model.contract import LinearFamily
 from suite.world.modules import import_beside
-from suite.world.reference import UnusableReference
+from suite.world.reference import UnusableReference, others_code
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,8 @@ class LinearSpec:
     def build(self) -> Combination:
         """The family; raises `reference.UnusableReference` when the function fails or returns something else."""
         module, _, attribute = self.name.partition(":")
-        try:
+        with others_code(f"the functions of {self.name!r}"):
             functions = list(getattr(import_beside(module), attribute)(**self.arguments))
-        except Fault:
-            raise
-        except (Exception, SystemExit) as error:  # it is other people's code, and may raise anything
-            reason = f"{type(error).__name__}: {error}"
-            raise UnusableReference(f"cannot build the functions of {self.name!r}: {reason}") from error
         strangers = [type(f).__name__ for f in functions if not callable(getattr(f, "get_potential_energy", None))]
         if strangers or not functions:
             found = f"a {strangers[0]}" if strangers else "an empty list"
@@ -67,12 +61,8 @@ class BroughtSpec:
         """The family; raises `UnusableReference` when the package fails or returns something else."""
         make = plugins.load(plugins.BACKENDS, self.name)
         what = plugins.told(plugins.BACKENDS, self.name)
-        try:
+        with others_code(f"the {what}"):
             family = make(species=self.species, **self.arguments)
-        except Fault:
-            raise
-        except (Exception, SystemExit) as error:
-            raise UnusableReference(f"{what} cannot be built: {type(error).__name__}: {error}") from error
         wanted = ("site_values", "energy_and_force_rows", "calculator", "save")
         if missing := [name for name in wanted if not callable(getattr(family, name, None))]:
             raise UnusableReference(

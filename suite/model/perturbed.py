@@ -42,7 +42,8 @@ def sprung(
     """As `perturbed`, with springs of several `orders` at once, each with its amplitude (eV)."""
     _refuse(orders, beyond)
     terms = dict(zip(orders, amplitudes, strict=True))
-    return PerturbedCalculator(build_reference(reference), _bcc(reference, species), terms, screw_strain(beyond))
+    base = build_reference(reference)
+    return PerturbedCalculator(base, _bcc(base, species), terms, screw_strain(beyond))
 
 
 def springs(reference: str, species: str, orders: Sequence[int], beyond: float) -> list[Calculator]:
@@ -51,8 +52,9 @@ def springs(reference: str, species: str, orders: Sequence[int], beyond: float) 
     Functions of a linear model (`suite.model.linear`). Raises as `perturbed` does.
     """
     _refuse(orders, beyond)
-    a0, threshold = _bcc(reference, species), screw_strain(beyond)
-    return [build_reference(reference), *(PerturbedCalculator(None, a0, {order: 1.0}, threshold) for order in orders)]
+    base = build_reference(reference)
+    a0, threshold = _bcc(base, species), screw_strain(beyond)
+    return [base, *(PerturbedCalculator(None, a0, {order: 1.0}, threshold) for order in orders)]
 
 
 def _refuse(orders: Sequence[int], beyond: float) -> None:
@@ -61,8 +63,8 @@ def _refuse(orders: Sequence[int], beyond: float) -> None:
             raise ValueError(f"order {order} must be 2 or more, and beyond = {beyond} a0 positive")
 
 
-def _bcc(reference: str, species: str) -> float:
-    return equilibrium_crystal(LATTICES["bcc"], (species,), build_reference(reference)).a0
+def _bcc(base: Calculator, species: str) -> float:
+    return equilibrium_crystal(LATTICES["bcc"], (species,), base).a0
 
 
 def screw_strain(distance: float) -> float:

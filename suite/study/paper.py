@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from suite.judge.numbers import ERRORS
 from suite.study.page import Page
 from suite.study.rates import AGREES, DISAGREES, HEADS, cells
-from suite.study.sweep import ERRORS
 from suite.study.sweep_figures import draw_sweep
 
 DATA = "paper.json"

@@ -38,8 +38,8 @@ def uniform(spec: Spec) -> Weighing:
 def elastic_share(spec: Spec, blocks: Mapping[str, Block]) -> Weighing:
     """The spec's weights, but that of virial1: `SHARE` of the weight of all force components of the training set.
 
-    From there on the elastic constants of a fit are right to a hundredth of what energies and forces alone leave, at
-    no cost in the forces (docs/tuning.md). Without virial1 or forces the weights are those of the spec.
+    The elastic constants of a fit are then right to a hundredth of what energies and forces alone leave, and its forces
+    hardly worse (docs/tuning.md). Without virial1 or forces the weights are those of the spec.
     """
     weights = {name: spec.weight(name) for name in observed(spec)}
     if {"virial1", "force"} <= set(weights):

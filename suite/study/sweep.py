@@ -21,6 +21,7 @@ from store.faults import FailedOutcome
 from store.locking import locked_file
 from store.runs import RunRecord, Tracker
 from store.seal import StoreError, verify
+from suite.judge.numbers import ERRORS
 from suite.judge.theory import expected_rate
 from suite.ladders import curve_of, overrides_of, points_of
 from suite.pipeline import Progress, Simulation, silent
@@ -28,7 +29,6 @@ from suite.spec import BadSpec, Spec, Sweep
 from suite.study.case import STAGE_PACKAGES, STAGE_VERSIONS, potentials_of, run_case
 from suite.study.rates import Growth, Rate, measure, measure_growth
 
-ERRORS = ("geometry_error", "energy_error")
 # what grows in proportion to ln L_D: name, of the error that grows, and of the number that predicts its slope
 GROWTHS: dict[str, tuple[Callable[[Mapping[str, float]], float], str]] = {
     "geometry_error": (lambda numbers: numbers["geometry_error"] ** 2, "growth_geometry"),

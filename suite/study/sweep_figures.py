@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from suite.judge.numbers import NUMBERS, head
+from suite.judge.numbers import ERRORS, NUMBERS, head
 from suite.study.figures import BLUE, DPI, GREY, ORANGE
-from suite.study.sweep import ERRORS, GROWTHS
+from suite.study.sweep import GROWTHS
 
 SETTING_STYLES = {
     "no elasticity": (ORANGE, "s", "--"),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from suite.judge.numbers import ERRORS
 from suite.model.regression import Unsolvable
 from suite.records import Tune
 from suite.spec import Spec, dump_toml
@@ -26,7 +27,6 @@ NUMBERS = {
     "energy": "energy_error_linear",
 }
 BALANCES = {"literal": "balance_spread", "calibrated": "calibrated_spread", "corrected": "corrected_spread"}
-ERRORS = ("geometry_error", "energy_error")
 SAME = 1e-3  # two relaxed errors that differ by less, of themselves, are one: relaxations end within a tolerance
 
 
