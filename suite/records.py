@@ -151,6 +151,11 @@ class Model(Record):
         return self.backend in ("linear", "calculator")
 
     @property
+    def source(self) -> str:
+        """Name of what the model is made of: a calculator, a function, a package's backend; empty for an ACE model."""
+        return "" if self.backend == "pyace" else self.calculator or self.backend
+
+    @property
     def step(self) -> float:
         """Strain step for the derivatives of W_cb."""
         return self.strain_step or (ACE_STEP if self.backend == "pyace" else 1e-3)
@@ -376,7 +381,7 @@ def _impossible(spec: Spec) -> list[tuple[str, str]]:
         hint = did_you_mean(model.backend, [*BACKENDS, *brought])
         refuse("model.backend", f"{model.backend!r} is not one of {', '.join([*BACKENDS, *brought])}{hint}")
     elif model.named or model.backend in brought:
-        _refuse_arguments("model", model.calculator or model.backend, model.arguments, refuse)
+        _refuse_arguments("model", model.source, model.arguments, refuse)
         if model.calculator and model.backend in brought:
             refuse("model.calculator", f"the backend {model.backend!r} has none; its settings are model.arguments")
     else:

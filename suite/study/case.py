@@ -99,8 +99,8 @@ def potentials_of(spec: Spec) -> dict[str, Any]:
     """What the reference, and the potential that is given as the model, are made of."""
     folders = [] if spec.folder is None else [spec.folder]
     named = {"reference": (spec.material.reference, spec.material.arguments)}
-    if spec.model.backend != "pyace":
-        named["model"] = (spec.model.calculator or spec.model.backend, spec.model.arguments)
+    if spec.model.source:
+        named["model"] = (spec.model.source, spec.model.arguments)
     return {which: contents_of(name, arguments, folders) for which, (name, arguments) in named.items()}
 
 
@@ -257,7 +257,7 @@ def parameters(spec: Spec) -> dict[str, Any]:
 def _model_parameters(spec: Spec) -> dict[str, Any]:
     model = spec.model
     named = {
-        "model": model.calculator or model.backend,
+        "model": model.source,
         **{f"model_{key}": str(value) for key, value in model.arguments.items()},
     }
     if not model.fitted:
@@ -275,7 +275,7 @@ def _model_parameters(spec: Spec) -> dict[str, Any]:
         "normalisation": spec.weights.normalisation,
         "solver": spec.solver.kind,
     }
-    if model.backend != "pyace":
+    if model.source:
         return named | fitted
     return {
         "model": "ACE",
@@ -318,7 +318,7 @@ def run_case(
     with at_most(workers), begun as run:
         run.tags(described | {"preset_free_spec": provenance.content_key(spec.model_dump())})
         run.text("spec.toml", spec.to_toml())
-        if spec.model.backend != "pyace":  # refuse one that cannot be built now, not after the world
+        if spec.model.source:  # refuse one that cannot be built now, not after the world
             pipeline.recipe_of(spec).build()
         try:
             world = cached_world(spec, workspace, stages, progress, job, kept)
