@@ -20,10 +20,10 @@ import pytest
 from scipy.linalg import qr, solve_triangular
 from threadpoolctl import threadpool_limits
 
-from suite.model.regression import Unsolvable
+from suite.model.regression import Unsolvable, fit
 from suite.pipeline import build_rows, build_world
 from suite.spec import Spec, load
-from suite.study.rivals import fit_blocks, with_weights
+from suite.study.rivals import with_weights
 from suite.study.tune import Bench, _open, _run_trials, _suggest, basis_key, cached_oracle
 from suite.study.weighings import number_of
 
@@ -92,7 +92,7 @@ def test_trial(benchmark: Any, study: tuple[Bench, Assembled], which: str) -> No
         return bench.judge(again())["eps_E"]
 
     def solve() -> float:
-        return float(fit_blocks(again(), bench.blocks[basis_key(bench.spec)]).coefficients[0])
+        return float(fit(again(), bench.joint[basis_key(bench.spec)]).coefficients[0])
 
     def refit() -> float:
         from pyace.linearacefit import LinearACEFit
@@ -120,7 +120,7 @@ def against_direct_qr(bench: Bench, assembled: Assembled) -> dict[str, float]:
     used = norms > 1e-14 * norms.max()
     q, r = qr(design[:, used] / norms[used], mode="economic")
     direct = solve_triangular(r, q.T @ targets) / norms[used]
-    ours = fit_blocks(bench.spec, bench.blocks[basis_key(bench.spec)]).coefficients[used]
+    ours = fit(bench.spec, bench.joint[basis_key(bench.spec)]).coefficients[used]
     predicted = [design[:, used] @ c for c in (ours, direct)]
     return {
         "condition": float(np.linalg.cond(r)),

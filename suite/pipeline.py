@@ -35,10 +35,11 @@ from suite.judge.matching import (
 )
 from suite.judge.neighbourhood import match_neighbourhood
 from suite.judge.oracle import Oracle, Scales, elastic_forms, line_moduli, reduce_response, reduce_test_sets
+from suite.model import regression
 from suite.model.contract import Recipe
 from suite.model.given import GivenSpec
 from suite.model.linear import BroughtSpec, LinearSpec
-from suite.model.regression import Block, Solution, block_weights, solve, stack
+from suite.model.regression import Block, Solution, by_observable
 from suite.model.rows import BasisSpec, configuration_blocks, elastic_blocks, elastic_rows, perfect_row
 from suite.model.training import Configurations, label, rattle
 from suite.records import SINGLE_STEP
@@ -390,8 +391,7 @@ def fit(spec: Spec, rows: Rows) -> Model:
     """
     if not spec.model.fitted:
         return Model(Solution(np.zeros(0), {}), 0.0, {})
-    blocks = blocks_of(spec, rows)
-    solution = solve(stack(blocks, block_weights(spec, blocks), spec.weights.normalisation), spec.solver)
+    solution = regression.fit(spec, by_observable(spec, blocks_of(spec, rows)))
     coefficients = solution.coefficients
     training_rmse = {name: block.rmse(coefficients) for name, block in rows.blocks.items()}
     return Model(solution, rows.energy_per_atom - float(rows.perfect @ coefficients), training_rmse)

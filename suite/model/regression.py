@@ -9,7 +9,7 @@ condition number.) Weights multiply *squared* residuals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -147,13 +147,31 @@ def stack(blocks: Mapping[str, Block], weights: Mapping[str, float], normalisati
     return Problem(joined(scaled), rows, total)
 
 
-def block_weights(spec: Spec, blocks: Iterable[str]) -> dict[str, float]:
-    """Weight of every block: blocks are named `observable` or `observable@amplitude`."""
-    found = {}
-    for name in blocks:
-        observable, _, amplitude = name.partition("@")
-        found[name] = spec.weight(observable) * spec.weights.amplitudes.get(amplitude, 1.0)
-    return found
+def by_observable(spec: Spec, blocks: Mapping[str, Block]) -> dict[str, Block]:
+    """The blocks of each observable as one, with the amplitude factors and the normalisation of `spec` inside.
+
+    Blocks are named `observable` or `observable@amplitude`. What is left to weigh is one factor for each observable: a
+    study that leaves the amplitudes alone merges the large triangles of the forces once, not in every trial.
+    """
+    joint = {}
+    for observable in dict.fromkeys(name.partition("@")[0] for name in blocks):
+        found = {name: block for name, block in blocks.items() if name.partition("@")[0] == observable and block.rows}
+        factors = {name: spec.weights.amplitudes.get(name.partition("@")[2], 1.0) for name in found}
+        if any(factor > 0 for factor in factors.values()):
+            problem = stack(found, factors, spec.weights.normalisation)
+            held = sum(len(found[name].triangle) for name, factor in factors.items() if factor > 0)
+            joint[observable] = Block(problem.triangle[:held], problem.rows, problem.target_sum)
+    return joint
+
+
+def weighed(spec: Spec, joint: Mapping[str, Block]) -> Problem:
+    """The weighted problem of `spec` from blocks that are joint `by_observable`. Raises ValueError as `stack` does."""
+    return stack(joint, {name: spec.weight(name) for name in joint}, "paper")
+
+
+def fit(spec: Spec, joint: Mapping[str, Block]) -> Solution:
+    """Coefficients for the weights of `spec` from blocks that are joint `by_observable`. Raises `Unsolvable`."""
+    return solve(weighed(spec, joint), spec.solver)
 
 
 # --- solvers ------------------------------------------------------------------------------------------------------

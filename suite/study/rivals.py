@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from suite.judge.oracle import Oracle
-from suite.model.regression import Block, Solution, block_weights, solve, stack, triangle_of
+from suite.model.regression import Block, by_observable, fit, triangle_of
 from suite.spec import OBSERVABLES, Spec
 
 PRIOR = 1e-6
@@ -18,11 +18,6 @@ Weighing = dict[str, float]  # observable -> weight
 def with_weights(spec: Spec, weights: Mapping[str, float]) -> Spec:
     """The spec with other weights of observables; amplitude factors stay."""
     return spec.model_copy(update={"weights": spec.weights.model_copy(update=dict(weights))})
-
-
-def fit_blocks(spec: Spec, blocks: Mapping[str, Block]) -> Solution:
-    """Coefficients for the weights of `spec`; raises `regression.Unsolvable`."""
-    return solve(stack(blocks, block_weights(spec, blocks), spec.weights.normalisation), spec.solver)
 
 
 def observed(spec: Spec) -> list[str]:
@@ -92,12 +87,13 @@ def balanced(spec: Spec, blocks: Mapping[str, Block], oracle: Oracle, most: int 
     root of its excess. Returns the weighing of least spread."""
     pairs = {"energy": "balance_E", "force": "balance_F", "virial1": "balance_V1"}
     names = [name for name in pairs if spec.weight(name) > 0]
-    first = fit_blocks(with_weights(spec, uniform(spec)), blocks)
+    joint = by_observable(spec, blocks)
+    first = fit(with_weights(spec, uniform(spec)), joint)
     start = {name: b.rmse(first.coefficients) for name, b in _merged(spec, blocks).items()}
     weights = {name: 1 / max(start[name], 1e-12) ** 2 for name in start}
     best: tuple[float, Weighing] = (np.inf, weights)
     for _ in range(most):
-        coefficients = fit_blocks(with_weights(spec, weights), blocks).coefficients
+        coefficients = fit(with_weights(spec, weights), joint).coefficients
         numbers = oracle.evaluate(coefficients)
         if numbers["balance_spread"] < best[0]:
             best = (numbers["balance_spread"], dict(weights))

@@ -33,7 +33,7 @@ from suite import pipeline
 from suite.execution import map_pieces
 from suite.judge.oracle import Oracle
 from suite.judge.theory import TERMS, limiting_term
-from suite.model.regression import Block, Unsolvable
+from suite.model.regression import Block, Unsolvable, by_observable, fit
 from suite.pipeline import Model, Progress, Rows, World, silent
 from suite.spec import Spec
 from suite.study import archive, rivals
@@ -56,11 +56,16 @@ PAPER, UNIFORM = "paper", "uniform"
 
 @dataclass(frozen=True)
 class Bench:
-    """What trials need: reduced blocks and oracle of every basis of a study, by its channels in words."""
+    """What trials need: reduced blocks and oracle of every basis of a study, by its channels in words; `joint` are the
+    blocks as trials use them that leave the amplitudes alone."""
 
     spec: Spec
     blocks: dict[str, dict[str, Block]]
     oracles: dict[str, Oracle]
+    joint: dict[str, dict[str, Block]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "joint", {key: by_observable(self.spec, each) for key, each in self.blocks.items()})
 
     def candidate(self, values: Mapping[str, Any]) -> Spec:
         """The spec with the parameters of a trial."""
@@ -85,7 +90,9 @@ class Bench:
     def judge(self, candidate: Spec) -> dict[str, float]:
         """Fit and evaluate; every number of the oracle. Raises `regression.Unsolvable`."""
         key = basis_key(candidate)
-        solution = rivals.fit_blocks(candidate, self.blocks[key])
+        own = candidate.weights.amplitudes == self.spec.weights.amplitudes
+        joint = self.joint[key] if own else by_observable(candidate, self.blocks[key])
+        solution = fit(candidate, joint)
         numbers = self.oracles[key].evaluate(solution.coefficients)
         numbers["limiting"] = float(list(TERMS).index(limiting_term(numbers)))
         return numbers

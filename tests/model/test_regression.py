@@ -16,11 +16,12 @@ from suite.model.regression import (
     Reducer,
     Solution,
     _determined,
-    block_weights,
+    by_observable,
     joined,
     solve,
     stack,
     triangle_of,
+    weighed,
 )
 from suite.spec import Solver, Spec
 
@@ -283,9 +284,21 @@ def test_nothing_to_fit_raises() -> None:
         stack({"energy": Reducer(N).finish()}, {"energy": 1.0}, "paper")
 
 
-def test_weights_follow_the_name_before_the_amplitude(tiny: Spec) -> None:
-    found = block_weights(tiny, ["energy@0", "energy@0.5", "force@0.1", "virial1", "stress"])
-    energy, force, virial1 = tiny.weights.energy, tiny.weights.force, tiny.weights.virial1
-    assert min(energy, force, virial1) > 0
-    assert found == {"energy@0": energy, "energy@0.5": energy, "force@0.1": force, "virial1": virial1, "stress": 0}
+@pytest.mark.parametrize("normalisation", ["paper", "mean"])
+def test_weights_follow_the_name_before_the_amplitude(tiny: Spec, normalisation: str) -> None:
+    """Joint blocks have the loss of the single ones: weight of the observable, factor of the amplitude, a mean each."""
+    names = ["energy@0", "energy@0.5", "force@0.1", "force@0.5", "force@2", "virial1", "stress"]
+    blocks = {name: block_of(*data(4 + 9 * place, place)[:2]) for place, name in enumerate(names)}
+    weights = {"normalisation": normalisation, "amplitudes": {"0.5": 0.3, "2": 0.0}}
+    spec = tiny.model_copy(update={"weights": tiny.weights.model_copy(update=weights)})
+    factors = [tiny.weights.energy] * 2 + [tiny.weights.force] * 3 + [tiny.weights.virial1, 0.0]
+    factors = [f * each for f, each in zip(factors, [1, 0.3, 1, 0.3, 0, 1, 1], strict=True)]
     assert tiny.weights.stress > 0  # and yet 0 above: the observable is off
+    problem = weighed(spec, by_observable(spec, blocks))
+    coefficients = np.random.default_rng(9).standard_normal(N)
+    wanted = sum(
+        factor * block.residual(coefficients) ** 2 / (block.rows if normalisation == "mean" else 1)
+        for factor, block in zip(factors, blocks.values(), strict=True)
+    )
+    assert np.linalg.norm(problem.triangle @ np.append(coefficients, -1.0)) ** 2 == pytest.approx(wanted)
+    assert problem.rows == sum(block.rows for factor, block in zip(factors, blocks.values(), strict=True) if factor)

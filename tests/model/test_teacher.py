@@ -5,7 +5,7 @@ import pytest
 from laws import ace_rounding
 
 from suite.model.basis import AceCalculator
-from suite.model.regression import block_weights, stack
+from suite.model.regression import by_observable, weighed
 from suite.pipeline import Rows, World, assess, blocks_of, build_rows, build_world, fit
 from suite.spec import Spec, load
 from suite.world.crystal import GPA, constants, cubic_tensor, cubic_third_order
@@ -43,8 +43,8 @@ def test_student_is_exact(observables: list[str], spec: Spec, world: World, rows
     assert isinstance(teacher, AceCalculator)
     rounding = ace_rounding(teacher._coefficients, rows.perfect, world.crystal.volume, each.model.step)
     rounding["energy"] *= len(world.training[0])
-    weights = block_weights(each, rows.blocks)
-    triangle = stack(rows.blocks, weights, each.weights.normalisation).triangle
+    weights = {name: each.weight(name.partition("@")[0]) for name in rows.blocks}
+    triangle = weighed(each, by_observable(each, rows.blocks)).triangle
 
     def loss(coefficients: np.ndarray) -> float:
         return float(np.linalg.norm(triangle @ np.append(coefficients, -1.0)))

@@ -19,6 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from store.runs import Tracker
 from suite.judge import oracle as oracle_module
+from suite.model.regression import by_observable, fit
 from suite.pipeline import Rows
 from suite.spec import Spec, load
 from suite.study import rivals
@@ -245,7 +246,7 @@ def test_elastic_share_rights_the_constants_and_keeps_the_forces(tiny: Spec, row
         assert a_row / (plain.weights.force / components) == pytest.approx(virial1 / plain.weights.force, rel=1e-9)
         return
     before, after = (
-        rivals.fit_blocks(spec, rows.blocks).coefficients
+        fit(spec, by_observable(spec, rows.blocks)).coefficients
         for spec in (plain, rivals.with_weights(plain, rivals.elastic_share(plain, rows.blocks)))
     )
     assert rows.blocks["virial1"].rmse(after) < 0.1 * rows.blocks["virial1"].rmse(before)
@@ -353,10 +354,11 @@ def test_candidate_has_the_parameters_of_the_trial(tiny: Spec, rows: Rows) -> No
     assert candidate.weights.virial2 == spec.weights.virial2
     assert candidate.weights.amplitudes == {"0.5": 0.1}
     assert candidate.model.channels == (9, 4)
-    from suite.model.regression import block_weights
-
-    weights = block_weights(candidate, rows.blocks)
-    assert weights["force@0.5"] == pytest.approx(0.1 * weights["force@0.1"])
+    coefficients = np.ones(rows.blocks["force@0.5"].triangle.shape[1] - 1)
+    small, large = (rows.blocks[f"force@{amplitude}"].residual(coefficients) ** 2 for amplitude in ("0.1", "0.5"))
+    relaxed = rows.blocks["force@0"].residual(coefficients) ** 2
+    joint = by_observable(candidate, rows.blocks)["force"].residual(coefficients) ** 2
+    assert joint == pytest.approx(relaxed + small + 0.1 * large)
     assert json.dumps(candidate.tune.model_dump())
 
 
