@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 ORACLE_VERSION = 6
 STUDY_VERSION = 3  # of what the journal holds: numbers of the corrected bound
 JOURNAL = "journal.log"
-BATCH = 25  # trials of one worker before the parent hears of them
+BATCH, MOST = 25, 250  # trials of one worker before the parent hears of them: at first, and at most
 PAPER, UNIFORM = "paper", "uniform"
 
 
@@ -476,7 +476,9 @@ def _run_trials(
         # the sampler's own seed goes on from where the study stands, or a continued study would repeat its draws
         begun = len(study.get_trials(deepcopy=False))
         seeds = [seed + begun + 1000 * worker for worker in range(workers)]
-        for _ in map_pieces(_work, [(bench, folder, key, budget, BATCH, each) for each in seeds], workers):
+        # each batch reads the whole journal: batches that grow with it keep that in proportion to the number of trials
+        most = min(max(BATCH, begun // 2), MOST)
+        for _ in map_pieces(_work, [(bench, folder, key, budget, most, each) for each in seeds], workers):
             pass
         if count() == done and _failed_in_a_row(study) >= BATCH:
             raise Unsolvable(f"the last {BATCH} trials had no finite solution: widen or shift the ranges in [tune]")
