@@ -130,7 +130,7 @@ def against_direct_qr(bench: Bench, assembled: Assembled) -> dict[str, float]:
 
 
 TRIALS = 300
-MOST = 2.0  # times the CPU of plain Optuna, which keeps nothing and seals nothing
+MOST = 1.2  # times the CPU of plain Optuna, which keeps nothing and seals nothing; 0.4 to 0.8 where it was measured
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
