@@ -20,8 +20,8 @@ from threadpoolctl import threadpool_limits
 from suite import execution
 from suite.model.rows import BasisSpec, configuration_blocks, perfect_row
 from suite.model.training import Configurations
-from suite.pipeline import _crystal, _perturbed, simulation_cell
 from suite.spec import load
+from suite.stages.cells import perturbed, reference_crystal, simulation_cell
 from suite.world.cell import Cell, StraightCell
 from suite.world.hessian import hessian
 from suite.world.reference import build_reference
@@ -43,10 +43,10 @@ def cell_of(size: int, reference: str) -> tuple[StraightCell, np.ndarray]:
     """The simulation cell of w-split with a `reference`, and the displacement that its relaxation begins with."""
     sizes = [f"simulation.size={size}", f"training.size={min(6, size // 2)}"]  # the training cell is not made
     spec = load("w-split", "quick", [*sizes, f"material.reference={reference}"])
-    crystal, _, elastic = _crystal(spec, build_reference(reference))
+    crystal, _, elastic = reference_crystal(spec, build_reference(reference))
     cell = simulation_cell(spec, crystal, elastic)
     assert isinstance(cell, StraightCell)
-    return cell, _perturbed(spec, cell)
+    return cell, perturbed(spec, cell)
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------

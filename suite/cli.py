@@ -314,7 +314,7 @@ def _end(process: Any, own_group: bool) -> None:
 
 def _export(options: argparse.Namespace) -> int:
     spec = _load(options)
-    from suite.pipeline import export_job
+    from suite.stages.cells import export_job
     from suite.terminal import progress_reporter
 
     _make_workspace(options.folder)
@@ -332,7 +332,7 @@ def _export(options: argparse.Namespace) -> int:
 
 def _scan(options: argparse.Namespace) -> int:
     spec = _load(options)
-    from suite.pipeline import scan_cores
+    from suite.stages.cells import scan_cores
     from suite.terminal import progress_reporter, table
 
     with progress_reporter(quiet=options.json) as progress:

@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from ase.calculators.calculator import Calculator
-from scipy.sparse import csr_array
 
 from suite.judge import theory
 from suite.judge.errors import Comparison
 from suite.judge.matching import Matching
 from suite.model.contract import LinearFamily, Recipe
-from suite.model.given import GivenPotential, GivenSpec
 from suite.model.regression import Block, Solution
 from suite.model.training import Configurations
 from suite.world.cell import Cell, StraightCell
 from suite.world.crystal import Crystal, Response, elastic_tensor
-from suite.world.dislocation import Dislocation, Loop, catalogue_entry
+from suite.world.curvature import Landscape
+from suite.world.dislocation import Dislocation, Loop
 from suite.world.elasticity import Line, Stroh, felt_form, rotate, strain_factor, stroh
-from suite.world.glide import Glide
-from suite.world.hessian import Factor
 from suite.world.relaxation import Relaxation, Status
+
+
+class Solved(NamedTuple):
+    """A cell and the reference's equilibrium in it."""
+
+    cell: StraightCell
+    equilibrium: Relaxation
 
 
 @dataclass(frozen=True)
 class Simulation:
     """The reference's crystal and the large cell: what neither the training set nor a loss weight can change.
 
-    `energy_per_atom` of the perfect crystal, eV; `hessian` (3n, 3n) at the equilibrium of the simulation cell, eV/Å^2,
-    None where its factor would fill the memory (three-dimensional cells); `stability` c0, eV/Å^2, and its mode, the
-    `softest` one (n, 3); `glide`, a neutral mode that is held and left out of c0, or None; `fault_energy` of the
-    ribbon between partials, eV/Å^2, None for dislocations that do not split.
+    `energy_per_atom` of the perfect crystal, eV; `landscape`, the energy around the equilibrium of the simulation cell;
+    `fault_energy` of the ribbon between partials, eV/Å^2, None for dislocations that do not split.
     """
 
     crystal: Crystal
@@ -41,18 +45,13 @@ class Simulation:
     dislocation: Dislocation | Loop
     simulation: Cell
     equilibrium: Relaxation
-    hessian: csr_array | None
-    stability: float
-    softest: np.ndarray
-    glide: Glide | None
+    landscape: Landscape
     fault_energy: float | None
 
-    @cached_property
-    def factor(self) -> Factor:
-        """Factor of the Hessian, made when it is first needed."""
-        if self.hessian is None:
-            raise TypeError("the Hessian of a three-dimensional cell has no factor; see pipeline.inverse_hessian")
-        return Factor(self.hessian, None if self.glide is None else self.glide.pull)
+    @property
+    def stability(self) -> float:
+        """The stability constant c0 of the simulation cell, eV/Å^2."""
+        return self.landscape.stability
 
     @property
     def simulation_energy(self) -> float:
@@ -66,8 +65,8 @@ class Simulation:
 
     @property
     def straight(self) -> Dislocation:
-        """The dislocation whose far field counts: a prismatic loop is an edge all around."""
-        return catalogue_entry("bcc", "edge") if isinstance(self.dislocation, Loop) else self.dislocation
+        """The dislocation whose far field counts."""
+        return self.dislocation.straight
 
     @property
     def _stroh(self) -> Stroh:
@@ -77,10 +76,8 @@ class Simulation:
     def line(self) -> Line:
         """The dislocation as a straight line. A prismatic loop is an edge all around, as long as its circumference: its
         energy is 2πR K(edge) ln(R/r) with R of the order of L_D (Hirth and Lothe, chapter 6)."""
-        cell = self.simulation
-        loop = isinstance(self.dislocation, Loop)
-        length = np.pi * cell.core_distance if loop else float(cell.vectors_perfect[2, 2])
-        return Line(self.straight.frame, self.straight.burgers_frame * self.crystal.a0, length)
+        burgers = self.straight.burgers_frame * self.crystal.a0
+        return Line(self.straight.frame, burgers, self.simulation.line_length)
 
     @cached_property
     def felt(self) -> np.ndarray:
@@ -91,29 +88,25 @@ class Simulation:
 @dataclass(frozen=True)
 class World(Simulation):
     """Everything that no loss weight can change: a `Simulation`, and one training cell, or two for a loop (a screw and
-    an edge dipole), with their equilibria.
+    an edge dipole), each with its equilibrium.
     """
 
-    training: tuple[StraightCell, ...]
-    training_equilibria: tuple[Relaxation, ...]
+    trained: tuple[Solved, ...]
 
     @classmethod
-    def of(cls, simulated: Simulation, training: tuple[StraightCell, ...], equilibria: tuple[Relaxation, ...]) -> World:
-        """The world of a simulation and its training cells; a factor that has been made is kept."""
-        world = cls(
-            **{f.name: getattr(simulated, f.name) for f in fields(Simulation)},
-            training=training,
-            training_equilibria=equilibria,
-        )
-        if "factor" in simulated.__dict__:
-            world.__dict__["factor"] = simulated.factor  # seeds the cached property: at paper size a factor costs 17 s
-        return world
+    def of(cls, simulated: Simulation, trained: Sequence[Solved]) -> World:
+        """The world of a simulation and its training cells."""
+        return cls(**{f.name: getattr(simulated, f.name) for f in fields(Simulation)}, trained=tuple(trained))
+
+    @property
+    def training(self) -> tuple[StraightCell, ...]:
+        """The training cells."""
+        return tuple(solved.cell for solved in self.trained)
 
     @property
     def training_energies(self) -> tuple[float, ...]:
         """Energies of the relaxed training cells relative to the perfect crystal, eV."""
-        pairs = zip(self.training, self.training_equilibria, strict=True)
-        return tuple(relaxed.energy - len(cell) * self.energy_per_atom for cell, relaxed in pairs)
+        return tuple(found.energy - len(cell) * self.energy_per_atom for cell, found in self.trained)
 
     @property
     def stencil_density(self) -> float:
@@ -133,7 +126,7 @@ class Rows:
     """The design, without weights: reduced `blocks`, elastic rows, the perfect crystal's row, and labelled sets, one
     for each training cell. A potential that is given has no rows, and nothing to train on."""
 
-    recipe: Recipe | GivenSpec
+    recipe: Recipe
     blocks: dict[str, Block]
     elastic: dict[str, np.ndarray]
     perfect: np.ndarray
@@ -143,8 +136,13 @@ class Rows:
     response: Response
 
     @cached_property
-    def basis(self) -> LinearFamily | GivenPotential:
+    def basis(self) -> LinearFamily:
         return self.recipe.build()
+
+    @property
+    def functions(self) -> int:
+        """How many coefficients there are to fit: none for a potential that is given."""
+        return len(self.perfect)
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from suite.study.rates import GROWTH_HEADS, HEADS, cells, growth_cells
 from suite.text import printable
 
 if TYPE_CHECKING:
-    from suite.pipeline import Progress as Report
     from suite.spec import Spec
+    from suite.stages.progress import Progress as Report
     from suite.study.case import CaseResult
     from suite.study.sweep import SweepResult
     from suite.study.tune import TuneResult
@@ -137,8 +137,8 @@ def run_table(spec: Spec, result: CaseResult) -> None:
     world = result.world
     table(
         f"{spec.case.title}: {status.name.lower()}, {len(world.simulation)} atoms, "
-        f"{'trained' if spec.model.fitted else 'tested'} on {sum(map(len, world.training))}, "
-        + (f"{len(result.rows.perfect)} functions, " if spec.model.fitted else "")
+        f"{'trained' if result.rows.functions else 'tested'} on {sum(map(len, world.training))}, "
+        + (f"{result.rows.functions} functions, " if result.rows.functions else "")
         + spec.judged,
         ["number", "value", "unit", "meaning"],
         _numbers(result.verdict.numbers, result.verdict.limiting_term),

@@ -7,7 +7,8 @@ import pytest
 from ase.calculators.calculator import Calculator
 from materials import calculator_of, crystal_of, response_of
 
-from suite.pipeline import Model, Rows, World, build_rows, build_world, fit
+from suite.pipeline import build_rows, build_world, fit
+from suite.results import Model, Rows, World
 from suite.spec import Spec, load
 from suite.world.crystal import Crystal, Response, elastic_tensor
 from suite.world.dislocation import Dislocation, catalogue_entry

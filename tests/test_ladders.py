@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from suite.ladders import curve_of, numbers_of, overrides_of, points_of, wrong_ladders
-from suite.pipeline import Model, Rows, World, assess
+from suite.pipeline import assess
+from suite.results import Model, Rows, World
 from suite.spec import Spec, Sweep
 from suite.study.sweep import Point, rates_of
 

@@ -7,21 +7,11 @@ import pytest
 from laws import ace_rounding
 from materials import crystal_of, response_of
 
-from suite.pipeline import (
-    Model,
-    Rows,
-    Verdict,
-    World,
-    assess,
-    build_oracle,
-    build_rows,
-    dislocation_of,
-    fit,
-    simulation_cell,
-    stage_tables,
-    training_cells,
-)
+from suite.pipeline import assess, build_rows, fit, stage_tables
+from suite.results import Model, Rows, Verdict, World
 from suite.spec import Spec, load
+from suite.stages.cells import dislocation_of, simulation_cell, training_cells
+from suite.stages.judge import build_oracle
 from suite.world.cell import StraightCell
 from suite.world.crystal import constants
 from suite.world.dislocation import Dislocation
@@ -116,7 +106,7 @@ def test_world_is_a_stable_quadrupole_of_the_reference(world: World, tiny: Spec)
     assert [len(cell.cores) for cell in world.training] == [2]
     for cell, found_equilibrium in (
         (world.simulation, world.equilibrium),
-        (world.training[0], world.training_equilibria[0]),
+        (world.training[0], world.trained[0].equilibrium),
     ):
         assert found_equilibrium.status is Status.CONVERGED
         assert np.abs(found_equilibrium.forces).max() < tiny.simulation.force_tolerance

@@ -20,7 +20,7 @@ def test_tiny_twin_runs(name: str) -> None:
     world = build_world(spec)
     assert world.stability > 0
     cells = (*world.training, world.simulation)
-    for cell, equilibrium in zip(cells, (*world.training_equilibria, world.equilibrium), strict=True):
+    for cell, equilibrium in zip(cells, (*(found for _, found in world.trained), world.equilibrium), strict=True):
         assert cell.judge(equilibrium.displacement, 0.8 * cell.a0)[0] == "kept"
         if isinstance(cell, StraightCell):
             found = find_cores(cell.circuits, equilibrium.displacement, 1.5 * cell.a0)
@@ -29,16 +29,18 @@ def test_tiny_twin_runs(name: str) -> None:
     if world.fault_energy is not None:  # what only dislocations have that split outlives the cache
         again = archive.simulation_from(spec, archive.simulation_groups(world))
         assert again.fault_energy == world.fault_energy
-        assert (again.glide is None) == (world.glide is None) == (spec.dislocation.kind == "screw")
+        assert (again.landscape.glide is None) == (world.landscape.glide is None) == (spec.dislocation.kind == "screw")
         force = np.random.default_rng(0).standard_normal(world.equilibrium.forces.shape)
-        np.testing.assert_allclose(again.factor.solve(force), world.factor.solve(force), rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(
+            again.landscape.factor.solve(force), world.landscape.factor.solve(force), rtol=1e-6, atol=1e-6
+        )
     rows = build_rows(spec, world)
     model = fit(spec, rows)
     verdict = assess(spec, world, rows, model)
     assert verdict.status in (Status.CONVERGED, Status.MAX_STEPS, Status.MOVED, Status.DIVERGED)
     numbers = verdict.numbers
     assert not set(numbers) - set(numbers_of(spec)), "suite.ladders lists them"
-    assert numbers["neutral_modes"] == int(world.glide is not None)
+    assert numbers["neutral_modes"] == int(world.landscape.glide is not None)
     if world.fault_energy is not None:
         # partials are 5 Å wide themselves, and as far apart as elastic theory says or a little further
         assert numbers["partial_separation_elastic"] < numbers["partial_separation"]

@@ -11,30 +11,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from ase.calculators.calculator import Calculator
 
-from suite.world.cell import Cell, Metric, StraightCell
+from suite.world.cell import Cell
+from suite.world.curvature import Curvature
 from suite.world.glide import Glide, Holding
-from suite.world.hessian import HessianProducts, softest_mode_near, stability_bound
+from suite.world.hessian import HessianProducts
 from suite.world.relaxation import Relaxation, Status, relax
 
 FAR = 0.1  # Å; a model's equilibrium with no atom further than this from ȳ has the curvature of the model at ȳ
 RESOLVED = 0.01  # Å; uncertainties of a geometry error below this never spoil it
 FLAT = 1e-4  # of the reference's c0: curvatures below this are rounding of force differences
-
-
-@dataclass(frozen=True)
-class Curvature:
-    """The reference's second derivatives at its equilibrium ȳ.
-
-    `inverse` applies H⁻¹ to a force (n, 3), to a relative tolerance if it iterates; `preconditioner` approximates it
-    at the cost of one sparse solve or Fourier transform; `c0` is the stability constant (eV/Å^2), `mode` (n, 3) its
-    mode. With a neutral `glide` mode both leave it out, and displacements are held in its complement.
-    """
-
-    inverse: Callable[[np.ndarray, float], np.ndarray]
-    preconditioner: Metric
-    c0: float
-    mode: np.ndarray
-    glide: Glide | None = None
 
 
 @dataclass(frozen=True)
@@ -151,10 +136,7 @@ def _stability(
 
     An upper bound in three-dimensional cells; a negative value is always one, and proof enough.
     """
-    products = HessianProducts(cell, model, displacement, curvature.preconditioner)
-    if not isinstance(cell, StraightCell):
-        return stability_bound(products, guess), guess
-    return softest_mode_near(products, guess)
+    return curvature.near(HessianProducts(cell, model, displacement, curvature.preconditioner), guess)
 
 
 def _resolution(forces: np.ndarray, stability: float, curvature: Curvature) -> float:

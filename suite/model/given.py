@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from suite.world.reference import build_reference
@@ -26,7 +27,7 @@ class GivenSpec:
 
 
 class GivenPotential:
-    """What a fitted basis is to the pipeline, for a potential that has nothing to fit: no functions, one calculator."""
+    """A family of models with no functions and one calculator: a potential that has nothing to fit."""
 
     orders = np.zeros(0, dtype=np.int64)
 
@@ -35,6 +36,14 @@ class GivenPotential:
 
     def __len__(self) -> int:
         return 0
+
+    def site_values(self, atoms: Atoms) -> np.ndarray:
+        """No values: there are no functions."""
+        return np.zeros(0)
+
+    def energy_and_force_rows(self, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
+        """Rows without columns."""
+        return np.zeros(0), np.zeros((3 * len(atoms), 0))
 
     def calculator(self, coefficients: np.ndarray, energy_per_atom: float = 0.0) -> Calculator:
         """The potential itself; there are no `coefficients`, and its energies are as they are."""

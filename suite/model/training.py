@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,11 +34,15 @@ class Configurations:
 
     def split(self, count: int) -> tuple[Configurations, Configurations]:
         """The first `count` configurations and the others."""
-        parts = [
-            Configurations(*(getattr(self, name)[part] for name in self.__dataclass_fields__))
-            for part in (slice(None, count), slice(count, None))
-        ]
-        return parts[0], parts[1]
+        return self._each(lambda values: values[:count]), self._each(lambda values: values[count:])
+
+    def joined(self, other: Configurations) -> Configurations:
+        """These configurations, then the `other` ones."""
+        later = iter((other.displacements, other.amplitudes, other.energies, other.forces))
+        return self._each(lambda values: np.concatenate([values, next(later)]))
+
+    def _each(self, change: Callable[[np.ndarray], np.ndarray]) -> Configurations:
+        return Configurations(*map(change, (self.displacements, self.amplitudes, self.energies, self.forces)))
 
 
 def rattle(

@@ -16,24 +16,15 @@ from scipy.sparse import csr_array
 from suite.judge.oracle import Oracle, Scales
 from suite.model.regression import Block
 from suite.model.training import Configurations
-from suite.pipeline import (
-    Model,
-    Rows,
-    Simulation,
-    Verdict,
-    World,
-    dislocation_of,
-    recipe_of,
-    simulation_cell,
-    training_cells,
-)
+from suite.results import Model, Rows, Simulation, Solved, Verdict, World
 from suite.spec import Spec
-from suite.world.cell import Cell, StraightCell
+from suite.stages.cells import dislocation_of, simulation_cell, training_cells
+from suite.stages.rows import recipe_of
+from suite.world.cell import Arrays, Cell
 from suite.world.crystal import LATTICES, Crystal, Response
-from suite.world.dislocation import find_cores
+from suite.world.curvature import Landscape
 from suite.world.elasticity import Line
 from suite.world.glide import Glide
-from suite.world.loop import LoopCell
 from suite.world.relaxation import Relaxation, Status
 
 
@@ -47,7 +38,7 @@ def dataset(**arrays: tuple[tuple[str, ...], Any]) -> xr.Dataset:
 _ATOM = ("atom", "xyz")
 
 
-def _cell_group(cell: Cell, equilibrium: Relaxation) -> dict[str, tuple[tuple[str, ...], Any]]:
+def _cell_group(cell: Cell, equilibrium: Relaxation) -> Arrays:
     return {
         "reference": (_ATOM, cell.reference),
         "predictor": (_ATOM, cell.predictor),
@@ -58,26 +49,7 @@ def _cell_group(cell: Cell, equilibrium: Relaxation) -> dict[str, tuple[tuple[st
         "sublattice": (("atom",), cell.sublattice.astype(np.int64)),
         "core_burgers": (("core", "xyz"), cell.burgers),
         "force_history": (("call",), equilibrium.history),
-        **(_loop_group(cell, equilibrium) if isinstance(cell, LoopCell) else {}),
-        **(_straight_group(cell, equilibrium) if isinstance(cell, StraightCell) else {}),
-    }
-
-
-def _straight_group(cell: StraightCell, equilibrium: Relaxation) -> dict[str, tuple[tuple[str, ...], Any]]:
-    found = find_cores(cell.circuits, equilibrium.displacement, 1.5 * cell.a0)
-    return {
-        "bonds": (("bond", "end"), cell.bonds.astype(np.int64)),
-        "core_position": (("core", "plane"), cell.cores),
-        "core_found": (("core", "plane"), np.array([core.position for core in found]).reshape(-1, 2)),
-    }
-
-
-def _loop_group(cell: LoopCell, equilibrium: Relaxation) -> dict[str, tuple[tuple[str, ...], Any]]:
-    """Of a loop; its bonds, 14 of every atom, are found again faster than they are read."""
-    return {
-        "loop_centre": (("xyz",), cell.cores[0]),
-        "loop_radius": ((), cell.radius),
-        "loop_line": (("point", "xyz"), cell.line(equilibrium.displacement)),
+        **cell.own_arrays(equilibrium.displacement),
     }
 
 
@@ -93,7 +65,6 @@ def run_groups(world: World, rows: Rows, model: Model, verdict: Verdict) -> dict
         "dW2_model": (("i", "j", "k", "l"), verdict.response.d2),
         "dW3_model": (("i", "j", "k", "l", "m", "n"), verdict.response.d3),
     }
-    cells = zip(world.training, world.training_equilibria, strict=True)
     forces = [
         (test.forces.reshape(len(test), 3 * len(cell)), fields)
         for cell, test, fields in zip(world.training, rows.test, verdict.matching.forces, strict=True)
@@ -103,14 +74,14 @@ def run_groups(world: World, rows: Rows, model: Model, verdict: Verdict) -> dict
         "crystal": dataset(a0=((), world.crystal.a0), energy_per_atom=((), world.energy_per_atom), **tensors),
         "simulation": dataset(
             **_cell_group(cell, world.equilibrium),
-            **_model_line(cell, comparison.relaxation),
+            **cell.own_model_arrays(comparison.relaxation.displacement),
             relaxed_model=(_ATOM, comparison.relaxation.displacement),
             forces=(_ATOM, comparison.model_forces_at_reference),
             error_atom=(("atom",), cell.strain_per_atom(error)),
             error_linear_atom=(("atom",), cell.strain_per_atom(comparison.linear_displacement)),
             force_history_model=(("call_model",), comparison.relaxation.history),
         ),
-        **{_numbered("training", k): dataset(**_cell_group(*pair)) for k, pair in enumerate(cells)},
+        **{_numbered("training", k): dataset(**_cell_group(*pair)) for k, pair in enumerate(world.trained)},
         "model": dataset(
             coefficients=(("function",), model.coefficients),
             order=(("function",), rows.basis.orders.astype(np.int64)),
@@ -125,12 +96,6 @@ def run_groups(world: World, rows: Rows, model: Model, verdict: Verdict) -> dict
             dual_norm=(("config",), verdict.matching.dual_norms),
         ),
     }
-
-
-def _model_line(cell: Cell, relaxation: Relaxation) -> dict[str, tuple[tuple[str, ...], Any]]:
-    if not isinstance(cell, LoopCell):
-        return {}
-    return {"loop_line_model": (("point_model", "xyz"), cell.line(relaxation.displacement))}
 
 
 def _numbered(name: str, index: int) -> str:
@@ -183,10 +148,10 @@ def simulation_groups(simulated: Simulation) -> dict[str, xr.Dataset]:
         ),
         "response": _response_group(simulated.response),
         "coarse": _response_group(coarse),
-        "simulation": _relaxation_group(simulated.equilibrium).assign(softest=(_ATOM, simulated.softest)),
+        "simulation": _relaxation_group(simulated.equilibrium).assign(softest=(_ATOM, simulated.landscape.softest)),
     }
-    if simulated.hessian is not None:
-        matrix = simulated.hessian.tocsr()
+    if simulated.landscape.hessian is not None:
+        matrix = simulated.landscape.hessian.tocsr()
         groups["hessian"] = dataset(
             data=(("entry",), matrix.data),
             indices=(("entry",), matrix.indices.astype(np.int64)),
@@ -201,13 +166,6 @@ def simulation_from(spec: Spec, groups: Any) -> Simulation:
     crystal = Crystal(LATTICES[spec.material.lattice], spec.material.species, float(crystal_group["a0"]))
     reference = replace(_response(groups["response"]), coarse=_response(groups["coarse"]))
     cell = simulation_cell(spec, crystal, reference)
-    matrix = None
-    if isinstance(cell, StraightCell):
-        entries = groups["hessian"]
-        size = 3 * len(cell)
-        matrix = csr_array(
-            (entries["data"].values, entries["indices"].values, entries["indptr"].values), shape=(size, size)
-        )
     return Simulation(
         crystal,
         float(crystal_group["energy_per_atom"]),
@@ -215,10 +173,7 @@ def simulation_from(spec: Spec, groups: Any) -> Simulation:
         dislocation_of(spec),
         cell,
         _relaxation(groups["simulation"]),
-        matrix,
-        float(crystal_group["stability"]),
-        groups["simulation"]["softest"].values,
-        _glide(cell, crystal_group),
+        _landscape(cell, groups),
         float(crystal_group["fault_energy"]) if "fault_energy" in crystal_group else None,
     )
 
@@ -228,27 +183,32 @@ def _split_arrays(simulated: Simulation) -> dict[str, tuple[tuple[str, ...], Any
     arrays: dict[str, tuple[tuple[str, ...], Any]] = {}
     if simulated.fault_energy is not None:
         arrays["fault_energy"] = ((), simulated.fault_energy)
-    if simulated.glide is not None:
-        arrays |= {"glide": (_ATOM, simulated.glide.mode), "glide_curvature": ((), simulated.glide.curvature)}
+    if (glide := simulated.landscape.glide) is not None:
+        arrays |= {"glide": (_ATOM, glide.mode), "glide_curvature": ((), glide.curvature)}
     return arrays
 
 
-def _glide(cell: Cell, group: Any) -> Glide | None:
-    if "glide" not in group or not isinstance(cell, StraightCell):
-        return None
-    return Glide.of(cell, group["glide"].values, float(group["glide_curvature"]))
+def _landscape(cell: Cell, groups: Any) -> Landscape:
+    """The energy around the equilibrium: with a Hessian and a neutral glide where they were stored."""
+    crystal, matrix, glide = groups["crystal"], None, None
+    if "hessian" in groups:
+        parts, size = groups["hessian"], 3 * len(cell)
+        matrix = csr_array((parts["data"].values, parts["indices"].values, parts["indptr"].values), shape=(size, size))
+    if "glide" in crystal:
+        glide = Glide.of(cell, crystal["glide"].values, float(crystal["glide_curvature"]))
+    return Landscape(matrix, float(crystal["stability"]), groups["simulation"]["softest"].values, glide)
 
 
 def training_groups(world: World) -> dict[str, xr.Dataset]:
     """The equilibria of the training cells."""
-    return {_numbered("training", k): _relaxation_group(found) for k, found in enumerate(world.training_equilibria)}
+    return {_numbered("training", k): _relaxation_group(found) for k, (_, found) in enumerate(world.trained)}
 
 
 def world_from(spec: Spec, simulated: Simulation, groups: Any) -> World:
     """The world of `spec` from its simulation and the cached groups of its training cells."""
     training = training_cells(spec, simulated.crystal, simulated.response)
-    equilibria = tuple(_relaxation(groups[_numbered("training", k)]) for k in range(len(training)))
-    return World.of(simulated, training, equilibria)
+    equilibria = [_relaxation(groups[_numbered("training", k)]) for k in range(len(training))]
+    return World.of(simulated, list(map(Solved, training, equilibria)))
 
 
 def _configurations_group(found: Configurations) -> xr.Dataset:

@@ -26,8 +26,10 @@ from store.runs import Run, Tracker
 from suite import pipeline
 from suite.execution import at_most, to_stderr
 from suite.judge.remarks import remarks
-from suite.pipeline import Model, Progress, Rows, Simulation, Verdict, World, silent
+from suite.results import Model, Rows, Simulation, Verdict, World
 from suite.spec import OBSERVABLES, Spec
+from suite.stages.progress import Progress, silent
+from suite.stages.rows import recipe_of
 from suite.study import archive, figures
 from suite.world.contents import contents_of
 from suite.world.crystal import constants
@@ -319,7 +321,7 @@ def run_case(
         run.tags(described | {"preset_free_spec": provenance.content_key(spec.model_dump())})
         run.text("spec.toml", spec.to_toml())
         if spec.model.source:  # refuse one that cannot be built now, not after the world
-            pipeline.recipe_of(spec).build()
+            recipe_of(spec).build()
         try:
             world = cached_world(spec, workspace, stages, progress, job, kept)
         except FailedRelaxation as failure:
@@ -327,11 +329,11 @@ def run_case(
             raise
         rows = cached_rows(spec, world, workspace, stages, progress, workers)
         run.parameters({"L_D": round(world.core_distance, 4)})
-        if spec.model.fitted:
-            run.parameters({"functions": len(rows.perfect)})
+        if rows.functions:
+            run.parameters({"functions": rows.functions})
         with stages.stage("fit"):
-            if spec.model.fitted:
-                progress("fit", 0.0, f"{len(rows.perfect)} functions, {spec.solver.kind}")
+            if rows.functions:
+                progress("fit", 0.0, f"{rows.functions} functions, {spec.solver.kind}")
             model = pipeline.fit(spec, rows)
         with stages.stage("assess"):
             verdict = pipeline.assess(spec, world, rows, model, progress)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,9 @@ from ase.calculators.calculator import Calculator
 
 from store.faults import BadInput
 from suite.model.contract import LinearFamily
-from suite.model.given import GivenPotential
-from suite.pipeline import dislocation_of, recipe_of, training_shapes
 from suite.spec import Spec
-from suite.world.cell import repeats_for
+from suite.stages.cells import dislocation_of
+from suite.stages.rows import recipe_of
 from suite.world.crystal import LATTICES, Crystal, equilibrium_crystal
 from suite.world.dislocation import Dislocation, Loop
 from suite.world.reference import build_reference
@@ -27,13 +27,42 @@ WARNING = "warning"  # key of `plan` that is there only when something is wrong
 WIDE = 11.0  # Å; crystal that is wider than most cutoffs, so that a call costs what it costs in a large cell
 LONG, DOUBLINGS = 0.02, 6  # seconds; a call that takes longer is timed well enough, or the largest crystal is
 CONFIGURATION = 4 * 3 * 8  # bytes per atom: displacements, their noise, positions, forces
-RELAXATION_CALLS = 40
-LOOP_CALLS, LOOP_PRODUCTS = 80, 100  # to relax it; with the Hessian, for its softest mode and for the linear response
-LOOP_BYTES = 2600  # per atom, both engines of the reference together: 17.5 GB for 6.75 million atoms
 MODEL_CALLS = 20  # of the model in the simulation cell, half of them for its softest mode
-# Force calls for a Hessian, nonzeros of it and of its factor per row; for cores that split, weak forces count too
-HESSIAN_CALLS, HESSIAN_NONZEROS, FACTOR_NONZEROS = 350, 57, 450
-SPLIT_CALLS, SPLIT_HESSIAN, SPLIT_FACTOR = 1600, 360, 2800
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a simulation cell takes, for each of its atoms.
+
+    `relaxation` and `hessian`: force calls to relax it and for its Hessian, which all cores share; `products` with the
+    Hessian for the softest mode and the linear response where there is no factor, two engines at once; `factor`:
+    seconds to factorise; `held` bytes of Hessian and factor, or of the engines of the reference. `pieces`: whether a
+    force call of the model is shared by all cores.
+    """
+
+    relaxation: int
+    hessian: int
+    products: int
+    factor: float
+    held: int
+    pieces: bool
+
+    @classmethod
+    def factored(cls, calls: int, hessian: int, factor: int) -> Effort:
+        """Of a Hessian with so many force calls, and nonzeros in a row of it and of its factor."""
+        return cls(40, calls, 0, 3e-4, 3 * hessian * 3 * 12 + 2 * factor * 3 * 12, False)
+
+
+STRAIGHT = Effort.factored(350, 57, 450)
+SPLIT = Effort.factored(1600, 360, 2800)  # weak forces count too
+LOOP = Effort(80, 0, 100, 0.0, 2600, True)  # 17.5 GB for 6.75 million atoms
+
+
+def effort_of(kind: Dislocation | Loop) -> Effort:
+    """What the simulation cell of a dislocation takes."""
+    if isinstance(kind, Loop):
+        return LOOP
+    return STRAIGHT if kind.fault is None else SPLIT
 
 
 class BeyondNumbers(BadInput, OverflowError):
@@ -62,45 +91,36 @@ def _plan(spec: Spec) -> dict[str, Any]:
     crystal = equilibrium_crystal(LATTICES[spec.material.lattice], spec.material.species, calculator)
     per_cube = len(crystal.basis) * crystal.a0**3 / crystal.volume  # atoms in a0³
 
-    def atoms(straight: Dislocation, repeats: tuple[int, int, int]) -> int:
-        sides = [float(length * n) for length, n in zip(straight.lengths, repeats, strict=True)]
+    def atoms(lengths: Iterable[float], repeats: tuple[int, int, int]) -> int:
+        sides = [float(length * n) for length, n in zip(lengths, repeats, strict=True)]
         return round(math.prod(sides) * per_cube)
 
-    shapes = [(repeats, atoms(straight, repeats)) for _, straight, repeats in training_shapes(spec)]
+    cells = kind.training_shapes(spec.training.size)
+    shapes = [(repeats, atoms(straight.lengths, repeats)) for _, straight, repeats in cells]
     training = round(sum(count for _, count in shapes) / len(shapes))
-    if isinstance(kind, Loop):
-        side = max(1, round(spec.simulation.size))
-        simulation_shape, simulation = (side,) * 3, round(float(side) ** 3 * per_cube)
-    else:
-        simulation_shape = repeats_for(spec.simulation.size, kind)
-        simulation = atoms(kind, simulation_shape)
+    simulation_shape = kind.repeats(spec.simulation.size)
+    simulation = atoms(kind.lengths, simulation_shape)
     family = recipe_of(spec).build()
     functions = len(family)
     costs = _costs(crystal, calculator, family)
     workers = os.cpu_count() or 1
-    configurations = spec.training.configurations + spec.training.equilibrium if spec.model.fitted else 0
+    configurations = (spec.training.configurations + spec.training.equilibrium) * bool(functions)
     rows = configurations * (3 * training + 1)
-    split = isinstance(kind, Dislocation) and kind.fault is not None
-    hessian_calls, hessian_nonzeros, factor_nonzeros = (
-        (SPLIT_CALLS, SPLIT_HESSIAN, SPLIT_FACTOR) if split else (HESSIAN_CALLS, HESSIAN_NONZEROS, FACTOR_NONZEROS)
-    )
-    # a loop has no Hessian matrix: two engines share its products
-    products = LOOP_PRODUCTS * 2 / min(2, workers)
-    calls = LOOP_CALLS + products / 2 if isinstance(kind, Loop) else hessian_calls / workers + RELAXATION_CALLS
-    model_workers = workers if isinstance(kind, Loop) else 1
-    factor_time = 0.0 if isinstance(kind, Loop) else 3e-4 * simulation
+    effort = effort_of(kind)
+    products = effort.products * 2 / min(2, workers)
+    calls = effort.relaxation + effort.hessian / workers + products / 2
+    factor_time = effort.factor * simulation
     seconds = {
         "world": simulation * costs["reference"] * calls + 3 + factor_time,
         "rows": configurations * training * (costs["reference"] + costs["rows"] / workers) + 2,
-        "assess": simulation * costs["model"] * MODEL_CALLS / model_workers + factor_time + 2,
+        "assess": simulation * costs["model"] * MODEL_CALLS / (workers if effort.pieces else 1)
+        + simulation * costs["reference"] * products / 2
+        + factor_time
+        + 2,
     }
-    if isinstance(kind, Loop):
-        seconds["assess"] += simulation * costs["reference"] * products / 2
-    hessian = simulation * (LOOP_BYTES if isinstance(kind, Loop) else 3 * hessian_nonzeros * 3 * 12)
-    factor = 0 if isinstance(kind, Loop) else simulation * 2 * factor_nonzeros * 3 * 12
     block = 20_000 * (functions + 1) * 8
     labelled = (spec.training.configurations + spec.training.test) * training * CONFIGURATION
-    memory = 300e6 + hessian + factor + 3 * block + 24 * training * functions * 8 + labelled
+    memory = 300e6 + simulation * effort.held + 3 * block + 24 * training * functions * 8 + labelled
     here = memory_limit()
     excess = (
         f"the run needs about {memory / 1e9:.3g} GB, and this machine lets it have {here / 1e9:.3g} GB: reduce "
@@ -121,7 +141,7 @@ def _plan(spec: Spec) -> dict[str, Any]:
     }
 
 
-def _costs(crystal: Crystal, calculator: Calculator, family: LinearFamily | GivenPotential) -> dict[str, float]:
+def _costs(crystal: Crystal, calculator: Calculator, family: LinearFamily) -> dict[str, float]:
     """Seconds per atom of one force call of `reference` and `model`, and of all `rows`, on this machine now."""
     widths = 1 / np.linalg.norm(np.linalg.inv(crystal.vectors), axis=0)
     block = crystal.deformed(np.eye(3)).repeat([math.ceil(WIDE / width) for width in widths])
@@ -141,7 +161,7 @@ def _costs(crystal: Crystal, calculator: Calculator, family: LinearFamily | Give
                 break
         return took / len(atoms)
 
-    rows = 0.0 if isinstance(family, GivenPotential) else seconds(family.energy_and_force_rows)
+    rows = seconds(family.energy_and_force_rows) if len(family) else 0.0
     return {"reference": seconds(calculator.get_forces), "model": seconds(model.get_forces), "rows": rows}
 
 

@@ -34,8 +34,11 @@ from suite.execution import map_pieces
 from suite.judge.oracle import Oracle
 from suite.judge.theory import TERMS, limiting_term
 from suite.model.regression import Block, Unsolvable, by_observable, fit
-from suite.pipeline import Model, Progress, Rows, World, silent
+from suite.results import Model, Rows, World
 from suite.spec import Spec
+from suite.stages.judge import build_oracle
+from suite.stages.progress import Progress, silent
+from suite.stages.rows import blocks_of
 from suite.study import archive, rivals
 from suite.study.case import Stages, cached, cached_rows, cached_world, parameters, stage_key
 from suite.study.trials import front_of, open_journal, record_of, seal_of
@@ -154,7 +157,7 @@ def cached_oracle(
     oracle, _ = cached(
         workspace / "cache" / f"oracle-{oracle_key(spec)}.zarr",
         archive.oracle_from,
-        lambda: pipeline.build_oracle(spec, world, rows, progress, workers),
+        lambda: build_oracle(spec, world, rows, progress, workers),
         archive.oracle_groups,
         progress,
     )
@@ -365,7 +368,7 @@ def tune(
         every_rows[basis_key(each)] = rows = cached_rows(each, world, workspace, stages, progress, workers)
         with stages.stage("oracle"):
             oracles[basis_key(each)] = cached_oracle(each, world, rows, workspace, progress, workers)
-        blocks[basis_key(each)] = pipeline.blocks_of(each, rows)
+        blocks[basis_key(each)] = blocks_of(each, rows)
     bench = Bench(spec, blocks, oracles)
     key = study_key(spec)
     folder = workspace / "studies" / f"{spec.case.name}-{key[:8]}"

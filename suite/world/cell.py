@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -36,6 +37,7 @@ from suite.world.partials import Partials, find_partials
 RESPONSE = 1e-10  # of the largest: a smaller response of an atom to the displacement of another is rounding
 BOND_CHUNK = 2**21  # bonds whose strain is held at once: a cell of millions of atoms has 14 per atom
 Metric = Callable[[np.ndarray], np.ndarray]  # force (n, 3) -> displacement (n, 3)
+Arrays = dict[str, tuple[tuple[str, ...], Any]]  # name -> dimensions and values, as `store.schema` names them
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,24 @@ class Cell(ABC):
     @abstractmethod
     def core_distance(self) -> float:
         """L_D: the length over which the strain of a dislocation reaches, Å."""
+
+    @property
+    @abstractmethod
+    def line_length(self) -> float:
+        """How long one dislocation is, Å."""
+
+    @property
+    def straight_lines(self) -> int:
+        """How many straight dislocations there are, each as far from the next as `core_distance` says."""
+        return 0
+
+    @abstractmethod
+    def own_arrays(self, displacement: np.ndarray) -> Arrays:
+        """What a run stores of a cell of this kind at the reference's equilibrium, `displacement` (n, 3)."""
+
+    def own_model_arrays(self, displacement: np.ndarray) -> Arrays:
+        """What a run stores of it at the model's equilibrium, `displacement` (n, 3)."""
+        return {}
 
     @abstractmethod
     def judge(self, displacement: np.ndarray, allowed: float) -> tuple[str, np.ndarray]:
@@ -141,6 +161,24 @@ class StraightCell(Cell):
         away = (self.cores[:, None, None] - self.cores[None, :, None] + images).reshape(-1, 2)
         lengths = np.linalg.norm(away, axis=1)
         return float(lengths[lengths > 1e-9].min())
+
+    @property
+    def line_length(self) -> float:
+        """The period along the line, Å."""
+        return float(self.vectors_perfect[2, 2])
+
+    @property
+    def straight_lines(self) -> int:
+        return len(self.cores)
+
+    def own_arrays(self, displacement: np.ndarray) -> Arrays:
+        """As `Cell.own_arrays`: the stencil, and the cores where they were put and where they are."""
+        found = catalogue.find_cores(self.circuits, displacement, 1.5 * self.a0)
+        return {
+            "bonds": (("bond", "end"), self.bonds.astype(np.int64)),
+            "core_position": (("core", "plane"), self.cores),
+            "core_found": (("core", "plane"), np.array([core.position for core in found]).reshape(-1, 2)),
+        }
 
     @property
     def circuits(self) -> Circuits:
@@ -339,17 +377,6 @@ def _perfect_units(cell: StraightCell, repeats: tuple[int, int, int]) -> Atoms:
     positions = (grid[:, None] + cell.reference[: cell.unit_sites]).reshape(-1, 3)
     numbers = np.tile(cell.numbers[: cell.unit_sites], len(grid))
     return Atoms(numbers=numbers, positions=positions, cell=np.diag(period * repeats), pbc=True)
-
-
-def repeats_for(width: float, dislocation: Dislocation, height: float | None = None) -> tuple[int, int, int]:
-    """Whole repeats of the unit cell for a cell of `width` and `height` in a0, one line period thick.
-
-    Without a `height` the cell is `width` a0 high and as many times wider as the dislocation's `aspect` says: square
-    for most.
-    """
-    sides = (width * dislocation.aspect, width) if height is None else (width, height)
-    n1, n2 = (max(1, round(side / length)) for side, length in zip(sides, dislocation.lengths[:2], strict=True))
-    return n1, n2, 1
 
 
 def build_cell(

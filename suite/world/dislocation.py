@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
+from typing import ClassVar
 
 import numpy as np
 
@@ -26,6 +27,8 @@ Site = tuple[float, float]
 KINDS = ("screw", "edge", "mixed")
 CORE_CLEARANCE = 0.05  # a0; closer to an atomic column, the elastic field makes atoms coincide
 Triple = tuple[float, float, float]
+Key = tuple[str, str, str]  # lattice, kind, variant
+Shape = tuple[str, "Dislocation", tuple[int, int, int]]  # of a training cell: a word, what it holds, its repeats
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,24 @@ class Dislocation:
     def burgers_frame(self) -> np.ndarray:
         """Burgers vector in the frame, (3,), a0; its component along e2 is zero."""
         return self.frame @ np.array(self.burgers)
+
+    @property
+    def straight(self) -> Dislocation:
+        """The straight dislocation whose far field this one has: itself."""
+        return self
+
+    def repeats(self, width: float, height: float | None = None) -> tuple[int, int, int]:
+        """Whole repeats of the unit cell for a cell of `width` and `height` in a0, one line period thick.
+
+        Without a `height` the cell is `width` a0 high and `aspect` times wider: square for most.
+        """
+        sides = (width * self.aspect, width) if height is None else (width, height)
+        n1, n2 = (max(1, round(side / length)) for side, length in zip(sides, self.lengths[:2], strict=True))
+        return n1, n2, 1
+
+    def training_shapes(self, size: float) -> list[Shape]:
+        """The training cell of half width `size` (a0): one dipole of this dislocation, in a cell 2L wide."""
+        return [("", self, self.repeats(2 * size))]
 
     @property
     def fault_frame(self) -> np.ndarray | None:
@@ -190,19 +211,47 @@ CATALOGUE: dict[tuple[str, str, str], Dislocation] = {
 @dataclass(frozen=True)
 class Loop:
     """A prismatic loop: Burgers vector along its normal in cubic axes (a0), whether matter is missing inside (`sign`
-    -1, vacancy) or put in (+1, interstitial), and the straight dislocations that its training cells hold."""
+    -1, vacancy) or put in (+1, interstitial), and the catalogue's keys of the straight dislocations that its training
+    cells hold, a screw and the edge that the loop is all around."""
 
     burgers: Triple
     sign: int
-    training: tuple[tuple[str, str], ...]
+    screw: Key
+    edge: Key
     comment: str
+    fault: ClassVar[None] = (
+        None  # a loop does not split, has no core site to choose, and lies in a cube of conventional cells
+    )
+    sites: ClassVar[Mapping[str, tuple[Site, Site]]] = {}
+    lengths: ClassVar[Triple] = (1.0, 1.0, 1.0)
+
+    @property
+    def straight(self) -> Dislocation:
+        """The straight dislocation whose far field the loop has: it is an edge all around."""
+        return catalogue_entry(*self.edge)
+
+    def repeats(self, width: float) -> tuple[int, int, int]:
+        """Conventional cells of a cube of `width` in a0."""
+        side = max(1, round(width))
+        return side, side, side
+
+    def training_shapes(self, size: float) -> list[Shape]:
+        """The training cells of half width `size` (a0): a screw dipole in a square cell 2L wide, and an edge dipole in
+        one that is L high.
+
+        Edges glide together at once in a square cell, while walls of them, closely stacked, hold each other in place.
+        """
+        screw, edge = catalogue_entry(*self.screw), catalogue_entry(*self.edge)
+        return [("screw", screw, screw.repeats(2 * size, 2 * size)), ("edge", edge, edge.repeats(2 * size, size))]
 
 
 # The loops that a spec calls kind "loop", by lattice and variant.
 LOOPS: dict[tuple[str, str], Loop] = {
-    ("bcc", "vacancy"): Loop((0.5, 0.5, 0.5), -1, (("screw", ""), ("edge", "")), "half <111> prismatic vacancy loop"),
+    ("bcc", "vacancy"): Loop(
+        (0.5, 0.5, 0.5), -1, ("bcc", "screw", ""), ("bcc", "edge", ""), "half <111> prismatic vacancy loop"
+    ),
     ("bcc", "interstitial"): Loop(
-        (0.5, 0.5, 0.5), +1, (("screw", ""), ("edge", "")), "half <111> prismatic interstitial loop"
+        (0.5, 0.5, 0.5), +1, ("bcc", "screw", ""), ("bcc", "edge", ""), "half <111> prismatic interstitial loop"
     ),
 }
 

@@ -15,7 +15,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-from suite.world.cell import StraightCell
+from suite.world.cell import Cell, StraightCell
 
 # eV/Å^2. Let a sine of the period p be the energy of gliding cores. If λ is 1e-5 at its bottom, the Peierls stress is
 # about 0.1 MPa in copper, below the flow stress of its purest crystals; Hessians resolve 2e-6.
@@ -32,7 +32,7 @@ class Glide:
     curvature: float
 
     @classmethod
-    def of(cls, cell: StraightCell, mode: np.ndarray, curvature: float) -> Glide:
+    def of(cls, cell: Cell, mode: np.ndarray, curvature: float) -> Glide:
         """From a `mode` (n, 3) of any length."""
         mode = mode / cell.strain_norm(mode)
         return cls(mode, cell.laplacian @ mode, curvature)

@@ -16,7 +16,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 from scipy.special import erf
 
-from suite.world.cell import Cell, Circulant, Metric
+from suite.world.cell import Arrays, Cell, Circulant, Metric
 from suite.world.crystal import Crystal, NoCrystal
 from suite.world.dislocation import ImpossibleCell, Loop
 from suite.world.elasticity import periodic_loop_displacement
@@ -44,6 +44,22 @@ class LoopCell(Cell):
     def core_distance(self) -> float:
         """The diameter of the loop, which the paper calls L_D too (section 4.3), Å."""
         return 2 * self.radius
+
+    @property
+    def line_length(self) -> float:
+        """The circumference, Å."""
+        return float(2 * np.pi * self.radius)
+
+    def own_arrays(self, displacement: np.ndarray) -> Arrays:
+        """As `Cell.own_arrays`: the loop. Its bonds, 14 of every atom, are found again faster than they are read."""
+        return {
+            "loop_centre": (("xyz",), self.cores[0]),
+            "loop_radius": ((), self.radius),
+            "loop_line": (("point", "xyz"), self.line(displacement)),
+        }
+
+    def own_model_arrays(self, displacement: np.ndarray) -> Arrays:
+        return {"loop_line_model": (("point_model", "xyz"), self.line(displacement))}
 
     @property
     def normal(self) -> np.ndarray:

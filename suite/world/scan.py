@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase.calculators.calculator import Calculator
 
-from suite.world.cell import build_cell, crystal_metric, repeats_for
+from suite.world.cell import build_cell, crystal_metric
 from suite.world.crystal import Crystal
 from suite.world.dislocation import Dislocation, Site, partner_site, unit_sites
 from suite.world.elasticity import Stroh
@@ -96,7 +96,7 @@ def scan(
 
     Energies are comparable: all cells have the same atoms, and cores move by less than a unit cell between candidates.
     """
-    repeats = repeats_for(width, dislocation)
+    repeats = dislocation.repeats(width)
     candidates = candidate_sites(crystal, lattice, dislocation, grid)
     metric, ground = None, 0.0
     results = []

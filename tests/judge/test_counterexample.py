@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from suite.pipeline import Rows, Verdict, World, assess, build_rows, fit
+from suite.pipeline import assess, build_rows, fit
+from suite.results import Rows, Verdict, World
 from suite.spec import load
 from suite.world.crystal import stress_strain_coefficients
 from suite.world.elasticity import rotate
@@ -38,7 +39,7 @@ def test_the_terms_of_the_bound_are_as_stated(verdict: Verdict, world: World, ro
     assert numbers["eps_E"] == pytest.approx(DELTA * np.abs(test.energies).max(), rel=1e-6)
     assert numbers["eps_F"] == pytest.approx(DELTA * max(map(cell.dual_norm, test.forces)), rel=1e-6)
     assert numbers["eps_F_relaxed"] == pytest.approx(
-        DELTA * cell.dual_norm(world.training_equilibria[0].forces), rel=1e-3
+        DELTA * cell.dual_norm(world.trained[0].equilibrium.forces), rel=1e-3
     )
     assert numbers["eps_V1"] == pytest.approx(DELTA * np.linalg.norm(response.d2), rel=1e-4)
     assert numbers["eps_V2"] == pytest.approx(DELTA * np.linalg.norm(response.d3), rel=1e-3)

@@ -8,9 +8,10 @@ import pytest
 from ase.calculators.calculator import Calculator
 from materials import Sprung
 
-from suite.judge.errors import Comparison, Curvature, compare
-from suite.pipeline import World
+from suite.judge.errors import Comparison, compare
+from suite.results import World
 from suite.world.cell import Cell
+from suite.world.curvature import Curvature
 from suite.world.hessian import Factor, hessian, stability_constant
 from suite.world.relaxation import Relaxation, Status, relax
 
@@ -35,7 +36,7 @@ class Ground:
 
 @pytest.fixture(scope="module")
 def ground(world: World, zhou: Calculator) -> Ground:
-    cell, rough = world.training[0], world.training_equilibria[0]
+    cell, rough = world.training[0], world.trained[0].equilibrium
     matrix = hessian(cell, zhou, rough.displacement)
     factor = Factor(matrix)
     curvature = Curvature(lambda f, tolerance: factor.solve(f), factor.solve, *stability_constant(cell, matrix, factor))

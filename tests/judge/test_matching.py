@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from suite.judge.matching import match_configurations, match_elasticity, match_energy_factor, match_hessian, told
 from suite.model.training import Configurations, label, rattle
-from suite.pipeline import Rows, World
+from suite.results import Rows, World
 from suite.world.cell import StraightCell, build_cell
 from suite.world.crystal import GPA, Crystal, Response, cubic_tensor, elastic_tensor, null_forms
 from suite.world.dislocation import Dislocation, catalogue_entry
@@ -102,7 +102,7 @@ def test_cells_of_different_sizes_are_judged_together(
 def test_dual_norm_bounds_the_work_of_a_force_error(world: World, rows: Rows, zhou: Calculator) -> None:
     """|Σ f·v| <= eps_F ‖Dv‖: why (3.10) is the norm that the theorem needs."""
     ((cell, test),) = paired(world, rows)
-    model = Sprung(zhou, cell.reference + world.training_equilibria[0].displacement, 0.4)
+    model = Sprung(zhou, cell.reference + world.trained[0].equilibrium.displacement, 0.4)
     found = match_configurations([(cell, test)], model, world.energy_per_atom)
     for seed in range(5):
         v = np.random.default_rng(seed).standard_normal(cell.predictor.shape)
@@ -219,7 +219,7 @@ def largest_eigenvalue(cell: StraightCell, difference: np.ndarray) -> float:
 
 
 def test_eps_h_of_the_reference_is_zero(world: World, zhou: Calculator) -> None:
-    found = match_hessian([(world.training[0], world.training_equilibria[0].displacement)], zhou, zhou)
+    found = match_hessian([(world.training[0], world.trained[0].equilibrium.displacement)], zhou, zhou)
     assert found["eps_H"] < 1e-6
 
 

@@ -10,13 +10,13 @@ from threadpoolctl import threadpool_limits
 
 from suite.judge.matching import match_relaxed
 from suite.judge.neighbourhood import Ball, Difference, match_neighbourhood
-from suite.pipeline import Model, Rows, World
+from suite.results import Model, Rows, World
 
 
 def test_springs_have_their_largest_errors_in_the_softest_mode(world: World, zhou: Calculator) -> None:
     """ΔE = k/2 |v - ȳ|² and ΔF = -k(v - ȳ): over ‖D(v - ȳ)‖ <= δ at most k δ²/2λ and k δ/λ, λ the lowest eigenvalue of
     K. The error vanishes at ȳ with its gradient, so that only the random start leads anywhere."""
-    cell, home = world.training[0], world.training_equilibria[0].displacement
+    cell, home = world.training[0], world.trained[0].equilibrium.displacement
     stiffness, radius = 0.4, 0.7
     model = Sprung(zhou, cell.reference + home, stiffness)
     with threadpool_limits(1):
@@ -26,13 +26,13 @@ def test_springs_have_their_largest_errors_in_the_softest_mode(world: World, zho
     largest = {"eps_E_ball": stiffness * radius**2 / 2 / lowest, "eps_F_ball": stiffness * radius / lowest}
     for name, value in largest.items():
         assert 0.95 * value < found[name] < value * (1 + 1e-6)
-    assert match_relaxed([(cell, home, world.training_equilibria[0].forces)], model)["eps_F_relaxed"] < 1e-8
+    assert match_relaxed([(cell, home, world.trained[0].equilibrium.forces)], model)["eps_F_relaxed"] < 1e-8
 
 
 def test_a_ball_holds_what_it_says_and_an_ascent_gains(
     world: World, rows: Rows, model: Model, zhou: Calculator
 ) -> None:
-    cell, found = world.training[0], world.training_equilibria[0]
+    cell, found = world.training[0], world.trained[0].equilibrium
     fitted, ball = model.calculator(rows), Ball(cell, found.displacement, 0.5)
     v = found.displacement + np.random.default_rng(1).standard_normal(found.displacement.shape)
     inside = ball.project(v)

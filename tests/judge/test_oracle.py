@@ -7,9 +7,10 @@ from laws import ace_rounding
 from suite.judge import theory
 from suite.judge.matching import match_elasticity
 from suite.judge.oracle import Oracle, elastic_forms
-from suite.pipeline import Model, NoOracle, Rows, World, assess, build_oracle, fit
-from suite.results import elasticity_of
+from suite.pipeline import assess, fit
+from suite.results import Model, Rows, World, elasticity_of
 from suite.spec import Spec, load
+from suite.stages.judge import NoOracle, build_oracle
 from suite.study import archive
 from suite.world.crystal import response, strain_path
 from suite.world.dislocation import catalogue_entry

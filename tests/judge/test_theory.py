@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from suite.judge import theory
-from suite.pipeline import World
+from suite.results import World
 
 NUMBERS = {"eps_E": 0.02, "eps_F": 0.3, "eps_V1": 0.05, "eps_V1_null_free": 0.04, "eps_V2": 1.2}
 CORRECTED = {**NUMBERS, "eps_V1_pressure_free": 0.045, "eps_V2_pressure_free": 1.1, "eps_K": 0.006}

@@ -15,8 +15,8 @@ from materials import crystal_of
 
 from suite.model.basis import MOST_ANGULAR, MOST_RADIAL, AceBasis, ImpossibleBasis, cut_into_pieces
 from suite.model.rows import BasisSpec, elastic_rows, perfect_row
-from suite.pipeline import recipe_of
 from suite.spec import BadSpec, load
+from suite.stages.rows import recipe_of
 from suite.study.case import parameters, stage_key
 from suite.world.crystal import response, strain_path
 

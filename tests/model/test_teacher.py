@@ -6,8 +6,10 @@ from laws import ace_rounding
 
 from suite.model.basis import AceCalculator
 from suite.model.regression import by_observable, weighed
-from suite.pipeline import Rows, World, assess, blocks_of, build_rows, build_world, fit
+from suite.pipeline import assess, build_rows, build_world, fit
+from suite.results import Rows, World
 from suite.spec import Spec, load
+from suite.stages.rows import blocks_of
 from suite.world.crystal import GPA, constants, cubic_tensor, cubic_third_order
 from suite.world.reference import build_reference
 

@@ -10,7 +10,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from suite.model.regression import solve, stack
 from suite.model.rows import BasisSpec, configuration_blocks, elastic_blocks, elastic_rows, perfect_row
 from suite.model.training import Configurations, label, rattle
-from suite.pipeline import Rows, World
+from suite.results import Rows, World
 from suite.spec import Solver, Spec
 from suite.world.crystal import response, strain_path
 
@@ -71,7 +71,7 @@ class Counting(Calculator):
 
 
 def test_no_label_depends_on_the_pieces_before(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    cell, ground = world.training[0], world.training_equilibria[0].displacement
+    cell, ground = world.training[0], world.trained[0].equilibrium.displacement
     monkeypatch.setattr("suite.model.training.ATOMS", 2 * len(cell))
     displacements, amplitudes = rattle(ground, (0.1,), 7, generator())
     for workers in (1, 2):
@@ -82,7 +82,7 @@ def test_no_label_depends_on_the_pieces_before(world: World, monkeypatch: pytest
 def test_the_number_of_workers_changes_no_label(
     world: World, zhou: Calculator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cell, ground = world.training[0], world.training_equilibria[0].displacement
+    cell, ground = world.training[0], world.trained[0].equilibrium.displacement
     monkeypatch.setattr("suite.model.training.ATOMS", 2 * len(cell))
     displacements, amplitudes = rattle(ground, (0.1, 0.5), 7, generator())
     one, two = (label(cell, displacements, amplitudes, zhou, -8.76, workers) for workers in (1, 2))
@@ -94,7 +94,7 @@ def test_labels_are_relative_to_the_perfect_crystal(world: World, zhou: Calculat
     cell = world.training[0]
     straight = cell.perfect_atoms()
     straight.calc = zhou
-    ground = world.training_equilibria[0]
+    ground = world.trained[0].equilibrium
     found = label(cell, ground.displacement[None], np.zeros(1), zhou, world.energy_per_atom)
     expected = ground.energy - straight.get_potential_energy()
     assert found.energies == pytest.approx([expected], abs=1e-8)

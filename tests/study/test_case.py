@@ -16,8 +16,11 @@ from store import fields
 from store.runs import Tracker
 from suite import pipeline
 from suite.cli import main
-from suite.pipeline import NoOracle, Rows, World, build_oracle, build_rows
+from suite.pipeline import build_rows
+from suite.results import Rows, Simulation, World
 from suite.spec import BadSpec, Spec, Sweep, load
+from suite.stages import world as stage
+from suite.stages.judge import NoOracle, build_oracle
 from suite.study import figures
 from suite.study.case import ChangedPotential, Stages, cached_rows, cached_world, run_case, stage_key
 from suite.study.sweep import point_key, run_sweep
@@ -43,13 +46,13 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the cells that are relaxed from now on."""
     relaxed: list[str] = []
-    original = pipeline._equilibrium
+    original = stage.equilibrium_in
 
     def equilibrium(*arguments: Any, **named: Any) -> Any:
         relaxed.append(arguments[4])
         return original(*arguments, **named)
 
-    monkeypatch.setattr(pipeline, "_equilibrium", equilibrium)
+    monkeypatch.setattr(stage, "equilibrium_in", equilibrium)
     return relaxed
 
 
@@ -63,9 +66,9 @@ def test_each_cell_is_relaxed_once(workspace: Path, monkeypatch: pytest.MonkeyPa
     again = cached_world(spec, workspace, Stages())
     assert relaxed == []
     np.testing.assert_array_equal(again.equilibrium.displacement, first.equilibrium.displacement)
-    np.testing.assert_array_equal(again.training_equilibria[0].forces, first.training_equilibria[0].forces)
+    np.testing.assert_array_equal(again.trained[0].equilibrium.forces, first.trained[0].equilibrium.forces)
     np.testing.assert_array_equal(again.response.d3, first.response.d3)
-    assert abs(again.hessian - first.hessian).max() == 0
+    assert abs(again.landscape.hessian - first.landscape.hessian).max() == 0
     assert (again.stability, again.energy_per_atom) == (first.stability, first.energy_per_atom)
 
     other = cached_world(load("w-split", "tiny", ["training.size=7"]), workspace, Stages())
@@ -83,11 +86,11 @@ def test_each_cell_is_relaxed_once(workspace: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_ladders_keep_the_last_simulation(workspace: Path) -> None:
-    kept: dict[str, pipeline.Simulation] = {}
+    kept: dict[str, Simulation] = {}
     first = cached_world(load("w-split", "tiny"), workspace, Stages(), kept=kept)
-    factor = first.factor
+    factor = first.landscape.factor
     other = cached_world(load("w-split", "tiny", ["training.size=7"]), workspace, Stages(), kept=kept)
-    assert other.factor is factor
+    assert other.landscape.factor is factor
     assert len(kept) == 1
 
 

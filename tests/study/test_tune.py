@@ -20,7 +20,7 @@ from optuna.storages.journal import JournalFileBackend
 from store.runs import Tracker
 from suite.judge import oracle as oracle_module
 from suite.model.regression import by_observable, fit
-from suite.pipeline import Rows
+from suite.results import Rows
 from suite.spec import Spec, load
 from suite.study import rivals
 from suite.study import tune as tune_module

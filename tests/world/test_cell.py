@@ -8,7 +8,7 @@ from ase.calculators.calculator import Calculator
 from laws import full_stress
 from materials import calculator_of, crystal_of, response_of
 
-from suite.pipeline import World
+from suite.results import World
 from suite.world.cell import (
     Circulant,
     StraightCell,
@@ -16,7 +16,6 @@ from suite.world.cell import (
     build_cell,
     build_cell_at,
     crystal_metric,
-    repeats_for,
 )
 from suite.world.crystal import LATTICES, Crystal, NoCrystal, elastic_tensor
 from suite.world.dislocation import Dislocation, ImpossibleCell, arrange, catalogue_entry
@@ -192,7 +191,7 @@ def test_unstable_crystal_is_refused(screw: Dislocation, tungsten_stroh: Stroh, 
 
 def test_number_of_atoms_of_the_paper_sized_cell(screw: Dislocation) -> None:
     """N = 120: 24 990 atoms, six per repeat."""
-    n1, n2, n3 = repeats_for(120, screw)
+    n1, n2, n3 = screw.repeats(120)
     assert n1 * n2 * n3 * 6 == 24_990
     assert n3 == 1
 
@@ -237,7 +236,7 @@ def test_tilt_takes_the_mean_stress_away(
 
 def test_tilt_of_the_training_cell_is_as_good_as_its_odd_repeats_allow(world: World, zhou: Calculator) -> None:
     cell = world.training[0]
-    tilted = cell.atoms(world.training_equilibria[0].displacement)
+    tilted = cell.atoms(world.trained[0].equilibrium.displacement)
     straight = tilted.copy()
     straight.set_cell(cell.vectors_perfect, scale_atoms=True)
     for atoms in (tilted, straight):
@@ -338,9 +337,9 @@ def test_cut_of_a_core_in_a_row_runs_below_the_row(
 def test_cells_of_cores_that_glide_freely_are_flat() -> None:
     for kind in ("screw", "edge"):
         entry = catalogue_entry("fcc", kind)
-        n1, n2, _ = repeats_for(30, entry)
+        n1, n2, _ = entry.repeats(30)
         width, height = entry.lengths[:2] * (n1, n2)
         assert height == pytest.approx(30, abs=entry.lengths[1])
         assert width == pytest.approx(entry.aspect * 30, abs=entry.lengths[0])
-        given, _, _ = repeats_for(30, entry, 10)
+        given, _, _ = entry.repeats(30, 10)
         assert given * entry.lengths[0] == pytest.approx(30, abs=entry.lengths[0])

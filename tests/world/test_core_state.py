@@ -9,8 +9,9 @@ import pytest
 from materials import calculator_of, crystal_of, response_of
 
 from suite.judge.remarks import remarks
-from suite.pipeline import World, simulation_cell, training_cells
+from suite.results import World
 from suite.spec import load
+from suite.stages.cells import simulation_cell, training_cells
 from suite.world.cell import Cell, StraightCell
 from suite.world.core_state import (
     DIFFERENT,
@@ -32,7 +33,7 @@ def simulated(world: World) -> tuple[StraightCell, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def trained(world: World) -> tuple[StraightCell, np.ndarray]:
-    return world.training[0], world.training_equilibria[0].displacement
+    return world.training[0], world.trained[0].equilibrium.displacement
 
 
 def test_the_cores_of_one_case_are_alike(

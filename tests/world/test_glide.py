@@ -11,10 +11,11 @@ from ase.calculators.calculator import Calculator
 from materials import Sprung, calculator_of, crystal_of, response_of
 from scipy.sparse import coo_array, csr_array, eye_array, kron
 
-from suite.judge.errors import Comparison, Curvature, compare
+from suite.judge.errors import Comparison, compare
 from suite.judge.remarks import remarks
-from suite.world.cell import StraightCell, build_cell, crystal_metric, repeats_for
+from suite.world.cell import StraightCell, build_cell, crystal_metric
 from suite.world.crystal import elastic_tensor, energy_per_atom
+from suite.world.curvature import Curvature
 from suite.world.dislocation import catalogue_entry, nearest_image
 from suite.world.elasticity import rotate, stroh
 from suite.world.glide import NEUTRAL, Glide, Holding, common_glide, neutral_glide
@@ -80,7 +81,7 @@ class Walls:
 def walls() -> Walls:
     entry, calculator = catalogue_entry("fcc", "edge"), calculator_of(COPPER)
     solution = stroh(rotate(elastic_tensor(response_of(COPPER)), entry.frame))
-    cell = build_cell(crystal_of(COPPER), entry, solution, "dipole", repeats_for(36, entry, 12), entry.sites["between"])
+    cell = build_cell(crystal_of(COPPER), entry, solution, "dipole", entry.repeats(36, 12), entry.sites["between"])
     start = cell.predictor + 0.01 * np.random.default_rng(0).standard_normal(cell.predictor.shape)
     equilibrium = relax(cell, calculator, crystal_metric(cell, calculator).solve, start, 1e-5)
     assert equilibrium.status is Status.CONVERGED

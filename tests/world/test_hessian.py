@@ -10,7 +10,7 @@ from scipy.linalg import eigh
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
-from suite.pipeline import World
+from suite.results import World
 from suite.world.cell import StraightCell, build_cell, crystal_metric
 from suite.world.crystal import Crystal
 from suite.world.dislocation import Dislocation
@@ -38,7 +38,7 @@ STEP = 1e-3
 def dense(world: World, zhou: Calculator) -> np.ndarray:
     """Hessian of the relaxed training cell, one atom at a time."""
     cell = world.training[0]
-    atoms = cell.atoms(world.training_equilibria[0].displacement)
+    atoms = cell.atoms(world.trained[0].equilibrium.displacement)
     atoms.calc = zhou
     n = 3 * len(cell)
     matrix = np.empty((n, n))
@@ -53,7 +53,7 @@ def dense(world: World, zhou: Calculator) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def sparse(world: World, zhou: Calculator) -> csr_array:
-    return hessian(world.training[0], zhou, world.training_equilibria[0].displacement, STEP)
+    return hessian(world.training[0], zhou, world.trained[0].equilibrium.displacement, STEP)
 
 
 def stencil(cell: StraightCell) -> np.ndarray:
@@ -105,7 +105,7 @@ def many_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_number_of_workers_changes_no_bit(world: World, zhou: Calculator, many_pieces: None) -> None:
     """Nor does what the calculator has computed before, such as a cell whose neighbour lists have another order."""
-    cell, ground = world.training[0], world.training_equilibria[0].displacement
+    cell, ground = world.training[0], world.trained[0].equilibrium.displacement
     done: list[tuple[int, int]] = []
     two = hessian(cell, zhou, ground, STEP, lambda *counts: done.append(counts), workers=2)
     elsewhere = cell.atoms(ground)
@@ -127,7 +127,7 @@ class Rooted(Sprung):
 
 
 def test_calculators_that_cannot_be_sent_stay_here(world: World, zhou: Calculator, many_pieces: None) -> None:
-    cell, ground = world.training[0], world.training_equilibria[0].displacement
+    cell, ground = world.training[0], world.trained[0].equilibrium.displacement
     rooted = Rooted(zhou, cell.reference + ground, 0.0)
     assert Portable.of(rooted).fresh() is rooted
     assert [Portable.of(rooted).workers(n) for n in (None, 1, 4)] == [1, 1, 1]
@@ -136,7 +136,7 @@ def test_calculators_that_cannot_be_sent_stay_here(world: World, zhou: Calculato
 
 
 def test_hessian_is_symmetric_and_translations_are_free(world: World) -> None:
-    matrix = world.hessian
+    matrix = world.landscape.hessian
     scale = abs(matrix).max()
     assert abs(matrix - matrix.T).max() < 1e-12 * scale  # exactly; row sums only within rounding of the differences
     for axis in range(3):
@@ -201,9 +201,9 @@ def test_factor_solves(world: World) -> None:
     """H (H⁻¹ f) = f for forces that sum to zero, the mean displacement is zero."""
     f = np.random.default_rng(2).standard_normal((len(world.simulation), 3))
     f -= f.mean(axis=0)
-    solved = world.factor.solve(f)
+    solved = world.landscape.factor.solve(f)
     # the atom that is held takes what rows lack to zero: 1e-6 of the largest entry, times the mean displacement
-    np.testing.assert_allclose((world.hessian @ solved.ravel()).reshape(-1, 3), f, atol=1e-4)
+    np.testing.assert_allclose((world.landscape.hessian @ solved.ravel()).reshape(-1, 3), f, atol=1e-4)
     np.testing.assert_allclose(solved.mean(axis=0), 0, atol=1e-12)
 
 
@@ -223,7 +223,7 @@ def test_stability_constant_is_the_smallest_eigenvalue(world: World, sparse: csr
 
 def test_stability_constant_scales_with_the_hessian(world: World) -> None:
     """3 H has 3 c0, and K itself has 1."""
-    matrix = 3 * world.hessian
+    matrix = 3 * world.landscape.hessian
     found = stability_constant(world.simulation, matrix, Factor(matrix))[0]
     assert found == pytest.approx(3 * world.stability, rel=1e-5)
     cell = world.training[0]
@@ -263,7 +263,7 @@ def test_hessian_of_a_perfect_crystal_has_the_circulant_spectrum(
 
 @pytest.fixture(scope="module")
 def products(world: World, zhou: Calculator) -> HessianProducts:
-    (cell,), (ground,) = world.training, world.training_equilibria
+    ((cell, ground),) = world.trained
     return HessianProducts(cell, zhou, ground.displacement, cell.metric(zhou))
 
 
@@ -328,7 +328,7 @@ def test_softest_mode_of_a_similar_potential(products: HessianProducts, sparse: 
 def test_a_negative_curvature_is_proof_enough(
     products: HessianProducts, sparse: csr_array, world: World, zhou: Calculator, stiffness: float
 ) -> None:
-    (cell,), (ground,) = world.training, world.training_equilibria
+    ((cell, ground),) = world.trained
     calculator = Sprung(zhou, cell.reference + ground.displacement, -stiffness)
     short = HessianProducts(cell, calculator, ground.displacement, Factor(sparse).solve)
     found, mode = softest_mode_near(short, stability_constant(cell, sparse, Factor(sparse))[1])
@@ -348,7 +348,7 @@ def test_products_at_a_saddle(
     products: HessianProducts, sparse: csr_array, world: World, zhou: Calculator, stiffness: float
 ) -> None:
     """Springs that push, too weak to make any difference or strong enough for many negative eigenvalues."""
-    (cell,), (ground,) = world.training, world.training_equilibria
+    ((cell, ground),) = world.trained
     calculator = Sprung(zhou, cell.reference + ground.displacement, -stiffness)
     saddle = HessianProducts(cell, calculator, ground.displacement, products.metric)
     matrix = pushed(sparse, stiffness)

@@ -12,8 +12,10 @@ import pytest
 from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 
-from suite.pipeline import World, build_world, export_job
+from suite.pipeline import build_world
+from suite.results import World
 from suite.spec import Spec, load
+from suite.stages.cells import export_job
 from suite.world.lammps_job import RESULT, SCRIPT, read_job, write_job
 from suite.world.reference import UnusableReference
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from materials import LAMBDA, MU, calculator_of, crystal_of, isotropic, response_of
 
-from suite.world.cell import StraightCell, build_cell, crystal_metric, repeats_for
+from suite.world.cell import StraightCell, build_cell, crystal_metric
 from suite.world.crystal import LATTICES, Crystal, elastic_tensor
 from suite.world.dislocation import Dislocation, catalogue_entry, find_cores
 from suite.world.elasticity import Stroh, periodic_displacement, rotate, stroh
@@ -29,7 +29,7 @@ def elasticity(dislocation: Dislocation) -> np.ndarray:
 
 def copper_cell(kind: str, arrangement: str = "dipole", height: float = 12.0, width: float = 40.0) -> StraightCell:
     entry = catalogue_entry("fcc", kind)
-    repeats = repeats_for(width, entry, height)
+    repeats = entry.repeats(width, height)
     solution = stroh(elasticity(entry))
     return build_cell(crystal_of(COPPER), entry, solution, arrangement, repeats, entry.sites["between"])
 
@@ -181,7 +181,7 @@ def test_dipole_of_copper_splits_as_elastic_theory_says(kind: str, size: float, 
         entry,
         stroh(elasticity(entry)),
         "dipole",
-        repeats_for(size, entry),
+        entry.repeats(size),
         entry.sites["between"],
     )
     start = cell.predictor + 0.01 * np.random.default_rng(0).standard_normal(cell.predictor.shape)

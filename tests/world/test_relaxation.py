@@ -10,10 +10,10 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from materials import calculator_of, crystal_of, response_of
 
-from suite import pipeline
-from suite.pipeline import World, build_world
+from suite.pipeline import build_world
+from suite.results import World
 from suite.spec import Spec, load
-from suite.world.cell import StraightCell, build_cell, build_cell_at, crystal_metric, repeats_for
+from suite.world.cell import StraightCell, build_cell, build_cell_at, crystal_metric
 from suite.world.crystal import Crystal, elastic_tensor
 from suite.world.dislocation import Dislocation, catalogue_entry
 from suite.world.elasticity import Stroh, rotate, stroh
@@ -78,7 +78,7 @@ def test_relaxation_from_an_equilibrium_stays(world: World, tiny: Spec) -> None:
     again = relax(
         world.simulation,
         calculator_of(tiny.material.reference),
-        world.factor.solve,
+        world.landscape.factor.solve,
         found.displacement,
         tiny.simulation.force_tolerance,
     )
@@ -90,7 +90,7 @@ def test_relaxation_from_an_equilibrium_stays(world: World, tiny: Spec) -> None:
 
 def test_relaxation_forgets_its_start_and_its_metric(world: World, zhou: Calculator) -> None:
     """From another perturbation and with another preconditioner: the same minimum."""
-    cell, found = world.training[0], world.training_equilibria[0]
+    cell, found = world.training[0], world.trained[0].equilibrium
     other = relax(cell, zhou, lambda f: 0.05 * f, started(cell, 0.02, seed=7), tolerance=1e-5, max_calls=800)
     assert other.status is Status.CONVERGED
     assert other.energy == pytest.approx(found.energy, abs=1e-5)
@@ -99,7 +99,7 @@ def test_relaxation_forgets_its_start_and_its_metric(world: World, zhou: Calcula
 
 
 def test_outcome_is_consistent(world: World, zhou: Calculator) -> None:
-    cell, found = world.training[0], world.training_equilibria[0]
+    cell, found = world.training[0], world.trained[0].equilibrium
     atoms = cell.atoms(found.displacement)
     atoms.calc = zhou
     assert found.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
@@ -144,9 +144,9 @@ def test_a_dipole_that_is_too_close_annihilates(screw: Dislocation) -> None:
 
 
 def test_a_world_that_annihilates_is_refused_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "response", lambda *arguments: response_of("W_eam4"))
+    monkeypatch.setattr("suite.stages.cells.response", lambda *arguments: response_of("W_eam4"))
     spec = load("w-split", "tiny", ["material.reference=W_eam4", "training.size=4.9"])
-    assert repeats_for(2 * 4.9, catalogue_entry("bcc", "screw"))[0] == 4
+    assert catalogue_entry("bcc", "screw").repeats(2 * 4.9)[0] == 4
     with pytest.raises(FailedRelaxation, match=r"training cell .*annihilated.*Remedy: enlarge the cell") as caught:
         build_world(spec)
     assert caught.value.relaxation.status is Status.ANNIHILATED
@@ -220,11 +220,11 @@ def test_a_core_that_left_its_place_is_moved(
 
 def test_a_saddle_is_refused(world: World, tiny: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
     """A negative c0 (see test_hessian for how it is found) fails the world, with the remedy."""
-    equilibria = {len(world.training[0]): world.training_equilibria[0], len(world.simulation): world.equilibrium}
-    monkeypatch.setattr(pipeline, "response", lambda *arguments: world.response)
-    monkeypatch.setattr(pipeline, "_equilibrium", lambda spec, cell, *rest: equilibria[len(cell)])
-    monkeypatch.setattr(pipeline, "hessian", lambda *arguments, **named: world.hessian)
-    monkeypatch.setattr(pipeline, "stability_constant", lambda *arguments: (-0.02, world.softest))
+    equilibria = {len(world.training[0]): world.trained[0].equilibrium, len(world.simulation): world.equilibrium}
+    monkeypatch.setattr("suite.stages.cells.response", lambda *arguments: world.response)
+    monkeypatch.setattr("suite.stages.world.equilibrium_in", lambda spec, cell, *rest: equilibria[len(cell)])
+    monkeypatch.setattr("suite.world.curvature.hessian", lambda *arguments, **named: world.landscape.hessian)
+    monkeypatch.setattr("suite.world.curvature.stability_constant", lambda *arguments: (-0.02, world.landscape.softest))
     with pytest.raises(FailedRelaxation, match=r"simulation cell.*saddle.*raise simulation.perturbation") as caught:
         build_world(tiny)
     assert caught.value.relaxation.status is Status.SADDLE

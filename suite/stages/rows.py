@@ -1,0 +1,111 @@
+"""The second and third stage: labelled configurations and the design matrix of a model; and its fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from suite.execution import single_threaded
+from suite.model import regression
+from suite.model.contract import Recipe
+from suite.model.given import GivenSpec
+from suite.model.linear import BroughtSpec, LinearSpec
+from suite.model.regression import Block, Solution, by_observable
+from suite.model.rows import BasisSpec, configuration_blocks, elastic_blocks, elastic_rows, perfect_row
+from suite.model.training import label, rattle
+from suite.results import Model, Rows, World
+from suite.spec import Spec
+from suite.stages.progress import Progress, silent
+from suite.world.crystal import cubic_tensor, cubic_third_order, strain_path
+from suite.world.reference import build_reference
+
+
+def recipe_of(spec: Spec) -> Recipe:
+    """The basis that the spec describes, or the potential or the functions that it names."""
+    model = spec.model
+    if not model.fitted:
+        return GivenSpec(model.calculator, model.arguments)
+    if model.named:
+        return LinearSpec(model.calculator, model.arguments)
+    if model.backend != "pyace":
+        return BroughtSpec(model.backend, spec.material.species, model.arguments)
+    assert model.cutoff is not None  # `Spec` refuses a basis without one
+    return BasisSpec(
+        spec.material.species,
+        model.cutoff,
+        model.channels,
+        model.degrees,
+        model.radial,
+        model.total_degree,
+        model.angular_weight,
+    )
+
+
+@single_threaded
+def build_rows(spec: Spec, world: World, progress: Progress = silent, workers: int | None = None) -> Rows:
+    """Labelled training and test configurations and the reduced design matrix of the basis.
+
+    A potential that is given has no rows and nothing to train on; its test set is that of a fit.
+    """
+    calculator = build_reference(spec.material.reference, spec.material.arguments)
+    settings, fitted, energy = spec.training, spec.model.fitted, world.energy_per_atom
+    generator = np.random.default_rng(settings.seed)
+    training, testing = [], []
+    shares = [_shares(count, len(world.trained)) for count in (settings.configurations, settings.test)]
+    for index, ((cell, equilibrium), trained, tested) in enumerate(zip(world.trained, *shares, strict=True)):
+        ground = equilibrium.displacement
+        displacements, amplitudes = rattle(ground, settings.amplitudes, trained + tested, generator, first=index)
+        if not fitted:
+            displacements, amplitudes, trained = displacements[trained:], amplitudes[trained:], 0
+        train, test = label(cell, displacements, amplitudes, calculator, energy).split(trained)
+        if settings.equilibrium and fitted:
+            train = label(cell, ground[None], np.zeros(1), calculator, energy).joined(train)
+        training.append(train)
+        testing.append(test)
+    recipe, sets = recipe_of(spec), (tuple(training), tuple(testing))
+    if not fitted:
+        return Rows(recipe, {}, {}, np.zeros(0), energy, *sets, world.response)
+    basis = recipe.build()
+    # the reference's relaxed path: right to first order in the model error (envelope theorem)
+    path = strain_path(world.crystal, calculator, spec.model.step)
+    progress("elastic rows", 0.0, f"{len(basis)} functions")
+    elastic = elastic_rows(basis, path, world.crystal.volume)
+    perfect = perfect_row(basis, path.undeformed)
+    blocks = configuration_blocks(
+        recipe,
+        list(zip(world.training, training, strict=True)),
+        perfect,
+        workers,
+        lambda done, total: progress("rows", done / total, f"{done} of {total} configurations"),
+    )
+    blocks.update(elastic_blocks(elastic, world.response))
+    return Rows(recipe, blocks, elastic, perfect, energy, *sets, world.response)
+
+
+def _shares(count: int, cells: int) -> list[int]:
+    """`count` configurations for so many cells, as equally as can be."""
+    return [count // cells + (index < count % cells) for index in range(cells)]
+
+
+def blocks_of(spec: Spec, rows: Rows) -> dict[str, Block]:
+    """The reduced blocks of the rows, with the elastic constants that the spec shifts."""
+    if not spec.observables.shift:
+        return rows.blocks
+    shift, found = spec.observables.shift, rows.response
+    wanted = replace(found, d2=found.d2 + cubic_tensor(shift), d3=found.d3 + cubic_third_order(shift))
+    return rows.blocks | elastic_blocks(rows.elastic, wanted)
+
+
+@single_threaded
+def fit(spec: Spec, rows: Rows) -> Model:
+    """Weigh, solve, and anchor the energy of the perfect crystal; a given potential is taken as it is.
+
+    Raises `regression.Unsolvable`.
+    """
+    if not rows.functions:
+        return Model(Solution(np.zeros(0), {}), 0.0, {})
+    solution = regression.fit(spec, by_observable(spec, blocks_of(spec, rows)))
+    coefficients = solution.coefficients
+    training_rmse = {name: block.rmse(coefficients) for name, block in rows.blocks.items()}
+    return Model(solution, rows.energy_per_atom - float(rows.perfect @ coefficients), training_rmse)

@@ -1,0 +1,113 @@
+"""The first stage: the reference's crystal, simulation and training cells, and their equilibria."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from ase.calculators.calculator import Calculator
+
+from suite.execution import single_threaded
+from suite.results import Simulation, Solved, World
+from suite.spec import Spec
+from suite.stages.cells import dislocation_of, perturbed, reference_crystal, simulation_cell, training_cells
+from suite.stages.progress import Progress, silent
+from suite.world.cell import Cell, Metric
+from suite.world.crystal import Crystal, Response
+from suite.world.curvature import Curvature, landscape_at
+from suite.world.lammps_job import read_job
+from suite.world.partials import stacking_fault_energy
+from suite.world.reference import build_reference
+from suite.world.relaxation import FailedRelaxation, Relaxation, Status, relax
+
+
+@single_threaded
+def build_world(
+    spec: Spec, progress: Progress = silent, job: Path | None = None, simulated: Simulation | None = None
+) -> World:
+    """Reference crystal and elasticity, then training and simulation cell with their equilibria.
+
+    The simulation cell starts from the result of a LAMMPS `job` where there is one (see `cells.export_job`). With
+    `simulated`, an earlier result for another training cell, crystal and simulation cell are taken from it.
+    Raises `FailedRelaxation` when an equilibrium is no dislocation dipole or quadrupole any more (annihilated, moved,
+    a saddle), before anything is fitted to it.
+    """
+    calculator = build_reference(spec.material.reference, spec.material.arguments)
+    if simulated is None:
+        progress("crystal", 0.0, "lattice constant and elastic response")
+        crystal, energy, elastic = reference_crystal(spec, calculator)
+    else:
+        crystal, energy, elastic = simulated.crystal, simulated.energy_per_atom, simulated.response
+    cells = training_cells(spec, crystal, elastic)
+    shapes = dislocation_of(spec).training_shapes(spec.training.size)
+    names = [f"{name} training cell".strip() for name, _, _ in shapes]
+    relaxed = [
+        equilibrium_in(spec, cell, calculator, cell.metric(calculator), name, "training.size", progress)
+        for name, cell in zip(names, cells, strict=True)
+    ]
+    if simulated is None:
+        simulated = _simulate(spec, calculator, crystal, energy, elastic, progress, job)
+    return World.of(simulated, list(map(Solved, cells, relaxed)))
+
+
+def _simulate(
+    spec: Spec,
+    calculator: Calculator,
+    crystal: Crystal,
+    energy: float,
+    elastic: Response,
+    progress: Progress,
+    job: Path | None,
+) -> Simulation:
+    """Relax the simulation cell, measure the energy around its equilibrium, and refuse a saddle."""
+    kind = dislocation_of(spec)
+    fault = None if kind.fault is None else stacking_fault_energy(crystal, kind.straight, calculator)
+    cell = simulation_cell(spec, crystal, elastic)
+    start = None if job is None else read_job(job, cell)
+    metric = cell.metric(calculator)
+    equilibrium = equilibrium_in(spec, cell, calculator, metric, "simulation cell", "simulation.size", progress, start)
+    landscape = landscape_at(cell, calculator, equilibrium.displacement, metric, progress)
+    if landscape.stability <= 0:
+        raise FailedRelaxation("simulation cell", replace(equilibrium, status=Status.SADDLE))
+    return Simulation(crystal, energy, elastic, kind, cell, equilibrium, landscape, fault)
+
+
+def curvature_of(spec: Spec, world: Simulation) -> Curvature:
+    """The reference's second derivatives at the equilibrium of the simulation cell."""
+    return world.landscape.curvature(
+        world.simulation,
+        world.equilibrium.displacement,
+        lambda: build_reference(spec.material.reference, spec.material.arguments),
+    )
+
+
+def equilibrium_in(
+    spec: Spec,
+    cell: Cell,
+    calculator: Calculator,
+    metric: Metric,
+    what: str,
+    key: str,
+    progress: Progress,
+    start: np.ndarray | None = None,
+) -> Relaxation:
+    """Relax `cell`, called `what`, from its elastic field with noise or from `start` (n, 3).
+
+    Raises `FailedRelaxation`, which names `key`, the key of the spec that sets the size of the cell.
+    """
+    settings = spec.simulation
+    progress(what, 0.0, f"{len(cell)} atoms")
+    result = relax(
+        cell,
+        calculator,
+        metric,
+        perturbed(spec, cell) if start is None else start,
+        settings.force_tolerance,
+        settings.max_steps,
+        progress=lambda calls, force: progress(what, calls / settings.max_steps, f"force {force:.1e} eV/Å"),
+    )
+    if result.status is not Status.CONVERGED:
+        repeats = " x ".join(str(n) for n in cell.repeats if n > 1)
+        raise FailedRelaxation(f"{what} ({key}, {repeats} repeats, {len(cell)} atoms)", result)
+    return result
