@@ -195,8 +195,8 @@ def _run(options: argparse.Namespace) -> int:
     _make_workspace(options.workspace)
     from store.runs import Tracker
     from suite.judge.remarks import remarks
+    from suite.show.terminal import progress_reporter, run_table
     from suite.study.case import run_case, run_name
-    from suite.terminal import progress_reporter, run_table
     from suite.world.relaxation import Status
 
     with progress_reporter(quiet=options.json) as progress:
@@ -314,8 +314,8 @@ def _end(process: Any, own_group: bool) -> None:
 
 def _export(options: argparse.Namespace) -> int:
     spec = _load(options)
+    from suite.show.terminal import progress_reporter
     from suite.stages.cells import export_job
-    from suite.terminal import progress_reporter
 
     _make_workspace(options.folder)
     with progress_reporter(quiet=options.json) as progress:
@@ -332,8 +332,8 @@ def _export(options: argparse.Namespace) -> int:
 
 def _scan(options: argparse.Namespace) -> int:
     spec = _load(options)
+    from suite.show.terminal import progress_reporter, table
     from suite.stages.cells import scan_cores
-    from suite.terminal import progress_reporter, table
 
     with progress_reporter(quiet=options.json) as progress:
         found = scan_cores(spec, options.size, options.grid, progress)
@@ -362,9 +362,9 @@ def _scan(options: argparse.Namespace) -> int:
 def _tune(options: argparse.Namespace) -> int:
     spec = _load(options)
     _make_workspace(options.workspace)
+    from suite.show.terminal import progress_reporter, tune_table
     from suite.study.tune import tune
     from suite.study.weighings import weights_toml
-    from suite.terminal import progress_reporter, tune_table
 
     with progress_reporter(quiet=options.json) as progress:
         result = tune(spec, options.workspace, options.trials, options.workers, options.verify, progress)
@@ -436,9 +436,9 @@ def _run_sweeps(
     options: argparse.Namespace, chosen: Sequence[tuple[str, str, Sweep]]
 ) -> Iterator[tuple[str, SweepResult]]:
     """Run sweeps given as (spec, name, sweep); each is told at once, for the next one may be stopped."""
+    from suite.show.terminal import progress_reporter, sweep_table
     from suite.spec import load, toml_value
     from suite.study.sweep import run_sweep
-    from suite.terminal import progress_reporter, sweep_table
 
     with progress_reporter(quiet=options.json) as progress:
         for spec, name, sweep in chosen:
@@ -495,8 +495,8 @@ def _verify(options: argparse.Namespace) -> int:
         return 0
     expected = read_expected(options.expectation)
     from store.runs import Tracker
+    from suite.show.terminal import progress_reporter, table
     from suite.study.ledger import believed
-    from suite.terminal import progress_reporter, table
 
     tracker = Tracker(options.workspace)
     if options.run_reference is None:
@@ -536,7 +536,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _report_command(options: argparse.Namespace) -> int:
-    from suite.study.report import write_report
+    from suite.show.report import write_report
 
     folder = options.folder or options.workspace / "report"
     written = write_report(options.workspace, folder, options.case)
@@ -585,7 +585,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"specs": rows, "references": potentials, "installed": brought}))
         return 0
-    from suite.terminal import table
+    from suite.show.terminal import table
 
     table(
         "specs",
@@ -643,7 +643,7 @@ def _plan(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found))
         return 0
-    from suite.terminal import table
+    from suite.show.terminal import table
 
     found = {key: value for key, value in found.items() if key != WARNING}
     table(f"plan of {spec.case.name}", ["what", "how much"], [[k, _short(v)] for k, v in found.items()])
@@ -665,7 +665,7 @@ def _show(options: argparse.Namespace) -> int:
     _tell(found)
     tree = fields.read(path)
     folder = options.figures or Path(options.workspace) / "figures" / record.id
-    from suite.study.figures import draw_all
+    from suite.show.figures import draw_all
 
     drawn = draw_all(tree, folder)
     if options.json:
@@ -676,7 +676,7 @@ def _show(options: argparse.Namespace) -> int:
             )
         )
         return 0
-    from suite.terminal import store_table
+    from suite.show.terminal import store_table
 
     store_table(record, tree, folder)
     return 0
@@ -702,7 +702,7 @@ def _runs(options: argparse.Namespace) -> int:
         print(f"no runs{which} in {options.workspace}; start with: dislobench run w-screw --preset quick")
         return 0
     from suite.judge.numbers import ERRORS, head
-    from suite.terminal import table
+    from suite.show.terminal import table
 
     told = any(row.note for row in rows)
     table(
@@ -760,7 +760,7 @@ def _compare(options: argparse.Namespace) -> int:
         told = {"runs": [a.id, b.id], "settings": settings, "numbers": numbers, "notes": [each.note for each in found]}
         print(json.dumps(told))
         return 0
-    from suite.terminal import table
+    from suite.show.terminal import table
 
     heads = [f"{r.name} ({r.id[:8]})" for r in (a, b)]
     table("settings that differ", ["setting", *heads], settings or [["none", "", ""]])
@@ -771,8 +771,8 @@ def _compare(options: argparse.Namespace) -> int:
 def _repair(options: argparse.Namespace) -> int:
     if options.workspace.is_dir():
         _make_workspace(options.workspace)  # refuses one that can be read only
+    from suite.show.terminal import progress_reporter
     from suite.study.repair import repair
-    from suite.terminal import progress_reporter
 
     with progress_reporter(quiet=options.json) as progress:
         found = repair(options.workspace, progress)
@@ -830,7 +830,7 @@ def _doctor(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"engines": [{"what": w, "ok": ok, "detail": d} for w, ok, d in found]}))
     else:
-        from suite.terminal import table
+        from suite.show.terminal import table
 
         table("doctor", ["what", "state", "detail"], [[w, "good" if ok else "BAD", d] for w, ok, d in found])
     return 0 if all(ok for _, ok, _ in found) else 1

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from suite.study.report import _csv
-from suite.terminal import progress_reporter, table
+from suite.show.table import Table
+from suite.show.terminal import progress_reporter, table
 from suite.text import printable
 
 EVIL = "\x1b[2J\x1b]0;owned\x07 name\r\u202e\x9b31m"
@@ -36,7 +36,7 @@ def test_formulas_become_text_and_numbers_stay_numbers(tmp_path: Path) -> None:
     texts = ["=1+1", "+cmd", "-x", "@sum", "\t=1", "plain", "a=b"]
     numbers = [-1.5, 2, "-1.5", "+3", "-1e-3", "-inf"]
     rows = [{"=name": text, "value": number} for text, number in zip(texts, [*numbers, None], strict=True)]
-    _csv(tmp_path / "x.csv", rows)
+    Table.of_records(rows).csv(tmp_path / "x.csv")
     with (tmp_path / "x.csv").open(newline="") as file:
         heads, *lines = csv.reader(file)
     assert heads == ["'=name", "value"]

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from suite.judge.numbers import ERRORS
-from suite.study.page import Page
+from suite.show.page import Page
+from suite.show.sweep_figures import draw_sweep
 from suite.study.rates import AGREES, DISAGREES, HEADS, cells
-from suite.study.sweep_figures import draw_sweep
 
 DATA = "paper.json"
 

@@ -197,25 +197,18 @@ def measure_growth(series: Sequence[tuple[Sequence[float], Sequence[float], floa
     )
 
 
-def _line(logs: np.ndarray) -> tuple[float, float, float, int]:
-    """Slope, intercept, standard error of the slope, degrees of freedom."""
-    x, y = logs.T
-    away = x - x.mean()
-    slope = float((away * y).sum() / (away**2).sum())
-    intercept = float(y.mean() - slope * x.mean())
-    degrees = len(x) - 2
-    residual = y - intercept - slope * x
-    error = float(np.sqrt((residual**2).sum() / max(degrees, 1) / (away**2).sum()))
-    return slope, intercept, error, degrees
+def _line(points: np.ndarray) -> tuple[float, float, float, int]:
+    """Slope, intercept, standard error of the slope, degrees of freedom of a line through `points` (k, 2)."""
+    from scipy.stats import linregress
+
+    found = linregress(*points.T)
+    return float(found.slope), float(found.intercept), float(found.stderr), len(points) - 2
 
 
-def _curved(logs: np.ndarray) -> bool:
-    x, y = logs[:, 0] - logs[:, 0].mean(), logs[:, 1]
-    design = np.stack([np.ones_like(x), x, x**2], axis=1)
-    coefficients, *_ = np.linalg.lstsq(design, y, rcond=None)
-    degrees = len(y) - 3
-    if degrees < 1:
+def _curved(points: np.ndarray) -> bool:
+    """Whether a parabola through `points` (k, 2) is significantly curved (|t| > 2)."""
+    if len(points) < 4:
         return False
-    residual = y - design @ coefficients
-    variance = float((residual**2).sum()) / degrees * np.linalg.pinv(design.T @ design)[2, 2]
-    return bool(abs(coefficients[2]) > 2 * np.sqrt(variance) + 1e-12)
+    x, y = points[:, 0] - points[:, 0].mean(), points[:, 1]
+    coefficients, covariance = np.polyfit(x, y, 2, cov=True)
+    return bool(abs(coefficients[0]) > 2 * np.sqrt(covariance[0, 0]) + 1e-12)

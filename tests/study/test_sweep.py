@@ -20,11 +20,11 @@ from matplotlib import image
 from store.faults import FailedOutcome
 from store.runs import Tracker
 from store.seal import StoreError, write_json
+from suite.show.report import write_report
+from suite.show.sweep_figures import draw_ordering
 from suite.spec import BadSpec, Spec, Sweep, dump_toml, load, load_sweeps, read, shipped
 from suite.study import sweep as module
-from suite.study.report import write_report
 from suite.study.sweep import SweepResult, ordering, point_key, points_of, run_sweep
-from suite.study.sweep_figures import draw_ordering
 from suite.study.verify import Expected, ExpectedNumber, compare, published, read_expected
 
 LADDER = Sweep(ladders={"training.size": (5.5, 6.0)}, seeds=(0, 1), set={"training.configurations": 4})

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from suite.judge.numbers import ERRORS, NUMBERS, head
-from suite.study.figures import BLUE, DPI, GREY, ORANGE
+from suite.show.figures import BLUE, DPI, GREY, ORANGE
 from suite.study.sweep import GROWTHS
 
 SETTING_STYLES = {

@@ -12,11 +12,10 @@ from matplotlib.figure import Figure
 
 from suite.judge.numbers import head
 from suite.judge.theory import TERMS
+from suite.show.figures import BLUE, DPI, GREY, ORANGE
+from suite.show.page import Page
 from suite.spec import Spec
-from suite.study.figures import BLUE, DPI, GREY, ORANGE
-from suite.study.page import Page
-from suite.study.tune import PAPER, TuneResult
-from suite.study.weighings import BALANCES, Entry, number_of, weights_toml
+from suite.study.weighings import BALANCES, PAPER, Entry, TuneResult, number_of, weights_toml
 
 
 def _label(objective: str, spec: Spec) -> str:

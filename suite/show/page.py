@@ -1,0 +1,67 @@
+"""A report in two forms: one standalone HTML file (figures inside, tables that sort on a click, nothing from
+elsewhere), and Markdown.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from suite.show.table import Table
+
+
+class Page:
+    """A report; parts are added in order."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._parts: list[dict[str, Any]] = []
+        self._markdown = [f"# {title}\n"]
+
+    def heading(self, text: str) -> None:
+        self._add(f"## {text}\n", kind="heading", text=text)
+
+    def text(self, text: str) -> None:
+        self._add(f"{text}\n", kind="text", text=text)
+
+    def code(self, text: str) -> None:
+        self._add(f"```\n{text.rstrip()}\n```\n", kind="code", text=text)
+
+    def table(self, heads: Sequence[str], rows: Sequence[Sequence[object]], best: int | None = None) -> None:
+        """A table; row number `best` is marked."""
+        table = Table(heads, rows, best=best)
+        self._add(table.markdown(), kind="table", table=table)
+
+    def figure(self, path: Path, caption: str) -> None:
+        """An image, inside the HTML file, and by its path from the folder of the Markdown file."""
+        data = base64.b64encode(path.read_bytes()).decode()
+        words = f"![{caption}]({path.parent.name}/{path.name})\n\n{caption}\n"
+        self._add(words, kind="figure", caption=caption, data=data)
+
+    def _add(self, markdown: str, **part: Any) -> None:
+        self._parts.append(part)
+        self._markdown.append(markdown)
+
+    def write(self, folder: Path, stem: str = "report") -> list[Path]:
+        """Write `stem`.html and `stem`.md; returns their paths."""
+        page, text = folder / f"{stem}.html", folder / f"{stem}.md"
+        page.write_text(_template().render(title=self.title, parts=self._parts), encoding="utf-8")
+        text.write_text("\n".join(self._markdown), encoding="utf-8")
+        return [page, text]
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("suite.show"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html")

@@ -1,0 +1,75 @@
+"""A table as one value: rendered to the terminal, to HTML, to Markdown and to CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from suite.text import printable
+
+
+@dataclass(frozen=True)
+class Table:
+    """Heads and rows of cells, each of which is shown by its `str`; `best` is the index of a row that is marked."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    title: str = ""
+    best: int | None = None
+
+    @classmethod
+    def of_records(cls, records: Sequence[Mapping[str, object]]) -> Table:
+        """A column for each key of any record, empty where a record lacks it."""
+        heads = list(dict.fromkeys(name for record in records for name in record))
+        return cls(heads, [[record.get(name, "") for name in heads] for record in records])
+
+    def marked(self) -> list[tuple[bool, list[str]]]:
+        """Rows of words, each with whether it is the best."""
+        return [(index == self.best, list(map(str, row))) for index, row in enumerate(self.rows)]
+
+    def terminal(self) -> RichTable:
+        """For `rich`; what a terminal would take for commands is taken out."""
+        shown = RichTable(title=_plain(self.title), title_justify="left", show_edge=False)
+        for name in self.heads:
+            shown.add_column(_plain(name), overflow="fold")
+        for _, row in self.marked():
+            shown.add_row(*map(_plain, row))
+        return shown
+
+    def markdown(self) -> str:
+        """Lines of a Markdown table; the first cell of the best row is bold."""
+        lines = [list(self.heads), ["---"] * len(self.heads)]
+        lines += [[f"**{row[0]}**", *row[1:]] if best else row for best, row in self.marked()]
+        return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+    def csv(self, path: Path) -> Path:
+        """Write the table into a file for spreadsheets; numbers keep all their digits. Returns `path`."""
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(map(_cell, self.heads))
+            writer.writerows(map(_cell, row) for row in self.rows)
+        return path
+
+
+def _plain(text: str) -> str:
+    return escape(printable(text))
+
+
+def _cell(value: Any) -> Any:
+    """`value` for a CSV file: text that a spreadsheet would take for a formula gets a quote in front of it.
+
+    Numbers stay as they are, also those that are kept as text.
+    """
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
