@@ -1,4 +1,6 @@
-"""The tables of a spec as frozen records, and the physics that they refuse. Nothing is computed here."""
+"""The tables of a spec as frozen records, and what they refuse because physics forbids it: what follows from the spec
+alone, before anything is relaxed or fitted.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,12 @@ from math import comb
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, create_model, model_validator
 
 from suite import plugins
+from suite.observables import OBSERVABLES, RATIOS
 from suite.toml import did_you_mean, dump_toml
 
-OBSERVABLES = ("energy", "force", "stress", "virial1", "virial2")
 # Strain step for ACE models. Fits are smooth, but their energies are small differences of large terms, with
 # coefficients of up to 1e6: at 1e-3 their rounding is 2 % of the third derivatives, at 4e-3 4e-4, and truncation 3e-5.
 ACE_STEP = 4e-3
@@ -161,35 +163,30 @@ class Model(Record):
         return self.strain_step or (ACE_STEP if self.backend == "pyace" else 1e-3)
 
 
-class Observables(Record):
+def _table(name: str, **fields: tuple[Any, Any]) -> Any:
+    """A record with a key for each observable: types and defaults by name. Its subclass adds the keys of its own."""
+    return create_model(name, __base__=Record, **fields)  # type: ignore[call-overload]
+
+
+class Observables(_table("Switches", **{entry.name: (Switch, entry.on) for entry in OBSERVABLES.values()})):  # type: ignore[misc]
     """What the loss sees. "No elasticity": energy and force; "CLE": and virial1; "CLE+nonlinear": and virial2.
 
     `shift` adds so many GPa to the constants that virial1 and virial2 ask for: with a heavy weight, a controlled eps_V1
     or eps_V2.
     """
 
-    energy: Switch = True
-    force: Switch = True
-    stress: Switch = False
-    virial1: Switch = True
-    virial2: Switch = True
-    shift: dict[Constant, Number] = {}
+    shift: dict[Constant, Number] = {}  # noqa: RUF012
 
     @property
     def label(self) -> str:
         return "+".join(name for name in OBSERVABLES if getattr(self, name))
 
 
-class Weights(Record):
+class Weights(_table("Factors", **{entry.name: (NotNegative, entry.weight) for entry in OBSERVABLES.values()})):  # type: ignore[misc]
     """Factors of the *squared* residuals, and whether a block counts as a sum (paper, 4.16) or as a mean square."""
 
-    energy: NotNegative = 50.0
-    force: NotNegative = 10.0
-    stress: NotNegative = 10.0
-    virial1: NotNegative = 10.0
-    virial2: NotNegative = 1.0
     normalisation: Literal["paper", "mean"] = "paper"
-    amplitudes: dict[str, NotNegative] = {}  # further factors, such as "0.5" = 0.1, for configurations of an amplitude
+    amplitudes: dict[str, NotNegative] = {}  # noqa: RUF012 - further factors, such as "0.5" = 0.1, for configurations of an amplitude
 
 
 class Solver(Record):
@@ -229,7 +226,7 @@ Range = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
 AlphaRange = Annotated[tuple[Regularisation, Regularisation], AfterValidator(_ordered)]
 
 
-class Tune(Record):
+class Tune(_table("Ratios", **{name: (Range | None, OBSERVABLES[name].ratio) for name in RATIOS})):  # type: ignore[misc]
     """What `dislobench tune` may change and what it minimises; see `suite.study.tune`.
 
     Ranges are log-uniform, of the weight of an observable over that of the forces, which is fixed. `amplitudes` is the
@@ -243,11 +240,7 @@ class Tune(Record):
 
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = ("balance", "geometry", "energy")
     balance: Literal["literal", "calibrated", "corrected"] = "literal"
-    limits: dict[Objective, Positive] = {}
-    energy: Range | None = (1e-3, 1e4)
-    stress: Range | None = (1e-3, 1e5)
-    virial1: Range | None = (1e-3, 1e5)
-    virial2: Range | None = (1e-5, 1e3)
+    limits: dict[Objective, Positive] = {}  # noqa: RUF012
     amplitudes: Range | None = None
     alpha: AlphaRange | None = None
     threshold: Range | None = None

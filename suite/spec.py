@@ -20,13 +20,12 @@ from pydantic import ValidationError
 
 from store.faults import BadInput
 from suite.ladders import label, overrides_of, points_of, wrong_axis, wrong_ladders
-from suite.records import OBSERVABLES, Material, Record, Solver, Spec, Sweep
+from suite.records import Material, Record, Solver, Spec, Sweep
 from suite.toml import DEEPEST, TomlError, bare, did_you_mean, dump_toml, parse_toml, shortened, toml_value
 from suite.world.modules import find_module, located, missing_files, remember_beside
 from suite.world.reference import is_code, missing_kim, unknown_reference
 
 __all__ = [
-    "OBSERVABLES",
     "BadSpec",
     "Material",
     "Record",

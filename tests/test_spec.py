@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import suite.spec
-from suite.spec import OBSERVABLES, BadSpec, Spec, dump_toml, load, load_sweeps, locate, read, resolve, shipped
+from suite.observables import OBSERVABLES
+from suite.spec import BadSpec, Spec, dump_toml, load, load_sweeps, locate, read, resolve, shipped
 
 BASE = load("w-split", "tiny")
 TEXT = BASE.to_toml()

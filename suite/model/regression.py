@@ -17,6 +17,7 @@ from scipy.linalg import qr, qr_multiply, solve_triangular
 from scipy.linalg.lapack import dtpqrt
 
 from store.faults import FailedOutcome
+from suite.observables import block_parts
 from suite.spec import Solver, Spec
 
 
@@ -154,9 +155,9 @@ def by_observable(spec: Spec, blocks: Mapping[str, Block]) -> dict[str, Block]:
     study that leaves the amplitudes alone merges the large triangles of the forces once, not in every trial.
     """
     joint = {}
-    for observable in dict.fromkeys(name.partition("@")[0] for name in blocks):
-        found = {name: block for name, block in blocks.items() if name.partition("@")[0] == observable and block.rows}
-        factors = {name: spec.weights.amplitudes.get(name.partition("@")[2], 1.0) for name in found}
+    for observable in dict.fromkeys(block_parts(name)[0] for name in blocks):
+        found = {name: block for name, block in blocks.items() if block_parts(name)[0] == observable and block.rows}
+        factors = {name: spec.weights.amplitudes.get(block_parts(name)[1], 1.0) for name in found}
         if any(factor > 0 for factor in factors.values()):
             problem = stack(found, factors, spec.weights.normalisation)
             held = sum(len(found[name].triangle) for name, factor in factors.items() if factor > 0)

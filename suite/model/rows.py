@@ -20,6 +20,7 @@ from suite.model.basis import AceBasis
 from suite.model.contract import LinearFamily, Recipe
 from suite.model.regression import Block, Reducer, triangle_of
 from suite.model.training import Configurations
+from suite.observables import ELASTIC, block_name
 from suite.world.cell import Cell
 from suite.world.crystal import Response, StrainPath, path_derivatives
 
@@ -58,12 +59,12 @@ def perfect_row(basis: LinearFamily, primitive: Atoms) -> np.ndarray:
 def elastic_rows(basis: LinearFamily, path: StrainPath, volume: float) -> dict[str, np.ndarray]:
     """Derivatives of W_cb for unit coefficients: `stress` (9, n), `virial1` (81, n), `virial2` (729, n), eV/Å^3."""
     values = np.array([basis.site_values(atoms) for atoms in path.cells]) / volume
-    return dict(zip(("stress", "virial1", "virial2"), path_derivatives(values, path.step), strict=True))
+    return dict(zip(ELASTIC, path_derivatives(values, path.step), strict=True))
 
 
 def elastic_blocks(rows: dict[str, np.ndarray], reference: Response) -> dict[str, Block]:
     """Blocks of the elastic observables, compressed to their rank (1, 4, 9 in cubic crystals)."""
-    targets = {"stress": reference.d1, "virial1": reference.d2, "virial2": reference.d3}
+    targets = dict(zip(ELASTIC, (reference.d1, reference.d2, reference.d3), strict=True))
     blocks = {}
     for name, target in targets.items():
         augmented = np.column_stack([rows[name], target.ravel()])
@@ -95,7 +96,7 @@ def _piece(parameters: Recipe, cell: Cell, configurations: Configurations, perfe
             ("energy", (energy - len(cell) * perfect)[None], configurations.energies[index : index + 1]),
             ("force", force, configurations.forces[index].ravel()),
         ):
-            key = f"{name}@{amplitude:g}"
+            key = block_name(name, amplitude)
             reducers.setdefault(key, Reducer(len(basis))).add(rows, targets)
     return {name: reducer.finish() for name, reducer in reducers.items()}
 

@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 from suite.judge.oracle import Oracle, Scales
 from suite.model.regression import Block
 from suite.model.training import Configurations
+from suite.observables import ELASTIC
 from suite.results import Model, Rows, Simulation, Solved, Verdict, World
 from suite.spec import Spec
 from suite.stages.cells import dislocation_of, simulation_cell, training_cells
@@ -262,7 +263,7 @@ def rows_from(spec: Spec, groups: Any, names: list[str], response: Response) -> 
     return Rows(
         recipe_of(spec),
         blocks,
-        {name: group[name].values for name in ("stress", "virial1", "virial2") if name in group},
+        {name: group[name].values for name in ELASTIC if name in group},
         group["perfect"].values,
         float(group["energy_per_atom"]),
         _every_configuration(groups, "train"),

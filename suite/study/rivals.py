@@ -8,7 +8,8 @@ import numpy as np
 
 from suite.judge.oracle import Oracle
 from suite.model.regression import Block, by_observable, fit, triangle_of
-from suite.spec import OBSERVABLES, Spec
+from suite.observables import OBSERVABLES, block_parts
+from suite.spec import Spec
 
 PRIOR = 1e-6
 SHARE = 0.1  # weight of virial1, as a part of the weight of all force components
@@ -38,7 +39,7 @@ def elastic_share(spec: Spec, blocks: Mapping[str, Block]) -> Weighing:
     """
     weights = {name: spec.weight(name) for name in observed(spec)}
     if {"virial1", "force"} <= set(weights):
-        components = sum(block.rows for key, block in blocks.items() if key.partition("@")[0] == "force")
+        components = sum(block.rows for key, block in blocks.items() if block_parts(key)[0] == "force")
         # under "mean" a weight is that of a whole block already
         rows = blocks["virial1"].rows if spec.weights.normalisation == "mean" else components
         weights["virial1"] = SHARE * weights["force"] * rows
@@ -85,7 +86,7 @@ def evidence(spec: Spec, blocks: Mapping[str, Block], most: int = 50) -> Weighin
 def balanced(spec: Spec, blocks: Mapping[str, Block], oracle: Oracle, most: int = 60) -> Weighing:
     """The closed rule W ∝ 1/eps², iterated to the literal balance: the weight of what errs too much grows by the square
     root of its excess. Returns the weighing of least spread."""
-    pairs = {"energy": "balance_E", "force": "balance_F", "virial1": "balance_V1"}
+    pairs = {entry.name: entry.balance for entry in OBSERVABLES.values() if entry.balance}
     names = [name for name in pairs if spec.weight(name) > 0]
     joint = by_observable(spec, blocks)
     first = fit(with_weights(spec, uniform(spec)), joint)
@@ -108,7 +109,7 @@ def balanced(spec: Spec, blocks: Mapping[str, Block], oracle: Oracle, most: int 
 def _merged(spec: Spec, blocks: Mapping[str, Block]) -> dict[str, Block]:
     merged = {}
     for name in observed(spec):
-        found = [block for key, block in blocks.items() if key.partition("@")[0] == name]
+        found = [block for key, block in blocks.items() if block_parts(key)[0] == name]
         triangle = triangle_of(np.vstack([block.triangle for block in found]))
         merged[name] = Block(triangle, sum(b.rows for b in found), sum(b.target_sum for b in found))
     return merged

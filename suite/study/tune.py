@@ -34,6 +34,7 @@ from suite.execution import map_pieces
 from suite.judge.oracle import Oracle
 from suite.judge.theory import TERMS, limiting_term
 from suite.model.regression import Block, Unsolvable, by_observable, fit
+from suite.observables import RATIOS
 from suite.results import Model, Rows, World
 from suite.show.tune_report import write_report
 from suite.spec import Spec
@@ -83,11 +84,7 @@ class Bench:
 
     def candidate(self, values: Mapping[str, Any]) -> Spec:
         """The spec with the parameters of a trial."""
-        weights: dict[str, Any] = {
-            name: values[name] * self.spec.weights.force
-            for name in ("energy", "stress", "virial1", "virial2")
-            if name in values
-        }
+        weights: dict[str, Any] = {name: values[name] * self.spec.weights.force for name in RATIOS if name in values}
         factors = {name.partition("@")[2]: value for name, value in values.items() if name.startswith("amplitude@")}
         if factors:
             weights["amplitudes"] = {**self.spec.weights.amplitudes, **factors}
@@ -155,7 +152,7 @@ def cached_oracle(
 def search_space(spec: Spec) -> dict[str, tuple[float, float]]:
     """Log-uniform ranges by parameter: ratios of weights to the forces', amplitude factors, solver parameters."""
     tune, space = spec.tune, {}
-    for name in ("energy", "stress", "virial1", "virial2"):
+    for name in RATIOS:
         limits = getattr(tune, name)
         if getattr(spec.observables, name) and limits is not None:
             space[name] = limits

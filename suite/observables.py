@@ -1,0 +1,54 @@
+"""What a loss can see of a potential: one record for each observable.
+
+A new observable is an entry here and its rows: those of configurations and derivatives of the energy density
+are made in `suite.model.rows`. Keys of a spec, ranges of weight studies, and pages follow from the entry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Observable:
+    """An observable of the loss.
+
+    `on` and `weight` are defaults of `[observables]` and `[weights]`; `ratio` is the default range of its weight over
+    that of the forces in a weight study, None for the forces themselves; `order` of the derivative of the energy
+    density, 0 for what is not elastic; `balance` is its term in the paper's balance, if it has one.
+    """
+
+    name: str
+    meaning: str
+    on: bool
+    weight: float
+    ratio: tuple[float, float] | None
+    order: int = 0
+    balance: str = ""
+
+
+OBSERVABLES: dict[str, Observable] = {
+    entry.name: entry
+    for entry in (
+        Observable("energy", "energies of configurations", True, 50.0, (1e-3, 1e4), balance="balance_E"),
+        Observable("force", "force components of configurations", True, 10.0, None, balance="balance_F"),
+        Observable("stress", "first derivatives of the Cauchy-Born energy", False, 10.0, (1e-3, 1e5), order=1),
+        Observable(
+            "virial1", "second derivatives: linear elasticity", True, 10.0, (1e-3, 1e5), order=2, balance="balance_V1"
+        ),
+        Observable("virial2", "third derivatives: nonlinear elasticity", True, 1.0, (1e-5, 1e3), order=3),
+    )
+}
+ELASTIC = tuple(entry.name for entry in sorted(OBSERVABLES.values(), key=lambda entry: entry.order) if entry.order)
+RATIOS = tuple(entry.name for entry in OBSERVABLES.values() if entry.ratio is not None)
+
+
+def block_name(observable: str, amplitude: float) -> str:
+    """Name of the block of an observable over the configurations of an amplitude (Å)."""
+    return f"{observable}@{amplitude:g}"
+
+
+def block_parts(name: str) -> tuple[str, str]:
+    """Observable and amplitude (in words, "" where there is none) of a block."""
+    observable, _, amplitude = name.partition("@")
+    return observable, amplitude
