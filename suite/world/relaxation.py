@@ -18,6 +18,8 @@ from ase.calculators.calculator import Calculator
 from store.faults import FailedOutcome
 from suite.world.cell import Cell, Metric
 
+CORE_RADIUS = 0.8  # a0; a dislocation further from its place has moved
+MEMORY = 2e9  # bytes for remembered steps
 LOOK = 10  # force calls between two looks at the cores; two looks in a row without them end a relaxation
 
 
@@ -111,101 +113,135 @@ def relax(
     start: np.ndarray,
     tolerance: float = 1e-4,
     max_calls: int = 300,
-    memory: int | None = None,
     longest_step: float = 0.15,
-    core_radius: float | None = None,
     scaled: bool = True,
     progress: Callable[[int, float], None] | None = None,
 ) -> Relaxation:
     """Relax `cell` from the displacement `start` (n, 3) until the largest force component is below `tolerance`, eV/Å.
 
     The cell is fixed. Steps are unit L-BFGS steps in `metric`, shortened so that no atom moves more than `longest_step`
-    Å, which is itself cut to a third, six times at most, when forces grow tenfold over the first or the least so far;
-    `memory` of them are remembered (default 30, or what fits into 2 GB). Burgers circuits decide whether the
-    dislocations are still there, within `core_radius` (default 0.8 a0) of the intended place: at the end, and after
-    every tenth force call, so that a relaxation whose cores have left ends soon. Where the crystal is
-    stiffer than the metric thinks, as in a core, steps shrink to the measured curvature; `scaled` = False saves the
-    product with the metric which that takes, for a metric that is the Hessian itself.
+    Å. Where the crystal is stiffer than the metric says, as in a core, steps shrink to the measured curvature;
+    `scaled` = False saves the product with the metric which that takes, for a metric that is the Hessian itself.
+    Burgers circuits decide whether the dislocations are still within 0.8 a0 of the intended places: at the end, and
+    after every tenth force call, so that a relaxation whose cores have left ends soon.
     """
-    memory = max(5, min(30, int(1e9 / start.nbytes))) if memory is None else memory
-    atoms = cell.atoms(start)
-    atoms.calc = calculator
+    descent = _Descent(cell, calculator, metric, start, longest_step, scaled)
+    while True:
+        descent.guard()
+        descent.record()
+        if progress and descent.forces is not None:
+            progress(len(descent.history), descent.largest)
+        if (status := descent.ended(tolerance, max_calls)) is not None:
+            return descent.verdict(status)
+        descent.step()
 
-    def forces_at(u: np.ndarray) -> np.ndarray | None:
-        if not np.isfinite(u).all():
+
+class _Descent:
+    """A relaxation between two force calls: where it is (`displacement`, `forces`; None where they are not finite),
+    the best state so far, and what the next step remembers."""
+
+    def __init__(
+        self, cell: Cell, calculator: Calculator, metric: Metric, start: np.ndarray, longest: float, scaled: bool
+    ) -> None:
+        self.cell, self.metric, self.longest, self.scaled = cell, metric, longest, scaled
+        self.atoms = cell.atoms(start)
+        self.atoms.calc = calculator
+        self.allowed = CORE_RADIUS * cell.a0
+        memory = max(5, min(30, int(MEMORY / 2 / start.nbytes)))  # a step and a change of the force each
+        self.pairs: deque[tuple[np.ndarray, np.ndarray, float]] = deque(maxlen=memory)
+        self.history: list[float] = []
+        self.best: tuple[float, np.ndarray, np.ndarray] | None = None
+        self.retreats, self.restored, self.missed = 6, False, 0
+        self.start = start
+        self.displacement = start.copy()
+        self.forces = self._forces_at(self.displacement)
+
+    @property
+    def largest(self) -> float:
+        """The largest force component, eV/Å."""
+        return float(np.abs(self.forces).max()) if self.forces is not None else np.inf
+
+    def _forces_at(self, displacement: np.ndarray) -> np.ndarray | None:
+        if not np.isfinite(displacement).all():
             return None
-        atoms.positions[:] = cell.reference + u
+        self.atoms.positions[:] = self.cell.reference + displacement
         try:
-            found = atoms.get_forces()
+            found = self.atoms.get_forces()
         except FloatingPointError:  # atoms have met
             return None
         return found if np.isfinite(found).all() else None
 
-    u = start.copy()
-    f = forces_at(u)
-    pairs: deque[tuple[np.ndarray, np.ndarray, float]] = deque(maxlen=memory)
-    history: list[float] = []
-    status = Status.MAX_STEPS
-    best: tuple[float, np.ndarray, np.ndarray] | None = None
-    retreats, restored = 6, False
-    allowed, missed = 0.8 * cell.a0 if core_radius is None else core_radius, 0
-    while True:
-        if retreats and best is not None and (f is None or np.abs(f).max() > 10 * max(best[0], history[0])):
-            # a soft mode was followed too far: back to the best state, with shorter steps
-            if f is not None:
-                history.append(float(np.abs(f).max()))
-            retreats, longest_step = retreats - 1, longest_step / 3
-            pairs.clear()
-            u, f, restored = best[1].copy(), best[2], True
-        if f is None:
-            status = Status.NONFINITE
-            break
-        largest = float(np.abs(f).max())
-        if not restored:
-            history.append(largest)
-        restored = False
-        if best is None or largest < best[0]:
-            best = (largest, u.copy(), f)
-        if progress:
-            progress(len(history), largest)
-        if largest < tolerance:
-            status = Status.CONVERGED
-            break
-        if largest > 1e3 * max(1.0, history[0]):
-            status = Status.DIVERGED
-            break
-        if len(history) >= max_calls:
-            break
-        if len(history) % LOOK == 0:
-            missed = 0 if cell.judge(u, allowed)[0] == "kept" else missed + 1
-            if missed == 2:  # once may be a step too far, which the next ones take back
-                best = (largest, u, f)
-                break
-        step = _two_loop(f, pairs, metric, scaled)
-        if (step * f).sum() <= 0:  # memory from another valley: forget it
-            pairs.clear()
-            step = metric(f)
+    def guard(self) -> None:
+        """Go back to the best state, with steps a third as long, where a soft mode was followed too far: when forces
+        have grown tenfold over the first and the least ones, or are not finite; six times at most."""
+        if not self.retreats or self.best is None:
+            return
+        if self.forces is not None:
+            if self.largest <= 10 * max(self.best[0], self.history[0]):
+                return
+            self.history.append(self.largest)
+        self.retreats, self.longest = self.retreats - 1, self.longest / 3
+        self.pairs.clear()
+        self.displacement, self.forces, self.restored = self.best[1].copy(), self.best[2], True
+
+    def record(self) -> None:
+        """Note the forces of this state; one that was restored has been noted before."""
+        if self.forces is None:
+            return
+        if not self.restored:
+            self.history.append(self.largest)
+        self.restored = False
+        if self.best is None or self.largest < self.best[0]:
+            self.best = (self.largest, self.displacement.copy(), self.forces)
+
+    def ended(self, tolerance: float, max_calls: int) -> Status | None:
+        """Why the relaxation ends here, or None when it goes on."""
+        if self.forces is None:
+            return Status.NONFINITE
+        if self.largest < tolerance:
+            return Status.CONVERGED
+        if self.largest > 1e3 * max(1.0, self.history[0]):
+            return Status.DIVERGED
+        if len(self.history) >= max_calls:
+            return Status.MAX_STEPS
+        if len(self.history) % LOOK == 0:
+            kept = self.cell.judge(self.displacement, self.allowed)[0] == "kept"
+            self.missed = 0 if kept else self.missed + 1
+            if self.missed == 2:  # once may be a step too far, which the next ones take back
+                self.best = (self.largest, self.displacement, self.forces)
+                return Status.MAX_STEPS
+        return None
+
+    def step(self) -> None:
+        """One L-BFGS step, and the forces at its end."""
+        assert self.forces is not None  # `ended` says so
+        step = _two_loop(self.forces, self.pairs, self.metric, self.scaled)
+        if (step * self.forces).sum() <= 0:  # memory from another valley: forget it
+            self.pairs.clear()
+            step = self.metric(self.forces)
         length = float(np.sqrt((step**2).sum(axis=1).max()))
-        step *= min(1.0, longest_step / length)
-        u_new = u + step
-        f_new = forces_at(u_new)
-        if f_new is not None:
-            change = f - f_new
+        step *= min(1.0, self.longest / length)
+        before, self.displacement = self.forces, self.displacement + step
+        self.forces = self._forces_at(self.displacement)
+        if self.forces is not None:
+            change = before - self.forces
             curvature = float((step * change).sum())
             if curvature > 1e-12 * np.linalg.norm(step) * np.linalg.norm(change):
-                pairs.append((step, change, 1.0 / curvature))
-        u, f = u_new, f_new
-    if best is None:
-        nothing = np.full_like(start, np.nan)
-        missing = np.full((len(cell.cores), 2), np.nan)
-        return Relaxation(status, start, np.nan, nothing, np.array([np.inf]), missing)
-    _, u, f = best
-    atoms.positions[:] = cell.reference + u
-    energy = float(atoms.get_potential_energy())
-    verdict, shifts = cell.judge(u, allowed)
-    if status not in (Status.NONFINITE, Status.DIVERGED):
-        status = {"annihilated": Status.ANNIHILATED, "moved": Status.MOVED}.get(verdict, status)
-    return Relaxation(status, u, energy, f, np.array(history), shifts)
+                self.pairs.append((step, change, 1.0 / curvature))
+
+    def verdict(self, status: Status) -> Relaxation:
+        """The best state; where cores have left, that is its status, unless the forces say worse."""
+        if self.best is None:
+            nothing = np.full_like(self.start, np.nan)
+            missing = np.full((len(self.cell.cores), 2), np.nan)
+            return Relaxation(status, self.start, np.nan, nothing, np.array([np.inf]), missing)
+        _, displacement, forces = self.best
+        self.atoms.positions[:] = self.cell.reference + displacement
+        energy = float(self.atoms.get_potential_energy())
+        found, shifts = self.cell.judge(displacement, self.allowed)
+        if status not in (Status.NONFINITE, Status.DIVERGED):
+            status = {"annihilated": Status.ANNIHILATED, "moved": Status.MOVED}.get(found, status)
+        return Relaxation(status, displacement, energy, forces, np.array(self.history), shifts)
 
 
 def _two_loop(
