@@ -1,0 +1,118 @@
+"""What commands share: exit codes, reading of specs, child processes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from store.faults import BadInput, BadStore, FailedOutcome, Fault
+
+if TYPE_CHECKING:
+    from store.sealed import Believed
+    from suite.spec import Spec
+
+BAD_SPEC, FAILED_OUTCOME, BAD_STORE = BadInput.exit_code, FailedOutcome.exit_code, BadStore.exit_code
+TRACKING = "MLFLOW_TRACKING_URI"  # address of MLflow in the environment, which dislobench does not use
+PARENT = "DISLOBENCH_PARENT"  # process that started this command and waits for it: the command ends with it
+PATIENCE = 10.0  # seconds for a child to end after SIGTERM
+
+
+class CommandError(Fault):
+    """A message for the user and an exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.exit_code = code
+
+
+def spec_of(options: argparse.Namespace) -> Spec:
+    """The spec that the command line names; raises `BadSpec`, and `CommandError` as `refuse_code` does."""
+    from suite.spec import load
+
+    return refuse_code(options, load(options.spec, options.preset, options.overrides))
+
+
+def refuse_code(options: argparse.Namespace, spec: Spec) -> Spec:
+    """The spec; raises `CommandError` when it names code and the command line asked for none."""
+    if getattr(options, "safe", False) and spec.code:
+        raise CommandError(
+            f"{spec.case.name} names {' and '.join(spec.code)}: code that this command would run, and --safe forbids "
+            "it; read that code, and leave --safe out when you trust it",
+            BAD_SPEC,
+        )
+    return spec
+
+
+def spec_words(options: argparse.Namespace) -> list[str]:
+    """The words of a command line that choose preset and overrides."""
+    preset = [] if options.preset is None else ["--preset", options.preset]
+    return [*preset, *(word for override in options.overrides for word in ("--set", override))]
+
+
+def make_workspace(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"cannot use the workspace: {error}; name another with --workspace", BAD_STORE) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise CommandError(
+            f"{folder} can be read only; copy the workspace, or name another with --workspace "
+            "(runs, show --figures, report --folder and compare read it as it is)",
+            BAD_STORE,
+        )
+
+
+def in_a_process(command: Sequence[str], captured: bool = False, **options: Any) -> tuple[int, str]:
+    """Run a command and return its exit code and, if `captured`, its output. It never outlives this process: it is
+    terminated when this one is stopped, and ends by itself when this one is killed."""
+    import subprocess
+
+    output = subprocess.PIPE if captured else None
+    # an address of other runs, which dislobench does not use, has been told once
+    environment = {key: value for key, value in os.environ.items() if key != TRACKING} | {PARENT: str(os.getpid())}
+    with subprocess.Popen(command, stdout=output, text=True, env=environment, **options) as process:
+        try:
+            told, _ = process.communicate()
+        except BaseException:
+            own_group = options.get("start_new_session", False)
+            end_child(process, own_group)
+            raise
+    return process.returncode, told or ""
+
+
+def end_child(process: Any, own_group: bool) -> None:
+    """Terminate a child (with its whole process group if it has one of its own); kill what does not end in time."""
+    import subprocess
+
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            if own_group:
+                os.killpg(process.pid, number)
+            else:
+                process.send_signal(number)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def tell(believed: Believed) -> None:
+    """Say on standard error what is wrong with the numbers of a run."""
+    if believed.note:
+        record = believed.record
+        print(f"dislobench: {record.name} ({record.id[:8]}): {believed.note}", file=sys.stderr)
+
+
+def short(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)

@@ -1,0 +1,320 @@
+"""Commands that look at what is there: specs, runs, reports, the workspace, the installation."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from suite.commands.common import (
+    BAD_SPEC,
+    BAD_STORE,
+    CommandError,
+    in_a_process,
+    make_workspace,
+    short,
+    spec_of,
+    tell,
+)
+from suite.text import printable
+
+if TYPE_CHECKING:
+    pass
+
+
+def list_known(options: argparse.Namespace) -> int:
+    from suite.spec import read, shipped
+
+    rows: list[dict[str, Any]] = []
+    for name, path in shipped().items():
+        tables = read(path).tables
+        rows.append(
+            {
+                "spec": name,
+                "title": tables["case"]["title"],
+                "reference": tables["material"]["reference"],
+                "presets": list(tables.get("preset", {})),
+                "paper": tables["case"].get("paper", ""),
+            }
+        )
+    from suite.world.reference import CATALOGUE
+
+    potentials: list[dict[str, Any]] = [
+        {
+            "reference": name,
+            "species": list(entry.species),
+            "cutoff": entry.cutoff,
+            "form": entry.summary,
+            "source": entry.source,
+            "notice": entry.notice,
+        }
+        for name, entry in CATALOGUE.items()
+    ]
+    from suite import plugins
+
+    brought = [
+        {"group": group, "name": name, "value": entry.value, "package": entry.dist.name if entry.dist else ""}
+        for group in plugins.GROUPS
+        for name, entry in plugins.installed(group).items()
+    ]
+    if options.json:
+        print(json.dumps({"specs": rows, "references": potentials, "installed": brought}))
+        return 0
+    from suite.show.terminal import table
+
+    table(
+        "specs",
+        ["spec", "title", "reference", "presets", "paper"],
+        [[r["spec"], r["title"], r["reference"], " ".join(r["presets"]), r["paper"]] for r in rows],
+    )
+    table(
+        "reference potentials",
+        ["name", "species", "cutoff [Å]", "form", "source"],
+        [[p["reference"], "-".join(p["species"]), f"{p['cutoff']:.3f}", p["form"], p["source"]] for p in potentials],
+    )
+    if brought:
+        table("of installed packages", ["group", "name", "value", "package"], [list(each.values()) for each in brought])
+    return 0
+
+
+def check(options: argparse.Namespace) -> int:
+    from suite.spec import read
+
+    file = read(options.spec)
+    presets = [None, *file.presets] if options.preset is None else [options.preset]
+    problems: list[str] = []
+    from suite.spec import BadSpec, load, load_sweeps, read_sweeps
+
+    def good(preset: str | None, look: Callable[[], Any]) -> bool:
+        """Whether `look` finds the spec good; keeps what it finds, once for all presets."""
+        try:
+            look()
+        except BadSpec as error:
+            where = "" if preset is None else f"with preset {preset}: "
+            known = {p.partition(": ")[2] if p.startswith("with preset") else p for p in problems}
+            problems.extend(where + p for p in error.problems if p not in known)
+            return False
+        return True
+
+    for preset in presets:
+        sound = good(preset, partial(load, options.spec, preset, options.overrides))
+        swept = "sweep" in file.tables or "sweep" in file.presets.get(preset or "", {})
+        if swept and good(preset, partial(read_sweeps, options.spec, preset)) and sound:
+            good(preset, partial(load_sweeps, options.spec, preset, options.overrides))
+    if problems:
+        raise CommandError("\n".join(problems), BAD_SPEC)
+    checked = ", ".join(p or "no preset" for p in presets)
+    print(json.dumps({"ok": True, "presets": presets}) if options.json else f"{file.path}: good ({checked})")
+    return 0
+
+
+def plan(options: argparse.Namespace) -> int:
+    spec = spec_of(options)
+    from suite.study.plan import WARNING, plan
+
+    found = plan(spec)
+    if warning := found.get(WARNING):
+        print(f"dislobench: {warning}", file=sys.stderr)
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    from suite.show.terminal import table
+
+    found = {key: value for key, value in found.items() if key != WARNING}
+    table(f"plan of {spec.case.name}", ["what", "how much"], [[k, short(v)] for k, v in found.items()])
+    return 0
+
+
+def show(options: argparse.Namespace) -> int:
+    from store import fields
+    from store.runs import Tracker
+
+    tracker = Tracker(options.workspace)
+    found = tracker.believe(tracker.find(options.run_reference))
+    record, path = found.record, tracker.store_of(found.record.id)
+    if not path.exists():
+        ended = f"it ended as {record.status} before the store stage; run its case again"
+        lost = f"{path} is missing, although the run has finished; restore it, or run its case again"
+        reason = record.tags.get("error") or (lost if record.status == "FINISHED" else ended)
+        raise CommandError(f"run {record.name!r} ({record.id}) has no fields: {reason}", BAD_STORE)
+    tell(found)
+    tree = fields.read(path)
+    folder = options.figures or Path(options.workspace) / "figures" / record.id
+    from suite.show.figures import draw_all
+
+    drawn = draw_all(tree, folder)
+    if options.json:
+        print(
+            json.dumps(
+                {"run": record.id, "name": record.name, "attributes": tree.attrs, "figures": [str(p) for p in drawn]},
+                default=str,
+            )
+        )
+        return 0
+    from suite.show.terminal import store_table
+
+    store_table(record, tree, folder)
+    return 0
+
+
+def runs(options: argparse.Namespace) -> int:
+    from store.runs import Tracker
+    from suite.study.ledger import ledger
+
+    tracker = Tracker(options.workspace)
+    rows = ledger(tracker, options.case, options.trials or options.all, options.points or options.all)
+    if lost := tracker.lost():
+        print(
+            f"dislobench: {len(lost)} stores in {tracker.fields} have no run in the database; "
+            f"`dislobench repair --workspace {options.workspace}` adds them",
+            file=sys.stderr,
+        )
+    if options.json:
+        print(json.dumps({"runs": [row.content() for row in rows], "lost": lost}))
+        return 0
+    if not rows:
+        which = f" of case {options.case!r}" if options.case else ""
+        print(f"no runs{which} in {options.workspace}; start with: dislobench run w-screw --preset quick")
+        return 0
+    from suite.judge.numbers import ERRORS, head
+    from suite.show.terminal import table
+
+    told = any(row.note for row in rows)
+    table(
+        f"runs in {options.workspace}",
+        ["id", "name", "status", "outcome", *map(head, ERRORS), "started", *(["note"] if told else [])],
+        [
+            [
+                r.id[:8],
+                r.name + folded(row.folded, r.tags.get("kind")),
+                r.status,
+                r.tags.get("outcome", r.tags.get("status", "")),
+                *(short(r.metrics.get(name)) for name in ERRORS),
+                r.start[:19],
+                *([row.note] if told else []),
+            ]
+            for row in rows
+            for r in (row.record,)
+        ],
+    )
+    return 0
+
+
+def folded(count: int, kind: str | None) -> str:
+    word = "trials" if kind == "study" else "points"
+    return f" ({count} {word}; --{word} lists them)" if count else ""
+
+
+def compare(options: argparse.Namespace) -> int:
+    from store.runs import Tracker
+    from suite.study.ledger import believed
+
+    tracker = Tracker(options.workspace)
+    found = [believed(tracker, reference) for reference in options.runs]
+    for each in found:
+        tell(each)
+    a, b = (each.record for each in found)
+    settings = [
+        [k, a.parameters.get(k, ""), b.parameters.get(k, "")]
+        for k in sorted(a.parameters.keys() | b.parameters.keys())
+        if a.parameters.get(k) != b.parameters.get(k)
+    ]
+    numbers: list[list[Any]] = []
+    for key in sorted(a.metrics.keys() | b.metrics.keys()):
+        x, y = a.metrics.get(key), b.metrics.get(key)
+        ratio = y / x if x and y is not None else None
+        numbers.append([key, x, y, ratio])
+    if options.json:
+        told = {"runs": [a.id, b.id], "settings": settings, "numbers": numbers, "notes": [each.note for each in found]}
+        print(json.dumps(told))
+        return 0
+    from suite.show.terminal import table
+
+    heads = [f"{r.name} ({r.id[:8]})" for r in (a, b)]
+    table("settings that differ", ["setting", *heads], settings or [["none", "", ""]])
+    table("numbers", ["number", *heads, "ratio"], [[k, *map(short, rest)] for k, *rest in numbers])
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    from suite.show.report import write_report
+
+    folder = options.folder or options.workspace / "report"
+    written = write_report(options.workspace, folder, options.case)
+    if options.json:
+        print(json.dumps({"files": [str(path) for path in written]}))
+    else:
+        print("\n".join(f"wrote    {path}" for path in written))
+    return 0
+
+
+def repair(options: argparse.Namespace) -> int:
+    if options.workspace.is_dir():
+        make_workspace(options.workspace)  # refuses one that can be read only
+    from suite.show.terminal import progress_reporter
+    from suite.study.repair import repair
+
+    with progress_reporter(quiet=options.json) as progress:
+        found = repair(options.workspace, progress)
+    if options.json:
+        print(json.dumps({"done": found.done, "left": found.left}))
+    else:
+        print("\n".join(f"done     {sentence}" for sentence in found.done or ["nothing: there was nothing to repair"]))
+    for sentence in found.left:
+        print(f"dislobench: not repaired: {sentence}", file=sys.stderr)
+    return BAD_STORE if found.left else 0
+
+
+def ui(options: argparse.Namespace) -> int:
+    from store.runs import Tracker
+
+    tracker = Tracker(options.workspace)
+    if not tracker.database.exists():
+        raise CommandError(
+            f"{options.workspace} holds no runs; run a case first, or name another folder with --workspace", BAD_STORE
+        )
+    need_free_port(options.host, options.port)
+    print("MLflow UI, in a quarter of a minute (Ctrl-C ends it):", file=sys.stderr)
+    for name, link in tracker.ui_links(options.port, options.host).items():
+        print(f"  {printable(name)}: {link}", file=sys.stderr)
+    # a session of its own: the server has children, and all of them end when this command does
+    code, _ = in_a_process(tracker.ui_command(options.port, options.host), start_new_session=True)
+    raise CommandError(f"the MLflow server ended by itself with exit code {code}; its messages stand above", 1)
+
+
+def need_free_port(host: str, port: int) -> None:
+    """Refuse a port that nobody can listen on: MLflow's server would try for ever, without a word."""
+    import errno
+    import socket
+
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: no wait for old connections
+            probe.bind(address)
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        cure = (
+            f"name another one, such as --port {port + 1 if port < 65535 else 5000}"
+            if taken
+            else "see --host and --port"
+        )
+        why = "another program listens there" if taken else error.strerror or str(error)
+        raise CommandError(f"cannot listen on {host}, port {port}: {why}; {cure}", BAD_SPEC) from error
+
+
+def doctor(options: argparse.Namespace) -> int:
+    from suite.study.doctor import examine
+
+    found = examine()
+    if options.json:
+        print(json.dumps({"engines": [{"what": w, "ok": ok, "detail": d} for w, ok, d in found]}))
+    else:
+        from suite.show.terminal import table
+
+        table("doctor", ["what", "state", "detail"], [[w, "good" if ok else "BAD", d] for w, ok, d in found])
+    return 0 if all(ok for _, ok, _ in found) else 1

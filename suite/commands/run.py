@@ -1,0 +1,153 @@
+"""Commands that compute with one spec: run, scan, export."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+from suite.commands.common import (
+    BAD_SPEC,
+    FAILED_OUTCOME,
+    CommandError,
+    in_a_process,
+    make_workspace,
+    refuse_code,
+    short,
+    spec_of,
+    spec_words,
+)
+from suite.text import printable
+
+if TYPE_CHECKING:
+    pass
+
+
+def run(options: argparse.Namespace) -> int:
+    if len(options.specs) > 1:
+        return run_each(options)
+    (options.spec,) = options.specs
+    spec = spec_of(options)
+    if options.start is not None:
+        from suite.world.lammps_job import job_digest
+
+        job_digest(options.start)  # refuses a job that is not there before anything is made
+    make_workspace(options.workspace)
+    from store.runs import Tracker
+    from suite.judge.remarks import remarks
+    from suite.show.terminal import progress_reporter, run_table
+    from suite.study.case import run_case, run_name
+    from suite.world.relaxation import Status
+
+    with progress_reporter(quiet=options.json) as progress:
+        for sentence in Tracker(options.workspace).tidy():
+            progress("workspace", 1.0, sentence)
+        name = options.name or " ".join([run_name(spec), *options.overrides])[:200].strip()
+        result = run_case(spec, options.workspace, progress, name, workers=options.workers, job=options.start)
+    status = result.verdict.status
+    failure = "" if status is Status.CONVERGED else f"the model's relaxation: {status.value}. Remedy: {status.remedy}"
+    if options.json:
+        told = {
+            "run": result.run_id,
+            "case": spec.case.name,
+            "status": status.name.lower(),
+            "numbers": result.verdict.numbers,
+            "remarks": remarks(result.verdict.numbers),
+            "seconds": result.stages.seconds,
+            "megabytes": result.stages.megabytes,
+            "fields": str(result.fields),
+            "figures": [str(p) for p in result.figures],
+        }
+        print(json.dumps(told | ({"error": failure, "exit": FAILED_OUTCOME} if failure else {})))
+    else:
+        run_table(spec, result)
+    if failure:
+        print(f"dislobench: {failure}", file=sys.stderr)
+        return FAILED_OUTCOME
+    return 0
+
+
+def run_each(options: argparse.Namespace) -> int:
+    """Each case in a process of its own: an engine that dies takes only its own case with it."""
+    if options.start:
+        raise CommandError("--start belongs to one spec; name one only", BAD_SPEC)
+    from suite.spec import load
+
+    for name in options.specs:  # a bad spec stops everything before anything runs
+        refuse_code(options, load(name, options.preset, options.overrides))
+    worst = 0
+    cases: list[Any] = []
+    for name in options.specs:
+        # -P: nothing that lies in the current folder may stand in for a module of dislobench
+        command = [sys.executable, "-P", "-m", "dislobench", "run", name, "--workspace", str(options.workspace)]
+        command += spec_words(options)
+        command += ["--name", options.name] if options.name else []
+        command += ["--workers", str(options.workers)] if options.workers else []
+        command += ["--safe"] if options.safe else []
+        command += ["--json"] if options.json else []
+        code, told = in_a_process(command, captured=options.json)
+        if options.json:
+            # an engine may have printed something before
+            last = told.strip().rpartition("\n")[2]
+            cases.append(json.loads(last) if last.startswith("{") else {"case": name, "exit": code})
+        if code < 0:
+            print(
+                f"dislobench: {name}: an engine killed the process ({signal.Signals(-code).name}); the case is lost, "
+                "the others go on. Coinciding atoms do that: look at the core site and at the model's forces.",
+                file=sys.stderr,
+            )
+            code = FAILED_OUTCOME
+        worst = max(worst, code)
+    if options.json:
+        print(json.dumps({"cases": cases}))
+    return worst
+
+
+def export(options: argparse.Namespace) -> int:
+    spec = spec_of(options)
+    from suite.show.terminal import progress_reporter
+    from suite.stages.cells import export_job
+
+    make_workspace(options.folder)
+    with progress_reporter(quiet=options.json) as progress:
+        files = export_job(spec, options.folder, progress)
+    if options.json:
+        print(json.dumps({"folder": str(options.folder), "files": [path.name for path in files]}))
+        return 0
+    again = shlex.join(["dislobench", "run", options.spec, *spec_words(options), "--start", str(options.folder)])
+    print(f"wrote    {', '.join(path.name for path in files)}")
+    print(f"relax    cd {shlex.quote(str(options.folder))} && mpirun -n 2 lmp -in relax.in")
+    print(f"then     {printable(again)}")
+    return 0
+
+
+def scan(options: argparse.Namespace) -> int:
+    spec = spec_of(options)
+    from suite.show.terminal import progress_reporter, table
+    from suite.stages.cells import scan_cores
+
+    with progress_reporter(quiet=options.json) as progress:
+        found = scan_cores(spec, options.size, options.grid, progress)
+    rows = [
+        {
+            "sites": [list(site) for site in entry.sites],
+            "energy": entry.energy,
+            "status": entry.relaxation.status.name.lower(),
+            "calls": entry.relaxation.calls,
+            "largest_shift": entry.largest_shift,
+        }
+        for entry in found
+    ]
+    if options.json:
+        print(json.dumps({"atoms": found[0].atoms if found else 0, "sites": rows}))
+        return 0
+    table(
+        f"core sites of {spec.case.name}, {found[0].atoms} atoms: sites of +b and -b in fractions of the unit cell",
+        ["sites", "energy [eV]", "outcome", "force calls", "largest shift [Å]"],
+        [[str(r["sites"]), f"{r['energy']:.4f}", r["status"], r["calls"], short(r["largest_shift"])] for r in rows],
+    )
+    print("put the chosen one into the spec as: [dislocation] sites = [[f1, f2], [f1, f2]]")
+    return 0

@@ -1,0 +1,202 @@
+"""Commands that compute many runs: tune, sweep, paper, verify."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from suite.commands.common import (
+    BAD_SPEC,
+    FAILED_OUTCOME,
+    CommandError,
+    make_workspace,
+    refuse_code,
+    spec_of,
+    tell,
+)
+from suite.text import printable
+
+if TYPE_CHECKING:
+    from suite.spec import Spec
+    from suite.study.sweep import Sweep, SweepResult
+
+
+def tune(options: argparse.Namespace) -> int:
+    spec = spec_of(options)
+    make_workspace(options.workspace)
+    from suite.show.terminal import progress_reporter, tune_table
+    from suite.study.tune import tune
+    from suite.study.weighings import weights_toml
+
+    with progress_reporter(quiet=options.json) as progress:
+        result = tune(spec, options.workspace, options.trials, options.workers, options.verify, progress)
+    if options.json:
+        entries = [
+            {
+                "name": entry.name,
+                "weights": entry.weights,
+                "predicted": entry.predicted,
+                "relaxed": entry.relaxed,
+                "status": entry.status,
+            }
+            for entry in result.entries
+        ]
+        print(
+            json.dumps(
+                {
+                    "study": result.key,
+                    "run": result.run_id,
+                    "trials": len(result.trials),
+                    "front": result.front,
+                    "entries": entries,
+                    "recommended": result.recommended.name,
+                    "reason": result.reason,
+                    "balance_and_accuracy": result.tension,
+                    "correlation": result.correlation,
+                    "importance": result.importance,
+                    "seconds": result.seconds,
+                    "folder": str(result.folder),
+                }
+            )
+        )
+        return 0
+    tune_table(result)
+    journal = shlex.quote(str(result.folder / "journal.log"))
+    print(printable(weights_toml(result.recommended)))
+    print(f"report     {result.folder / 'report.html'}")
+    print(f"weights    {result.folder / 'recommended.toml'}")
+    print(f"dashboard  optuna-dashboard {journal}    (pip install optuna-dashboard)")
+    return 0
+
+
+def sweep(options: argparse.Namespace) -> int:
+    only = options.only or []
+    chosen = chosen_sweeps(options, options.spec, only)
+    make_workspace(options.workspace)
+    from suite.study.sweep import content_of
+
+    results = [result for _, result in run_sweeps(options, [(options.spec, *each) for each in chosen.items()])]
+    if options.json:
+        told = [content_of(r) for r in results]
+        print(json.dumps({"sweeps": told}))
+        return 0
+    print(f"report   dislobench report --workspace {shlex.quote(str(options.workspace))}")
+    return 0
+
+
+def chosen_sweeps(options: argparse.Namespace, name: str, only: Sequence[str]) -> dict[str, Sweep]:
+    """The sweeps of spec `name`, or `only` those with these names."""
+    from suite.spec import load_sweeps
+
+    sweeps = load_sweeps(name, options.preset, options.overrides, only)
+    if unknown := [each for each in only if each not in sweeps]:
+        raise CommandError(f"no sweep {unknown[0]!r} in {name}; it has {', '.join(sweeps)}", BAD_SPEC)
+    return {each: sweep for each, sweep in sweeps.items() if not only or each in only}
+
+
+def run_sweeps(
+    options: argparse.Namespace, chosen: Sequence[tuple[str, str, Sweep]]
+) -> Iterator[tuple[str, SweepResult]]:
+    """Run sweeps given as (spec, name, sweep); each is told at once, for the next one may be stopped."""
+    from suite.show.terminal import progress_reporter, sweep_table
+    from suite.spec import load, toml_value
+    from suite.study.sweep import run_sweep
+
+    with progress_reporter(quiet=options.json) as progress:
+        for spec, name, sweep in chosen:
+
+            def resolved(settings: Mapping[str, Any], spec: str = spec) -> Spec:
+                words = [f"{key}={toml_value(value)}" for key, value in settings.items()]
+                return refuse_code(options, load(spec, options.preset, [*options.overrides, *words]))
+
+            result = run_sweep(resolved, name, sweep, options.workspace, progress, options.workers, options.retry)
+            if not options.json:
+                sweep_table(result)
+            yield spec, result
+
+
+def paper(options: argparse.Namespace) -> int:
+    from suite.study.paper import FIGURES, write_page
+    from suite.study.sweep import content_of
+
+    known = [figure.number for figure in FIGURES]
+    wanted = options.figure or known
+    if unknown := [number for number in wanted if number not in known]:
+        raise CommandError(
+            f"figure {unknown[0]} shows no numbers, or is none of the paper's; those that do: "
+            f"{', '.join(map(str, known))}",
+            BAD_SPEC,
+        )
+    figures = [figure for figure in FIGURES if figure.number in wanted]
+    chosen = [
+        (figure.spec, figure.sweep, chosen_sweeps(options, figure.spec, [figure.sweep])[figure.sweep])
+        for figure in figures
+    ]
+    make_workspace(options.workspace)
+    folder = options.folder or options.workspace / "paper"
+    make_workspace(folder)
+    records: dict[int, Any] = {}
+    files: list[Path] = []
+    for figure, (_, r) in zip(figures, run_sweeps(options, chosen), strict=True):
+        records[figure.number] = content_of(r)
+        files = write_page(records, options.preset, folder)  # at once: the next sweep takes long
+    if options.json:
+        told = {str(number): {"rates": record["rates"]} for number, record in records.items()}
+        print(json.dumps({"figures": told, "files": [str(file) for file in files]}))
+        return 0
+    print(f"page     {files[0]}")
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    from suite.spec import load
+    from suite.study.verify import compare, published, read_expected
+
+    if options.expectation is None:
+        print(json.dumps({"published": list(published())}) if options.json else "\n".join(published()))
+        return 0
+    expected = read_expected(options.expectation)
+    from store.runs import Tracker
+    from suite.show.terminal import progress_reporter, table
+    from suite.study.ledger import believed
+
+    tracker = Tracker(options.workspace)
+    if options.run_reference is None:
+        make_workspace(options.workspace)
+        from suite.study.case import run_case
+
+        spec = refuse_code(options, load(expected.spec, expected.preset, expected.set))
+        with progress_reporter(quiet=options.json) as progress:
+            run = run_case(spec, options.workspace, progress, f"verify {options.expectation}").run_id
+    else:
+        run = tracker.find(options.run_reference).id
+    found = believed(tracker, run)
+    tell(found)
+    checks = compare(expected, found.record.metrics)
+    bad = [check for check in checks if not check.good]
+    if options.json:
+        rows = [{"name": c.name, "expected": c.expected, "found": c.found, "good": c.good} for c in checks]
+        print(json.dumps({"run": run, "good": not bad, "checks": rows}))
+    else:
+        table(
+            f"{options.expectation}, run {run[:8]}",
+            ["number", "published", "found", "tolerance", ""],
+            [
+                [
+                    c.name,
+                    f"{c.expected:.6g}",
+                    "" if c.found is None else f"{c.found:.6g}",
+                    f"{c.tolerance:.2g}",
+                    "" if c.good else "DIFFERS",
+                ]
+                for c in checks
+            ],
+        )
+    if bad:
+        print(f"dislobench: {len(bad)} of {len(checks)} numbers differ", file=sys.stderr)
+    return FAILED_OUTCOME if bad else 0
