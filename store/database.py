@@ -19,6 +19,7 @@ from store.seal import writing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 SCHEME = "mlflow-artifacts:/"
 """Start of every artifact address; what follows is relative to `<workspace>/artifacts`."""
@@ -66,7 +67,7 @@ def _open(database: Path) -> MlflowClient:
             with speaking(database):
                 client = MlflowClient(address(database), registry_uri=address(database))
                 # MLflow keeps one pool for an address; its connections may be to a file that was replaced.
-                client._tracking_client.store.engine.dispose()
+                sql_store(database).engine.dispose()
             return cast(MlflowClient, _Guarded(client, database))
         except MlflowException as fault:
             raise WorkspaceError(
@@ -98,16 +99,21 @@ def _check(path: Path) -> None:
         raise damaged(path, fault) from fault
 
 
-def _create(path: Path) -> None:
+def sql_store(database: Path) -> SqlAlchemyStore:
+    """MLflow's store of a database, made unless it exists; it shares its connections with clients of the address."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+    return SqlAlchemyStore(address(database), SCHEME)
+
+
+def _create(path: Path) -> None:
     new = path.with_name(path.name + ".new")
     half = (new, path.with_name(new.name + "-journal"))
     for left in half:
         left.unlink(missing_ok=True)
     try:
         with speaking(path):
-            SqlAlchemyStore(address(new), SCHEME).engine.dispose()
+            sql_store(new).engine.dispose()
     except WorkspaceError:
         for left in half:
             left.unlink(missing_ok=True)

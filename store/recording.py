@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from store import living
-from store.database import SCHEME
+from store.database import SCHEME, sql_store
 from store.entries import FinishedRun, check_tags, flatten, jsonable, split_metrics
 from store.faults import FailedOutcome
 from store.listing import RunRecord
@@ -218,7 +218,7 @@ def log(
 
 
 def insert_runs(
-    client: MlflowClient,
+    database: Path,
     experiment_id: str,
     experiment: str,
     runs: Sequence[tuple[FinishedRun, Mapping[str, str], Mapping[str, float], Mapping[str, str]]],
@@ -264,7 +264,7 @@ def insert_runs(
             for name, text in {**tags, **link, "mlflow.runName": run.name}.items()
         ]
     tables = ((SqlRun, heads), (SqlParam, parameters), (SqlMetric, metrics), (SqlLatestMetric, metrics))
-    with client._tracking_client.store.ManagedSessionMaker() as session:
+    with sql_store(database).ManagedSessionMaker() as session:
         for table, entries in (*tables, (SqlTag, labels)):
             if entries:
                 session.execute(insert(table), entries)

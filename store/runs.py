@@ -127,9 +127,8 @@ class Tracker:
             ready.append((child, flatten(child.parameters), finite, tags))
         link = self._parent_tag(experiment, parent)
         number = self._experiment(experiment)
-        client = self._client()
         with locked(self.workspace), speaking(self.database):
-            return insert_runs(client, number, experiment, ready, link)
+            return insert_runs(self.database, number, experiment, ready, link)
 
     def resume(self, run_id: str) -> Run:
         """Go on with a run that ended, or was left RUNNING by a process that died.
