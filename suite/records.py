@@ -171,8 +171,8 @@ def _table(name: str, **fields: tuple[Any, Any]) -> Any:
 class Observables(_table("Switches", **{entry.name: (Switch, entry.on) for entry in OBSERVABLES.values()})):  # type: ignore[misc]
     """What the loss sees. "No elasticity": energy and force; "CLE": and virial1; "CLE+nonlinear": and virial2.
 
-    `shift` adds so many GPa to the constants that virial1 and virial2 ask for: with a heavy weight, a controlled eps_V1
-    or eps_V2.
+    `shift` adds an offset in GPa to the elastic constants that virial1 and virial2 are fitted to. With a heavy weight
+    the fit is then wrong by a known eps_V1 or eps_V2.
     """
 
     shift: dict[Constant, Number] = {}  # noqa: RUF012

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-CLOSE = 0.1  # the theory's exponents are those of the leading term: a slope this near to one is it
+CLOSE = 0.1  # the theory gives the exponent of the leading term: a slope that differs by less agrees with it
 AGREES, DISAGREES, UNRESOLVED, MEASURED = "agrees", "disagrees", "not resolved", "measured"
 RESOLVED = 0.5  # half width of a confidence interval that tells 0, 1 and 2 apart: a wider one confirms none of them
 

@@ -3,7 +3,7 @@
     result = run_sweep(resolve, "fig5", load_sweeps("w-screw")["fig5"], workspace)
 
 A point's key hashes its whole resolved spec. A finished run with that key is reused wherever it was made, so that a
-sweep that was interrupted goes on, and a point more costs one point. It must be whole: its store is verified and its
+sweep that was interrupted resumes, and an added point computes only itself. It must be whole: its store is verified and its
 numbers are those of the store. A point that failed for its physics stays failed; one that was killed is computed again.
 """
 

@@ -119,7 +119,8 @@ def oracle_key(spec: Spec) -> str:
 
 
 def study_key(spec: Spec) -> str:
-    """Content key of a study: what its trials depend on. Not their number, so that more can follow."""
+    """Content key of a study: what its trials depend on. The number of trials is not in the key, so that a study can
+    be extended."""
     settings = spec.tune.model_dump(exclude={"trials", "verify"})
     own = spec.table("weights", "solver", "observables")
     judges = [oracle_key(each) for each in bases_of(spec)]
@@ -274,7 +275,7 @@ def _work(bench: Bench, folder: Path, key: str, budget: int, most: int, seed: in
     return most
 
 
-def _bury_the_dead(study: Study) -> int:
+def _requeue_orphans(study: Study) -> int:
     """Trials that a killed process left running are failed and asked again; returns how many."""
     import optuna
 
@@ -365,7 +366,7 @@ def tune(
             if sentence:
                 progress("workspace", 1.0, sentence)
         study, _ = _open(spec, folder, key, spec.tune.seed)
-        _bury_the_dead(study)
+        _requeue_orphans(study)
         if not study.trials:
             for name, values in first_trials(spec):
                 study.enqueue_trial(values, user_attrs={"name": name})
@@ -431,8 +432,7 @@ class StudyInUse(BadInput, RuntimeError):
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """The lock of a whole study, refused instead of waited for; its trials take turns with another one. Raises
-    `StudyInUse`."""
+    """The lock of a whole study. It does not wait: it raises `StudyInUse` when another process has it."""
     import fcntl
 
     with writing(folder):
@@ -458,7 +458,7 @@ def _run_trials(
     seed = bench.spec.tune.seed
     while (done := count()) < budget:
         progress("trials", done / budget, f"{done} of {budget}")
-        _bury_the_dead(study)  # of a worker that was killed: a trial left running would keep its place for ever
+        _requeue_orphans(study)  # of a worker that was killed: a trial left running would keep its place for ever
         # the sampler's own seed goes on from where the study stands, or a continued study would repeat its draws
         begun = len(study.get_trials(deepcopy=False))
         seeds = [seed + begun + 1000 * worker for worker in range(workers)]

@@ -387,7 +387,7 @@ THIRD_ORDER = {
 
 
 def cubic_third_order(constants: Mapping[Any, float]) -> np.ndarray:
-    """What so many GPa more in third-order constants (`THIRD_ORDER`; 0 where one is absent) add to ∂³W, (3,)*6, eV/Å^3.
+    """What an offset in GPa of the third-order constants (`THIRD_ORDER`; 0 where one is absent) adds to ∂³W, (3,)*6, eV/Å^3.
 
     At fixed second-order constants it is the same with respect to the Green strain and to F.
     """
