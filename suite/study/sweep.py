@@ -3,8 +3,9 @@
     result = run_sweep(resolve, "fig5", load_sweeps("w-screw")["fig5"], workspace)
 
 A point's key hashes its whole resolved spec. A finished run with that key is reused wherever it was made, so that a
-sweep that was interrupted resumes, and an added point computes only itself. It must be whole: its store is verified and its
-numbers are those of the store. A point that failed for its physics stays failed; one that was killed is computed again.
+sweep that was interrupted resumes, and an added point computes only itself. It must be whole: its store is verified and
+its numbers are those of the store. A point that failed for its physics stays failed; one that was killed is computed
+again.
 """
 
 from __future__ import annotations

@@ -387,7 +387,8 @@ THIRD_ORDER = {
 
 
 def cubic_third_order(constants: Mapping[Any, float]) -> np.ndarray:
-    """What an offset in GPa of the third-order constants (`THIRD_ORDER`; 0 where one is absent) adds to ∂³W, (3,)*6, eV/Å^3.
+    """What an offset in GPa of the third-order constants (`THIRD_ORDER`; 0 for those that are absent) adds to ∂³W,
+    (3,)*6, eV/Å^3.
 
     At fixed second-order constants it is the same with respect to the Green strain and to F.
     """
