@@ -351,6 +351,7 @@ class Spec(Record):
 
 def _impossible(spec: Spec) -> list[tuple[str, str]]:
     """Physics that cannot be: (key, sentence). Only what follows from the spec alone, without computing."""
+    from suite.world.crystal import LATTICES
     from suite.world.dislocation import LOOPS, dislocations, known_entries
     from suite.world.reference import is_code, unknown_reference
 
@@ -362,7 +363,7 @@ def _impossible(spec: Spec) -> list[tuple[str, str]]:
     material, dislocation, model = spec.material, spec.dislocation, spec.model
     if reason := unknown_reference(material.reference):
         refuse("material.reference", reason)
-    wanted = {"bcc": 1, "fcc": 1, "diamond": 1, "B2": 2}[material.lattice]
+    wanted = LATTICES[material.lattice].species_count
     if len(material.species) != wanted:
         refuse("material.species", f"{material.lattice} has {wanted} species, not {len(material.species)}")
     if unknown := [s for s in material.species if s not in _symbols()]:
@@ -566,5 +567,6 @@ def _approximate_bond(material: Material) -> float:
 
 def _approximate_constant(material: Material) -> float:
     """Cubic constant, Å, within a sixth: enough to refuse a cell that is far too small."""
-    shell = {"bcc": 0.866, "fcc": 0.7071, "diamond": 0.433, "B2": 0.866}[material.lattice]
-    return _approximate_bond(material) / shell * 0.9
+    from suite.world.crystal import LATTICES
+
+    return _approximate_bond(material) / LATTICES[material.lattice].nearest * 0.9

@@ -36,6 +36,25 @@ class Lattice:
     basis: tuple[tuple[float, float, float], ...]
     species: tuple[int, ...]
 
+    @property
+    def species_count(self) -> int:
+        """How many species a crystal of this lattice has."""
+        return max(self.species) + 1
+
+    @property
+    def centre(self) -> np.ndarray:
+        """A centre of inversion of the crystal, (3,), a0: midway between two like sites of the basis, or on a site."""
+        first, last = np.array(self.basis[0], dtype=float), np.array(self.basis[-1], dtype=float)
+        return (first + last) / 2 if self.species[0] == self.species[-1] else first
+
+    @property
+    def nearest(self) -> float:
+        """Distance of nearest neighbours, a0."""
+        shifts = np.array(list(product((-1, 0, 1), repeat=3))) @ np.array(self.vectors)
+        away = (shifts[:, None] + np.array(self.basis) - np.array(self.basis[0])).reshape(-1, 3)
+        lengths = np.linalg.norm(away, axis=1)
+        return float(lengths[lengths > 1e-9].min())
+
 
 _BCC = ((-0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.5, 0.5, -0.5))
 _FCC = ((0.0, 0.5, 0.5), (0.5, 0.0, 0.5), (0.5, 0.5, 0.0))

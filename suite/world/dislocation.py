@@ -297,8 +297,7 @@ def partner_site(lattice: str, dislocation: Dislocation, site: Site) -> Site:
     as close to the original one as they can.
     """
     crystal = Crystal(LATTICES[lattice], ("H",) * 2, 1.0)
-    centre = (crystal.basis[0] + crystal.basis[-1]) / 2 if lattice == "diamond" else np.zeros(3)
-    inverted = 2 * (dislocation.frame @ centre)[:2] / dislocation.lengths[:2] - np.array(site)
+    inverted = 2 * (dislocation.frame @ crystal.lattice.centre)[:2] / dislocation.lengths[:2] - np.array(site)
     unit, basis = unit_sites(crystal, dislocation)
     translations = unit[basis == 0][:, :2] / dislocation.lengths[:2]
     images = (inverted + translations + 1e-9) % 1.0 - 1e-9
