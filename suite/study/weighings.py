@@ -85,8 +85,16 @@ def regret(entry: Entry, spec: Spec) -> float:
     total = 0.0
     for name in spec.tune.objectives:
         value = entry.relaxed.get(relaxed.get(name, ""), entry.predicted.get(number_of(name, spec.tune), math.inf))
+        if name == "energy":
+            value = max(value, scatter(entry, spec))
         total += value if name in SPREADS else math.log(max(value, 1e-12))
     return total
+
+
+def scatter(entry: Entry, spec: Spec) -> float:
+    """What an energy error of `entry` may change by on another training set, eV: the RMSE of energies at the smallest
+    amplitude. The energy difference has a sign, and weights can bring it to zero for one training set in one cell."""
+    return entry.predicted.get(f"rmse_E_{min(spec.training.amplitudes):g}", 0.0)
 
 
 def unbeaten(errors: Sequence[float], best: Sequence[float]) -> bool:
@@ -110,7 +118,8 @@ def recommend(entries: Sequence[Entry], spec: Spec) -> tuple[Entry, str]:
 
     A trial of the front that is no worse than any rival, the spec's own weights among them, in both errors after
     relaxation; of several the one of least `regret`. Where there is none, nothing is better in every respect, and
-    the entry of least geometry error times energy error is taken, rival or trial.
+    the entry of least geometry error times energy error is taken, rival or trial, where an energy error below its
+    `scatter` counts as that.
     Raises `regression.Unsolvable` when no entry can be used.
     """
     good = usable(entries, spec)
@@ -130,16 +139,22 @@ def recommend(entries: Sequence[Entry], spec: Spec) -> tuple[Entry, str]:
             f"rival that relaxed, {rest}"
         )
         return chosen, f"{reason}; its {_told_balance(chosen, spec)}."
-    chosen = min(good, key=lambda entry: sum(math.log(max(error, 1e-12)) for error in _errors(entry)))
+    chosen = min(good, key=lambda entry: _product(entry, spec))
     reason = (
         "no verified point of the front is as good as the spec's own weights and every rival in both errors, so that "
-        f"this is the verified weighing with the least product of both; its {_told_balance(chosen, spec)}"
+        "this is the verified weighing with the least product of both, where an energy error below the RMSE of the "
+        f"test energies counts as that; its {_told_balance(chosen, spec)}"
     )
     for name, unit, least in zip(ERRORS, ("Å", "eV"), best, strict=True):
         if least * (1 + SAME) < chosen.relaxed[name]:
             rival = min(against, key=lambda entry: entry.relaxed[name])
             reason += f"; {rival.name} has the smaller {name.partition('_')[0]} error, {least:.3g} {unit}"
     return chosen, f"{reason}."
+
+
+def _product(entry: Entry, spec: Spec) -> float:
+    geometry, energy = _errors(entry)
+    return geometry * max(energy, scatter(entry, spec))
 
 
 def _errors(entry: Entry) -> list[float]:

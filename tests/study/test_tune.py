@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -341,6 +342,11 @@ def test_where_no_point_is_safe_the_report_says_so(tiny: Spec) -> None:
     best, reason = recommend([*RIVALS, entries[3]], tiny)
     assert best.name == PAPER
     assert "agree here" in pull_apart([*RIVALS, entries[3]], tiny, best)
+    # an energy error that happens to cross zero is no reason to take a worse geometry
+    crossing = [replace(each, predicted={**each.predicted, "rmse_E_0.1": 3e-3}) for each in entries]
+    lucky = replace(crossing[3], relaxed={"geometry_error": 0.03, "energy_error": 1e-9})
+    assert recommend([crossing[0], lucky], tiny)[0].name == PAPER
+    assert recommend([RIVALS[0], replace(lucky, predicted=RIVALS[0].predicted)], tiny)[0].name == lucky.name
     with pytest.raises(RuntimeError, match="no verified weighing"):
         recommend([entry("trial 5", 0.1, 0.001, 1e-4, "diverged")], tiny)
 
