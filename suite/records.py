@@ -1,21 +1,14 @@
-"""The tables of a spec as frozen records, and what they refuse because physics forbids it: what follows from the spec
-alone, before anything is relaxed or fitted.
-"""
+"""The tables of a spec as frozen records. What physics forbids is in `suite.refusals`."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from keyword import iskeyword
-from math import comb
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, create_model, model_validator
 
-from suite import plugins
 from suite.observables import OBSERVABLES, RATIOS
-from suite.toml import did_you_mean, dump_toml
+from suite.toml import dump_toml
 
 # Strain step for ACE models. Fits are smooth, but their energies are small differences of large terms, with
 # coefficients of up to 1e6: at 1e-3 their rounding is 2 % of the third derivatives, at 4e-3 4e-4, and truncation 3e-5.
@@ -26,8 +19,6 @@ SINGLE_STEP = 1e-2
 # at rest wherever it starts, and would pass for a perfect one
 LARGEST_REGULARISATION = 1e-2
 LONGEST_NAME = 100  # of a case: it names an experiment of MLflow and a folder
-MOST_FUNCTIONS = 20_000  # a fit has some hundreds
-LONGEST_ARGUMENT = 5000  # characters of an argument of a model: it is a parameter of the run
 # Numbers are numbers: `strict` refuses true and "6" where 6 is meant, and takes 6 for 6.0
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
@@ -36,7 +27,6 @@ Place = Annotated[Number, Field(ge=-100, le=100)]  # further away, rounding move
 Count = Annotated[int, Field(strict=True, ge=1)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]  # what every generator of random numbers takes
 Switch = Annotated[bool, Field(strict=True)]
-BACKENDS = ("pyace", "linear", "calculator")
 Constant = Literal["C11", "C12", "C44", "C111", "C112", "C123", "C144", "C155", "C456"]
 StrainStep = Annotated[float, Field(strict=True, ge=1e-5, le=0.02)]
 Regularisation = Annotated[Number, Field(gt=0, le=LARGEST_REGULARISATION)]
@@ -290,6 +280,14 @@ class Origin:
     __hash__ = None  # type: ignore[assignment]
 
 
+class Impossible(ValueError):
+    """A spec that physics forbids; `problems` are keys and sentences."""
+
+    def __init__(self, problems: list[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{key}: {sentence}" for key, sentence in problems))
+        self.problems = problems
+
+
 class Spec(Record):
     """One case, resolved: what `suite.pipeline` needs and nothing else."""
 
@@ -318,9 +316,11 @@ class Spec(Record):
 
     @model_validator(mode="after")
     def _physics(self) -> Spec:
-        problems = _impossible(self)
+        from suite.refusals import problems_of  # it knows the catalogues, which take time to import
+
+        problems = problems_of(self)
         if problems:
-            raise ValueError(json.dumps(problems))
+            raise Impossible(problems)
         return self
 
     @property
@@ -347,226 +347,3 @@ class Spec(Record):
     def to_toml(self) -> str:
         """The resolved spec as TOML; loading it again gives an equal record."""
         return dump_toml(self.model_dump(exclude_none=True))
-
-
-def _impossible(spec: Spec) -> list[tuple[str, str]]:
-    """Physics that cannot be: (key, sentence). Only what follows from the spec alone, without computing."""
-    from suite.world.crystal import LATTICES
-    from suite.world.dislocation import LOOPS, dislocations, known_entries
-    from suite.world.reference import is_code, unknown_reference
-
-    problems: list[tuple[str, str]] = []
-
-    def refuse(key: str, sentence: str) -> None:
-        problems.append((key, sentence))
-
-    material, dislocation, model = spec.material, spec.dislocation, spec.model
-    if reason := unknown_reference(material.reference):
-        refuse("material.reference", reason)
-    wanted = LATTICES[material.lattice].species_count
-    if len(material.species) != wanted:
-        refuse("material.species", f"{material.lattice} has {wanted} species, not {len(material.species)}")
-    if unknown := [s for s in material.species if s not in _symbols()]:
-        refuse("material.species", f"{unknown[0]!r} is not a chemical symbol")
-
-    _refuse_arguments("material", material.reference, material.arguments, refuse)
-    brought = plugins.installed(plugins.BACKENDS)
-    if model.backend not in (*BACKENDS, *brought):
-        hint = did_you_mean(model.backend, [*BACKENDS, *brought])
-        refuse("model.backend", f"{model.backend!r} is not one of {', '.join([*BACKENDS, *brought])}{hint}")
-    elif model.named or model.backend in brought:
-        _refuse_arguments("model", model.source, model.arguments, refuse)
-        if model.calculator and model.backend in brought:
-            refuse("model.calculator", f"the backend {model.backend!r} has none; its settings are model.arguments")
-    else:
-        for key in ("calculator", "arguments"):
-            if getattr(model, key):
-                refuse(f"model.{key}", "an ACE model has none: it belongs to model.backend = 'calculator' or 'linear'")
-
-    loop = dislocation.kind == "loop"
-    entry = dislocations().get((material.lattice, dislocation.kind, dislocation.variant))
-    if loop and (material.lattice, dislocation.variant) in LOOPS:
-        if dislocation.diameter is None:
-            refuse("dislocation.diameter", "is missing: a loop needs its diameter in a0")
-        elif not 2 <= dislocation.diameter <= round(spec.simulation.size) / 2:
-            refuse(
-                "dislocation.diameter",
-                f"a loop of diameter {dislocation.diameter:g} a0 does not fit: it must be at least 2 a0 and at most "
-                f"half the simulation cell, N/2 = {round(spec.simulation.size) / 2:g} a0",
-            )
-        if dislocation.sites is not None:
-            refuse("dislocation.sites", "a loop has no core sites")
-        for key in ("core", "arrangement"):
-            if getattr(dislocation, key) != DislocationSpec.model_fields[key].default:
-                refuse(f"dislocation.{key}", f"{getattr(dislocation, key)!r}: a loop has no {key}: remove the key")
-    elif entry is None:
-        wanted_kind = f"{dislocation.kind} {dislocation.variant}".strip()
-        refuse("dislocation.kind", f"no {wanted_kind} dislocation in {material.lattice}; known: {known_entries()}")
-    elif dislocation.sites is None and dislocation.core not in entry.sites:
-        hint = did_you_mean(dislocation.core, entry.sites)
-        refuse("dislocation.core", f"{dislocation.core!r} is not one of {', '.join(entry.sites)}{hint}")
-    elif reason := entry.core_on_atom(material.lattice, dislocation.sites or entry.sites[dislocation.core]):
-        refuse("dislocation.sites" if dislocation.sites else "dislocation.core", reason)
-
-    if not loop and dislocation.diameter is not None:
-        refuse("dislocation.diameter", "only loops have a diameter")
-
-    size = spec.training.size
-    if loop and dislocation.diameter is not None and size > dislocation.diameter:
-        refuse(
-            "training.size",
-            f"L = {size:g} a0 exceeds the diameter of the loop, L_D = {dislocation.diameter:g} a0: the theory needs "
-            "L <= L_D",
-        )
-    elif not loop and size > spec.simulation.size / 2:
-        refuse(
-            "training.size",
-            f"L = {size:g} a0 exceeds the distance of the dislocations in the simulation cell, "
-            f"L_D = N/2 = {spec.simulation.size / 2:g} a0: the theory needs L <= L_D",
-        )
-    if model.backend == "pyace":
-        _refuse_bases(spec, refuse)
-    elif not model.named:
-        pass  # what a package's backend needs, it says itself when it is built
-    elif model.backend == "linear" and not is_code(model.calculator):
-        refuse("model.calculator", "a linear model needs a function, 'module:function', that returns its calculators")
-    elif reason := unknown_reference(model.calculator):
-        refuse("model.calculator", reason if model.calculator else "is missing: which potential is to be judged?")
-    if model.backend != "pyace" and spec.tune.channels:
-        refuse("tune.channels", "only an ACE model has channels")
-
-    bond = _approximate_bond(material)
-    for key, lengths in (
-        ("training.amplitudes", spec.training.amplitudes),
-        ("simulation.perturbation", (spec.simulation.perturbation,)),
-    ):
-        if max(lengths) >= bond:
-            refuse(key, f"{max(lengths):g} Å: neighbours are about {bond:.1f} Å apart, and atoms would meet")
-    names = [f"{a:g}" for a in spec.training.amplitudes]
-    known = ["0", *names]
-    if shared := [name for name in names if known.count(name) > 1]:
-        refuse(
-            "training.amplitudes",
-            f"two of them are called {shared[0]} Å in six digits, and numbers of runs have that name: remove one",
-        )
-    for name in spec.weights.amplitudes:
-        if name not in known:
-            refuse("weights.amplitudes", f"{name!r} is not an amplitude of the training set: {', '.join(known)}")
-    for name in ("alpha", "threshold"):
-        solver_kind = {"alpha": "ridge", "threshold": "ard"}[name]
-        if getattr(spec.tune, name) is not None and spec.solver.kind != solver_kind:
-            refuse(f"tune.{name}", f"solver.kind is {spec.solver.kind!r}, and only {solver_kind!r} has {name}")
-    if not any(spec.weight(name) > 0 for name in OBSERVABLES):
-        refuse("weights", "no observable has a positive weight: there is nothing to fit")
-    elif not any(spec.weight(name) > 0 for name in ("energy", "force")):
-        refuse("observables", "neither energies nor forces are fitted: elastic constants alone determine no model")
-    return problems
-
-
-def _refuse_arguments(table: str, name: str, arguments: dict[str, Any], refuse: Callable[[str, str], None]) -> None:
-    """Arguments that no function can be called with, or that no content key and no parameter of a run can hold."""
-    from suite.world.reference import CATALOGUE
-
-    for argument, value in arguments.items():
-        key = f"{table}.arguments.{argument}"
-        if name in CATALOGUE:
-            refuse(key, f"{name} of the catalogue takes no arguments")
-        if not (argument.isidentifier() and argument.isascii()) or iskeyword(argument):
-            refuse(key, f"{argument!r} cannot name an argument: use letters, digits and underscores, no word of Python")
-        for item in _leaves(value):
-            if not isinstance(item, str | int | float):
-                refuse(key, f"{argument} = {item}: a {type(item).__name__} is no argument: write it as text, in quotes")
-            elif item != item:
-                refuse(key, f"{argument} = {item}: it is not a number, not even equal to itself")
-        if len(str(value)) > LONGEST_ARGUMENT:
-            refuse(
-                key,
-                f"{argument} has {len(str(value))} characters, and a run keeps {LONGEST_ARGUMENT}: put it in a file",
-            )
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict | list | tuple):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _leaves(item)
-    else:
-        yield value
-
-
-def _refuse_bases(spec: Spec, refuse: Callable[[str, str], None]) -> None:
-    """What no ACE basis can be, and training cells that are too small for it."""
-    from suite.model.basis import MOST_RADIAL, beyond_pyace
-
-    model, size = spec.model, spec.training.size
-    missing = [name for name in ("cutoff", "channels", "degrees") if not getattr(model, name)]
-    for name in missing:
-        refuse(f"model.{name}", "is missing: an ACE basis needs it")
-    if model.cutoff is not None:
-        # the edge dipole that goes with a loop has a cell half as high as it is wide
-        width = (1 if spec.dislocation.kind == "loop" else 2) * size * _approximate_constant(spec.material)
-        if width < 2 * model.cutoff:
-            refuse(
-                "training.size",
-                f"the training cell is {width:.1f} Å wide, less than twice the cutoff ({2 * model.cutoff:g} Å): "
-                "atoms would see their own images",
-            )
-        if model.cutoff < 0.75 * _approximate_bond(spec.material):
-            refuse("model.cutoff", f"{model.cutoff:g} Å is shorter than a bond: no atom would have a neighbour")
-    if missing:
-        return
-    if len(model.channels) != len(model.degrees):
-        refuse("model.degrees", f"{len(model.degrees)} degrees for {len(model.channels)} orders of model.channels")
-    if model.degrees[0] != 0:
-        refuse("model.degrees", "pair functions have no angles: the first degree must be 0")
-    elif (found := beyond_pyace(model.degrees)) is not None:
-        refuse("model.degrees", found)
-    if list(model.channels) != sorted(model.channels, reverse=True):
-        refuse("model.channels", "radial channels must not increase with the order")
-    if model.channels[0] > MOST_RADIAL:
-        refuse("model.channels", f"{model.channels[0]} radial functions, and {MOST_RADIAL} are the most")
-    if (least := _fewest_functions(model.channels, model.degrees)) > MOST_FUNCTIONS:
-        refuse("model.channels", f"they make {min(least, 10**12)} functions or more, and {MOST_FUNCTIONS} are the most")
-    products = len(model.channels) - 1
-    if model.total_degree and len(model.total_degree) != products:
-        refuse(
-            "model.total_degree",
-            f"{len(model.total_degree)} limits for {products} orders of products: model.channels without its first "
-            "entry, the pair functions, which all stay",
-        )
-    if model.angular_weight != 1 and not model.total_degree:
-        refuse("model.angular_weight", "has no effect without model.total_degree; leave it out or at 1")
-    for channels in spec.tune.channels:
-        if len(channels) != len(model.degrees) or list(channels) != sorted(channels, reverse=True):
-            refuse("tune.channels", f"{list(channels)} does not fit model.degrees {list(model.degrees)}")
-        elif channels[0] > MOST_RADIAL:
-            refuse("tune.channels", f"{list(channels)} has more than {MOST_RADIAL} radial functions")
-        elif _fewest_functions(channels, model.degrees) > MOST_FUNCTIONS:
-            refuse("tune.channels", f"{list(channels)} makes more than {MOST_FUNCTIONS} functions")
-
-
-def _fewest_functions(channels: tuple[int, ...], degrees: tuple[int, ...]) -> int:
-    """A lower bound of the number of functions of one element: products of k radial functions, in any order, times the
-    angular momenta that a product of two or more can have."""
-    orders = enumerate(zip(channels, degrees, strict=False), start=1)
-    return sum(comb(n + k - 1, k) * (degree + 1 if k > 1 else 1) for k, (n, degree) in orders)
-
-
-def _symbols() -> set[str]:
-    from ase.data import chemical_symbols
-
-    return set(chemical_symbols[1:])
-
-
-def _approximate_bond(material: Material) -> float:
-    """Sum of covalent radii, Å: the length of a bond within a sixth."""
-    from ase.data import atomic_numbers, covalent_radii
-
-    known = [covalent_radii[atomic_numbers[s]] for s in material.species if s in atomic_numbers]
-    return float(known[0] + known[-1]) if known else 2.6
-
-
-def _approximate_constant(material: Material) -> float:
-    """Cubic constant, Å, within a sixth: enough to refuse a cell that is far too small."""
-    from suite.world.crystal import LATTICES
-
-    return _approximate_bond(material) / LATTICES[material.lattice].nearest * 0.9

@@ -381,7 +381,7 @@ def _problems(error: ValidationError) -> list[Problem]:
         ):
             continue  # pydantic counts the good values only, and the others have been named
         if item["type"] == "value_error" and not path:
-            problems += [(key, text) for key, text in json.loads(str(item["ctx"]["error"]))]
+            problems += item["ctx"]["error"].problems
         else:
             problems.append((".".join(path), _sentence(item, path)))
     return problems
