@@ -53,20 +53,28 @@ class Comparison:
         return None if self.energy_difference is None else abs(self.energy_difference)
 
 
+@dataclass(frozen=True)
+class Ground:
+    """What a model is compared with: the reference's `equilibrium` in a `cell`, its `energy` relative to the perfect
+    crystal (eV), and its second derivatives there."""
+
+    cell: Cell
+    equilibrium: Relaxation
+    energy: float
+    curvature: Curvature
+
+
 def compare(
-    cell: Cell,
-    equilibrium: Relaxation,
-    reference_energy: float,
-    curvature: Curvature,
+    ground: Ground,
     model: Calculator,
     model_energy_per_atom: float,
     tolerance: float,
     max_calls: int,
     progress: Callable[[int, float], None] | None = None,
 ) -> Comparison:
-    """Relax `model` from the reference `equilibrium`, in the metric of the reference Hessian, and compare.
+    """Relax `model` from the equilibrium of the reference, in the metric of its Hessian, and compare.
 
-    `reference_energy` and the model's energies are differences to the perfect crystal of each, eV. At ȳ the reference
+    The model's energies too are relative to its perfect crystal, of `model_energy_per_atom`, eV. At ȳ the reference
     force is zero, so that to first order u_ML - u = H⁻¹ F_ML(ȳ) and E_ML(ȳ_ML) = E_ML(ȳ) - ½ F·H⁻¹F.
 
     Where the reference has a neutral glide mode, model and linear response are held in its complement: forces along it
@@ -74,6 +82,7 @@ def compare(
 
     A model whose forces are below the tolerance has an equilibrium only if it is stable there: see `_verdict`.
     """
+    cell, equilibrium, curvature = ground.cell, ground.equilibrium, ground.curvature
     inverse, glide, free = curvature.inverse, curvature.glide, model
     if glide is not None:
         model = Holding(free, glide)
@@ -96,7 +105,7 @@ def compare(
         moved = relaxation.displacement - equilibrium.displacement
         geometry = cell.strain_norm(moved)
         model_energy = relaxation.energy - len(cell) * model_energy_per_atom
-        difference = model_energy - reference_energy
+        difference = model_energy - ground.energy
         resolution = _resolution(relaxation.forces, stability, curvature)
         left = np.abs(moved).max() > FAR and _stability(cell, model, start, curvature, mode)[0] < -FLAT * curvature.c0
         status = _verdict(stability, geometry, resolution, curvature.c0, left)
@@ -110,7 +119,7 @@ def compare(
         stability,
         resolution,
         cell.strain_norm(shift),
-        abs(linear_energy - reference_energy),
+        abs(linear_energy - ground.energy),
         energy,
         forces,
         shift,

@@ -10,7 +10,7 @@ from ase.calculators.calculator import Calculator
 from store.faults import BadInput
 from suite.execution import single_threaded
 from suite.judge import theory
-from suite.judge.errors import Comparison, compare
+from suite.judge.errors import Comparison, Ground, compare
 from suite.judge.matching import (
     Matching,
     match_configurations,
@@ -58,10 +58,7 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
     ground = energy_per_atom(world.crystal, calculator)
     matching, elastic, numbers = _match(spec, world, rows, calculator, ground, progress)
     comparison = compare(
-        world.simulation,
-        world.equilibrium,
-        world.simulation_energy,
-        curvature_of(spec, world),
+        Ground(world.simulation, world.equilibrium, world.simulation_energy, curvature_of(spec, world)),
         calculator,
         ground,
         spec.simulation.force_tolerance,

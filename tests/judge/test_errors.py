@@ -8,34 +8,27 @@ import pytest
 from ase.calculators.calculator import Calculator
 from materials import Sprung
 
-from suite.judge.errors import Comparison, compare
+from suite.judge.errors import Comparison, Ground, compare
 from suite.results import World
-from suite.world.cell import Cell
 from suite.world.curvature import Curvature
 from suite.world.hessian import Factor, hessian, stability_constant
-from suite.world.relaxation import Relaxation, Status, relax
+from suite.world.relaxation import Status, relax
 
 TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
-class Ground:
-    """A cell at its equilibrium, found to the last digits, so that small differences mean something."""
+class Exact(Ground):
+    """An equilibrium found to the last digits, so that small differences mean something."""
 
-    cell: Cell
-    equilibrium: Relaxation
-    energy: float
-    curvature: Curvature
     energy_per_atom: float
 
     def against(self, model: Calculator, tolerance: float = TOLERANCE, max_calls: int = 300) -> Comparison:
-        return compare(
-            self.cell, self.equilibrium, self.energy, self.curvature, model, self.energy_per_atom, tolerance, max_calls
-        )
+        return compare(self, model, self.energy_per_atom, tolerance, max_calls)
 
 
 @pytest.fixture(scope="module")
-def ground(world: World, zhou: Calculator) -> Ground:
+def ground(world: World, zhou: Calculator) -> Exact:
     cell, rough = world.training[0], world.trained[0].equilibrium
     matrix = hessian(cell, zhou, rough.displacement)
     factor = Factor(matrix)
@@ -43,17 +36,17 @@ def ground(world: World, zhou: Calculator) -> Ground:
     exact = relax(cell, zhou, factor.solve, rough.displacement, tolerance=TOLERANCE)
     assert exact.status is Status.CONVERGED
     energy = exact.energy - len(cell) * world.energy_per_atom
-    return Ground(cell, exact, energy, curvature, world.energy_per_atom)
+    return Exact(cell, exact, energy, curvature, world.energy_per_atom)
 
 
-def displaced_home(ground: Ground) -> np.ndarray:
+def displaced_home(ground: Exact) -> np.ndarray:
     """Where weak springs pull: the equilibrium shifted by a smooth wave of 0.3 Å."""
     x, size = ground.cell.reference, np.diag(ground.cell.vectors_perfect)
     wave = np.sin(2 * np.pi * (x[:, :1] / size[0] + x[:, 1:2] / size[1])) * [0.1, 0.2, 0.3]
     return x + ground.equilibrium.displacement + wave
 
 
-def test_the_reference_has_no_errors(ground: Ground, zhou: Calculator) -> None:
+def test_the_reference_has_no_errors(ground: Exact, zhou: Calculator) -> None:
     found = ground.against(zhou)
     assert found.relaxation.status is Status.CONVERGED
     assert found.relaxation.calls == 1
@@ -61,7 +54,7 @@ def test_the_reference_has_no_errors(ground: Ground, zhou: Calculator) -> None:
         assert error == pytest.approx(0, abs=1e-7)
 
 
-def test_each_potential_subtracts_its_own_perfect_crystal(ground: Ground, zhou: Calculator) -> None:
+def test_each_potential_subtracts_its_own_perfect_crystal(ground: Exact, zhou: Calculator) -> None:
     """A model with 1 eV more on every atom is the same model."""
 
     class Shifted(Sprung):
@@ -79,7 +72,7 @@ def test_each_potential_subtracts_its_own_perfect_crystal(ground: Ground, zhou: 
     assert cheap.energy_error == pytest.approx(len(ground.cell), rel=1e-6)
 
 
-def test_linear_response_is_right_to_first_order(ground: Ground, zhou: Calculator) -> None:
+def test_linear_response_is_right_to_first_order(ground: Exact, zhou: Calculator) -> None:
     """Springs of stiffness ε: errors are ∝ ε, and full relaxation differs from linear response by O(ε²)."""
     home = displaced_home(ground)
     stiffness = np.array([2e-3, 4e-3, 8e-3, 16e-3])
@@ -107,7 +100,7 @@ def test_linear_response_is_right_to_first_order(ground: Ground, zhou: Calculato
     assert slope(np.abs(energies[:, 0] - energies[:, 1])) == pytest.approx(3, abs=0.4)
 
 
-def test_linear_displacement_solves_the_linear_problem(ground: Ground, zhou: Calculator) -> None:
+def test_linear_displacement_solves_the_linear_problem(ground: Exact, zhou: Calculator) -> None:
     found = ground.against(Sprung(zhou, displaced_home(ground), 0.01))
     forces = found.model_forces_at_reference - ground.equilibrium.forces
     expected = ground.curvature.preconditioner(forces)
@@ -119,7 +112,7 @@ def test_linear_displacement_solves_the_linear_problem(ground: Ground, zhou: Cal
     assert energy < found.model_energy_at_reference
 
 
-def test_geometry_error_is_the_strain_norm_of_the_difference(ground: Ground, zhou: Calculator) -> None:
+def test_geometry_error_is_the_strain_norm_of_the_difference(ground: Exact, zhou: Calculator) -> None:
     found = ground.against(Sprung(zhou, displaced_home(ground), 0.05))
     difference = found.relaxation.displacement - ground.equilibrium.displacement
     bonds = ground.cell.bonds
@@ -131,7 +124,7 @@ def test_geometry_error_is_the_strain_norm_of_the_difference(ground: Ground, zho
     assert found.energy_error == found.energy_difference
 
 
-def test_a_failed_relaxation_has_no_errors_but_a_linear_estimate(ground: Ground, zhou: Calculator) -> None:
+def test_a_failed_relaxation_has_no_errors_but_a_linear_estimate(ground: Exact, zhou: Calculator) -> None:
     found = ground.against(Sprung(zhou, displaced_home(ground), 0.05), max_calls=2)
     assert found.relaxation.status is Status.MAX_STEPS
     assert found.geometry_error is None
@@ -158,7 +151,7 @@ class Scaled(Calculator):
         self.results = {name: self.factor * self.base.results[name] for name in ("energy", "forces")}
 
 
-def test_the_stability_of_a_model_is_its_own(ground: Ground, zhou: Calculator) -> None:
+def test_the_stability_of_a_model_is_its_own(ground: Exact, zhou: Calculator) -> None:
     assert ground.against(zhou).stability == pytest.approx(ground.curvature.c0, rel=1e-2)
     stiffer = ground.against(Scaled(zhou, 1.5))
     assert stiffer.stability == pytest.approx(1.5 * ground.curvature.c0, rel=1e-2)
@@ -166,7 +159,7 @@ def test_the_stability_of_a_model_is_its_own(ground: Ground, zhou: Calculator) -
 
 
 @pytest.mark.parametrize("factor", [0.0, 1e-9, 1e-5])
-def test_a_model_without_forces_has_no_equilibrium(ground: Ground, zhou: Calculator, factor: float) -> None:
+def test_a_model_without_forces_has_no_equilibrium(ground: Exact, zhou: Calculator, factor: float) -> None:
     """Its forces are below the tolerance at the first call; its geometry error of 0 would be the best of all."""
     off = Sprung(zhou, displaced_home(ground), 0.05)  # an error of geometry that it would have with its forces
     found = ground.against(Scaled(off, factor), tolerance=1e-4)
@@ -176,7 +169,7 @@ def test_a_model_without_forces_has_no_equilibrium(ground: Ground, zhou: Calcula
     assert "solver.tolerance" in found.relaxation.status.remedy
 
 
-def test_the_resolution_bounds_what_the_tolerance_leaves(ground: Ground, zhou: Calculator) -> None:
+def test_the_resolution_bounds_what_the_tolerance_leaves(ground: Exact, zhou: Calculator) -> None:
     model = Sprung(zhou, displaced_home(ground), 0.02)
     exact = ground.against(model)
     for tolerance in (1e-3, 1e-4, 1e-5):
@@ -187,7 +180,7 @@ def test_the_resolution_bounds_what_the_tolerance_leaves(ground: Ground, zhou: C
         assert rough.resolution < 1e3 * tolerance
 
 
-def test_a_model_on_a_saddle_is_no_result(ground: Ground, zhou: Calculator) -> None:
+def test_a_model_on_a_saddle_is_no_result(ground: Exact, zhou: Calculator) -> None:
     """Springs that push from the equilibrium: forces vanish there, and every step away gains energy."""
     home = ground.cell.reference + ground.equilibrium.displacement
     found = ground.against(Sprung(zhou, home, -1.0), tolerance=1e-6)

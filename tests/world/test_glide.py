@@ -11,7 +11,7 @@ from ase.calculators.calculator import Calculator
 from materials import Sprung, calculator_of, crystal_of, response_of
 from scipy.sparse import coo_array, csr_array, eye_array, kron
 
-from suite.judge.errors import Comparison, compare
+from suite.judge.errors import Comparison, Ground, compare
 from suite.judge.remarks import remarks
 from suite.world.cell import StraightCell, build_cell, crystal_metric
 from suite.world.crystal import elastic_tensor, energy_per_atom
@@ -180,7 +180,7 @@ def test_a_model_is_judged_modulo_glide(walls: Walls) -> None:
     pushed = Sprung(walls.calculator, home, stiffness)
 
     def judged(curvature: Curvature) -> Comparison:
-        return compare(cell, walls.equilibrium, energy, curvature, pushed, energy_per, 1e-5, 60)
+        return compare(Ground(cell, walls.equilibrium, energy, curvature), pushed, energy_per, 1e-5, 60)
 
     found = judged(walls.curvature)
     assert found.relaxation.status is Status.CONVERGED
