@@ -14,6 +14,9 @@ from suite.world.dislocation import Dislocation, Site, partner_site, unit_sites
 from suite.world.elasticity import Stroh
 from suite.world.relaxation import Relaxation, relax
 
+TOLERANCE, MOST_CALLS = 1e-3, 200  # eV/Å; a scan ranks sites, and looks whether cores stay
+PERTURBATION = 0.01  # Å; breaks symmetry
+
 
 @dataclass(frozen=True)
 class ScannedSite:
@@ -87,9 +90,6 @@ def scan(
     width: float,
     arrangement: str = "quadrupole",
     grid: int = 4,
-    tolerance: float = 1e-3,
-    max_calls: int = 200,
-    perturbation: float = 0.01,
     progress: Callable[[str, float, str], None] | None = None,
 ) -> list[ScannedSite]:
     """Relax an `arrangement` `width` a0 wide from every candidate site; sorted by energy, usable ones first.
@@ -108,8 +108,8 @@ def scan(
             perfect.calc = calculator
             ground = float(perfect.get_potential_energy())
         noise = np.random.default_rng(0).standard_normal(cell.predictor.shape)
-        start = cell.predictor + perturbation * noise
-        result = relax(cell, calculator, metric, start, tolerance, max_calls)
+        start = cell.predictor + PERTURBATION * noise
+        result = relax(cell, calculator, metric, start, TOLERANCE, MOST_CALLS)
         results.append(ScannedSite(sites, result.energy - ground, result, len(cell)))
         if progress:
             progress("scan", (index + 1) / len(candidates), f"{sites[0]}: {result.status.name.lower()}")
