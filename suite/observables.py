@@ -1,7 +1,7 @@
 """What a loss can see of a potential: one record for each observable.
 
 A new observable is an entry here and its rows: those of configurations and derivatives of the energy density
-are made in `suite.model.rows`. Keys of a spec, ranges of weight studies, and pages follow from the entry.
+are made in `suite.model.rows`. Keys of a spec, ranges of weight studies, and the page of keys follow from the entry.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ class Observable:
     """
 
     name: str
-    meaning: str
     on: bool
     weight: float
     ratio: tuple[float, float] | None
@@ -30,13 +29,11 @@ class Observable:
 OBSERVABLES: dict[str, Observable] = {
     entry.name: entry
     for entry in (
-        Observable("energy", "energies of configurations", True, 50.0, (1e-3, 1e4), balance="balance_E"),
-        Observable("force", "force components of configurations", True, 10.0, None, balance="balance_F"),
-        Observable("stress", "first derivatives of the Cauchy-Born energy", False, 10.0, (1e-3, 1e5), order=1),
-        Observable(
-            "virial1", "second derivatives: linear elasticity", True, 10.0, (1e-3, 1e5), order=2, balance="balance_V1"
-        ),
-        Observable("virial2", "third derivatives: nonlinear elasticity", True, 1.0, (1e-5, 1e3), order=3),
+        Observable("energy", True, 50.0, (1e-3, 1e4), balance="balance_E"),
+        Observable("force", True, 10.0, None, balance="balance_F"),
+        Observable("stress", False, 10.0, (1e-3, 1e5), order=1),
+        Observable("virial1", True, 10.0, (1e-3, 1e5), order=2, balance="balance_V1"),
+        Observable("virial2", True, 1.0, (1e-5, 1e3), order=3),
     )
 }
 ELASTIC = tuple(entry.name for entry in sorted(OBSERVABLES.values(), key=lambda entry: entry.order) if entry.order)

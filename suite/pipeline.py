@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from suite.progress import Progress, silent
 from suite.results import Verdict
 from suite.spec import Spec
 from suite.stages.judge import assess
-from suite.stages.progress import Progress, silent
 from suite.stages.rows import build_rows, fit
 from suite.stages.world import build_world
 

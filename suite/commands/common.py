@@ -80,12 +80,12 @@ def in_a_process(command: Sequence[str], captured: bool = False, **options: Any)
             told, _ = process.communicate()
         except BaseException:
             own_group = options.get("start_new_session", False)
-            end_child(process, own_group)
+            _end_child(process, own_group)
             raise
     return process.returncode, told or ""
 
 
-def end_child(process: Any, own_group: bool) -> None:
+def _end_child(process: Any, own_group: bool) -> None:
     """Terminate a child (with its whole process group if it has one of its own); kill what does not end in time."""
     import subprocess
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from suite.commands.common import (
     BAD_SPEC,
@@ -21,9 +21,6 @@ from suite.commands.common import (
     tell,
 )
 from suite.text import printable
-
-if TYPE_CHECKING:
-    pass
 
 
 def list_known(options: argparse.Namespace) -> int:
@@ -190,7 +187,7 @@ def runs(options: argparse.Namespace) -> int:
         [
             [
                 r.id[:8],
-                r.name + folded(row.folded, r.tags.get("kind")),
+                r.name + _folded(row.folded, r.tags.get("kind")),
                 r.status,
                 r.tags.get("outcome", r.tags.get("status", "")),
                 *(short(r.metrics.get(name)) for name in ERRORS),
@@ -204,7 +201,7 @@ def runs(options: argparse.Namespace) -> int:
     return 0
 
 
-def folded(count: int, kind: str | None) -> str:
+def _folded(count: int, kind: str | None) -> str:
     word = "trials" if kind == "study" else "points"
     return f" ({count} {word}; --{word} lists them)" if count else ""
 
@@ -277,7 +274,7 @@ def ui(options: argparse.Namespace) -> int:
         raise CommandError(
             f"{options.workspace} holds no runs; run a case first, or name another folder with --workspace", BAD_STORE
         )
-    need_free_port(options.host, options.port)
+    _need_free_port(options.host, options.port)
     print("MLflow UI, in a quarter of a minute (Ctrl-C ends it):", file=sys.stderr)
     for name, link in tracker.ui_links(options.port, options.host).items():
         print(f"  {printable(name)}: {link}", file=sys.stderr)
@@ -286,7 +283,7 @@ def ui(options: argparse.Namespace) -> int:
     raise CommandError(f"the MLflow server ended by itself with exit code {code}; its messages stand above", 1)
 
 
-def need_free_port(host: str, port: int) -> None:
+def _need_free_port(host: str, port: int) -> None:
     """Refuse a port that nobody can listen on: MLflow's server would try for ever, without a word."""
     import errno
     import socket

@@ -7,7 +7,7 @@ import json
 import shlex
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from suite.commands.common import (
     BAD_SPEC,
@@ -22,13 +22,10 @@ from suite.commands.common import (
 )
 from suite.text import printable
 
-if TYPE_CHECKING:
-    pass
-
 
 def run(options: argparse.Namespace) -> int:
     if len(options.specs) > 1:
-        return run_each(options)
+        return _run_each(options)
     (options.spec,) = options.specs
     spec = spec_of(options)
     if options.start is not None:
@@ -70,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def run_each(options: argparse.Namespace) -> int:
+def _run_each(options: argparse.Namespace) -> int:
     """Each case in a process of its own: an engine that dies takes only its own case with it."""
     if options.start:
         raise CommandError("--start belongs to one spec; name one only", BAD_SPEC)

@@ -76,11 +76,11 @@ def tune(options: argparse.Namespace) -> int:
 
 def sweep(options: argparse.Namespace) -> int:
     only = options.only or []
-    chosen = chosen_sweeps(options, options.spec, only)
+    chosen = _chosen_sweeps(options, options.spec, only)
     make_workspace(options.workspace)
     from suite.study.sweep import content_of
 
-    results = [result for _, result in run_sweeps(options, [(options.spec, *each) for each in chosen.items()])]
+    results = [result for _, result in _run_sweeps(options, [(options.spec, *each) for each in chosen.items()])]
     if options.json:
         told = [content_of(r) for r in results]
         print(json.dumps({"sweeps": told}))
@@ -89,7 +89,7 @@ def sweep(options: argparse.Namespace) -> int:
     return 0
 
 
-def chosen_sweeps(options: argparse.Namespace, name: str, only: Sequence[str]) -> dict[str, Sweep]:
+def _chosen_sweeps(options: argparse.Namespace, name: str, only: Sequence[str]) -> dict[str, Sweep]:
     """The sweeps of spec `name`, or `only` those with these names."""
     from suite.spec import load_sweeps
 
@@ -99,7 +99,7 @@ def chosen_sweeps(options: argparse.Namespace, name: str, only: Sequence[str]) -
     return {each: sweep for each, sweep in sweeps.items() if not only or each in only}
 
 
-def run_sweeps(
+def _run_sweeps(
     options: argparse.Namespace, chosen: Sequence[tuple[str, str, Sweep]]
 ) -> Iterator[tuple[str, SweepResult]]:
     """Run sweeps given as (spec, name, sweep); each is told at once, for the next one may be stopped."""
@@ -134,7 +134,7 @@ def paper(options: argparse.Namespace) -> int:
         )
     figures = [figure for figure in FIGURES if figure.number in wanted]
     chosen = [
-        (figure.spec, figure.sweep, chosen_sweeps(options, figure.spec, [figure.sweep])[figure.sweep])
+        (figure.spec, figure.sweep, _chosen_sweeps(options, figure.spec, [figure.sweep])[figure.sweep])
         for figure in figures
     ]
     make_workspace(options.workspace)
@@ -142,7 +142,7 @@ def paper(options: argparse.Namespace) -> int:
     make_workspace(folder)
     records: dict[int, Any] = {}
     files: list[Path] = []
-    for figure, (_, r) in zip(figures, run_sweeps(options, chosen), strict=True):
+    for figure, (_, r) in zip(figures, _run_sweeps(options, chosen), strict=True):
         records[figure.number] = content_of(r)
         files = write_page(records, options.preset, folder)  # at once: the next sweep takes long
     if options.json:

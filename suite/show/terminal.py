@@ -24,8 +24,8 @@ from suite.study.rates import GROWTH_HEADS, HEADS, cells, growth_cells
 from suite.text import printable
 
 if TYPE_CHECKING:
+    from suite.progress import Progress as Report
     from suite.spec import Spec
-    from suite.stages.progress import Progress as Report
     from suite.study.case import CaseResult
     from suite.study.sweep import SweepResult
     from suite.study.tune import TuneResult

@@ -8,9 +8,9 @@ import numpy as np
 from ase.calculators.calculator import Calculator
 
 from suite.execution import single_threaded
+from suite.progress import Progress, silent
 from suite.results import elasticity_of
 from suite.spec import Spec
-from suite.stages.progress import Progress, silent
 from suite.world.cell import Cell, StraightCell, build_cell
 from suite.world.crystal import (
     LATTICES,
@@ -58,7 +58,7 @@ def simulation_cell(spec: Spec, crystal: Crystal, response: Response) -> Cell:
     """The simulation cell (N wide), displaced by the elastic field, not relaxed."""
     dislocation, kind = spec.dislocation, dislocation_of(spec)
     repeats = kind.repeats(spec.simulation.size)
-    if isinstance(kind, Loop):  # the one place that asks: the two kinds of cell are built of different settings
+    if isinstance(kind, Loop):  # the two kinds of cell are built of different settings
         assert dislocation.diameter is not None  # `Spec` refuses a loop without one
         return build_loop(crystal, kind, elastic_tensor(response), repeats[0], dislocation.diameter)
     sites = dislocation.sites or kind.sites[dislocation.core]

@@ -22,10 +22,10 @@ from suite.judge.matching import (
 )
 from suite.judge.neighbourhood import match_neighbourhood
 from suite.judge.oracle import Oracle, Scales, elastic_forms, line_moduli, reduce_response, reduce_test_sets
+from suite.progress import Progress, silent
 from suite.records import SINGLE_STEP
 from suite.results import Model, Rows, Verdict, World
 from suite.spec import Spec
-from suite.stages.progress import Progress, silent
 from suite.stages.world import curvature_of
 from suite.world.cell import StraightCell
 from suite.world.core_state import core_change, core_mismatch, core_spread

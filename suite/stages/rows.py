@@ -14,9 +14,9 @@ from suite.model.linear import BroughtSpec, LinearSpec
 from suite.model.regression import Block, Solution, by_observable
 from suite.model.rows import BasisSpec, configuration_blocks, elastic_blocks, elastic_rows, perfect_row
 from suite.model.training import label, rattle
+from suite.progress import Progress, silent
 from suite.results import Model, Rows, World
 from suite.spec import Spec
-from suite.stages.progress import Progress, silent
 from suite.world.crystal import cubic_tensor, cubic_third_order, strain_path
 from suite.world.reference import build_reference
 

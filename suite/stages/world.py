@@ -9,10 +9,10 @@ import numpy as np
 from ase.calculators.calculator import Calculator
 
 from suite.execution import single_threaded
+from suite.progress import Progress, silent
 from suite.results import Simulation, Solved, World
 from suite.spec import Spec
 from suite.stages.cells import dislocation_of, perturbed, reference_crystal, simulation_cell, training_cells
-from suite.stages.progress import Progress, silent
 from suite.world.cell import Cell, Metric
 from suite.world.crystal import Crystal, Response
 from suite.world.curvature import Curvature, landscape_at

@@ -27,10 +27,10 @@ from suite import pipeline
 from suite.execution import at_most, to_stderr
 from suite.judge.remarks import remarks
 from suite.observables import OBSERVABLES
+from suite.progress import Progress, silent
 from suite.results import Model, Rows, Simulation, Verdict, World
 from suite.show import figures
 from suite.spec import Spec
-from suite.stages.progress import Progress, silent
 from suite.stages.rows import recipe_of
 from suite.study import archive
 from suite.world.contents import contents_of

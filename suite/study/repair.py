@@ -25,8 +25,8 @@ from store.locking import locked
 from store.recording import RECORD
 from store.runs import FinishedRun, RunNotFound, Tracker
 from store.seal import StoreError, attributes, read_json, remove, writing
+from suite.progress import Progress, silent
 from suite.spec import BadSpec, Spec, load
-from suite.stages.progress import Progress, silent
 from suite.study.case import parameters, run_name
 from suite.study.tune import JOURNAL, StudyInUse, mirror, only_one
 

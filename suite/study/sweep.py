@@ -25,9 +25,9 @@ from store.seal import StoreError, verify
 from suite.judge.numbers import ERRORS
 from suite.judge.theory import expected_rate
 from suite.ladders import curve_of, overrides_of, points_of
+from suite.progress import Progress, silent
 from suite.results import Simulation
 from suite.spec import BadSpec, Spec, Sweep
-from suite.stages.progress import Progress, silent
 from suite.study.case import STAGE_PACKAGES, STAGE_VERSIONS, potentials_of, run_case
 from suite.study.rates import Growth, Rate, measure, measure_growth
 

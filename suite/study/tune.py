@@ -35,11 +35,11 @@ from suite.judge.oracle import Oracle
 from suite.judge.theory import TERMS, limiting_term
 from suite.model.regression import Block, Unsolvable, by_observable, fit
 from suite.observables import RATIOS
+from suite.progress import Progress, silent
 from suite.results import Model, Rows, World
 from suite.show.tune_report import write_report
 from suite.spec import Spec
 from suite.stages.judge import build_oracle
-from suite.stages.progress import Progress, silent
 from suite.stages.rows import blocks_of
 from suite.study import archive, rivals
 from suite.study.case import Stages, cached, cached_rows, cached_world, parameters, stage_key

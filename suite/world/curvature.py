@@ -1,8 +1,8 @@
 """Second derivatives of the reference at its equilibrium: by the factor of a Hessian, or by products with it.
 
 A straight dislocation has a sparse Hessian that is assembled and factorised. The factor of a three-dimensional cell
-would fill the memory: there the Hessian is known by its products with fields, and conjugate gradients invert it. Which
-of the two a cell needs is asked here, in `landscape_at`, and nowhere else.
+would fill the memory: there the Hessian is known by its products with fields, and conjugate gradients invert it.
+`landscape_at` asks which of the two a cell needs; whoever has a `Landscape` or a `Curvature` need not ask.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator
 from scipy.sparse import csr_array
 
+from suite.progress import Progress
 from suite.world.cell import Cell, Metric, StraightCell
 from suite.world.glide import Glide, neutral_glide
 from suite.world.hessian import (
@@ -29,7 +30,6 @@ from suite.world.hessian import (
     stability_constant,
 )
 
-Progress = Callable[[str, float, str], None]  # what is done, fraction in [0, 1], a note
 Near = Callable[[HessianProducts, np.ndarray], tuple[float, np.ndarray]]
 
 

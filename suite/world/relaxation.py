@@ -137,8 +137,8 @@ def relax(
 
 
 class _Descent:
-    """A relaxation between two force calls: where it is (`displacement`, `forces`; None where they are not finite),
-    the best state so far, and what the next step remembers."""
+    """A relaxation between two force calls: where it is (`displacement`, `forces`, None where they are not finite, and
+    the `largest` component of them, eV/Å), the best state so far, and what the next step remembers."""
 
     def __init__(
         self, cell: Cell, calculator: Calculator, metric: Metric, start: np.ndarray, longest: float, scaled: bool
@@ -153,13 +153,11 @@ class _Descent:
         self.best: tuple[float, np.ndarray, np.ndarray] | None = None
         self.retreats, self.restored, self.missed = 6, False, 0
         self.start = start
-        self.displacement = start.copy()
-        self.forces = self._forces_at(self.displacement)
+        self._move_to(start.copy())
 
-    @property
-    def largest(self) -> float:
-        """The largest force component, eV/Å."""
-        return float(np.abs(self.forces).max()) if self.forces is not None else np.inf
+    def _move_to(self, displacement: np.ndarray) -> None:
+        self.displacement, self.forces = displacement, self._forces_at(displacement)
+        self.largest = np.inf if self.forces is None else float(np.abs(self.forces).max())
 
     def _forces_at(self, displacement: np.ndarray) -> np.ndarray | None:
         if not np.isfinite(displacement).all():
@@ -182,7 +180,8 @@ class _Descent:
             self.history.append(self.largest)
         self.retreats, self.longest = self.retreats - 1, self.longest / 3
         self.pairs.clear()
-        self.displacement, self.forces, self.restored = self.best[1].copy(), self.best[2], True
+        self.largest, self.displacement, self.forces = self.best[0], self.best[1].copy(), self.best[2]
+        self.restored = True
 
     def record(self) -> None:
         """Note the forces of this state; one that was restored has been noted before."""
@@ -221,8 +220,8 @@ class _Descent:
             step = self.metric(self.forces)
         length = float(np.sqrt((step**2).sum(axis=1).max()))
         step *= min(1.0, self.longest / length)
-        before, self.displacement = self.forces, self.displacement + step
-        self.forces = self._forces_at(self.displacement)
+        before = self.forces
+        self._move_to(self.displacement + step)
         if self.forces is not None:
             change = before - self.forces
             curvature = float((step * change).sum())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from ase.calculators.calculator import Calculator
 
+from suite.progress import Progress, silent
 from suite.world.cell import build_cell, crystal_metric
 from suite.world.crystal import Crystal
 from suite.world.dislocation import Dislocation, Site, partner_site, unit_sites
@@ -90,7 +90,7 @@ def scan(
     width: float,
     arrangement: str = "quadrupole",
     grid: int = 4,
-    progress: Callable[[str, float, str], None] | None = None,
+    progress: Progress = silent,
 ) -> list[ScannedSite]:
     """Relax an `arrangement` `width` a0 wide from every candidate site; sorted by energy, usable ones first.
 
@@ -111,6 +111,5 @@ def scan(
         start = cell.predictor + PERTURBATION * noise
         result = relax(cell, calculator, metric, start, TOLERANCE, MOST_CALLS)
         results.append(ScannedSite(sites, result.energy - ground, result, len(cell)))
-        if progress:
-            progress("scan", (index + 1) / len(candidates), f"{sites[0]}: {result.status.name.lower()}")
+        progress("scan", (index + 1) / len(candidates), f"{sites[0]}: {result.status.name.lower()}")
     return sorted(results, key=lambda r: (r.relaxation.status.name != "CONVERGED", r.energy))

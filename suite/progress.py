@@ -1,4 +1,4 @@
-"""How a stage tells what it does."""
+"""How work that takes long tells what it does."""
 
 from __future__ import annotations
 
