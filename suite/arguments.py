@@ -133,6 +133,29 @@ def build_parser() -> argparse.ArgumentParser:
     with_safe(sub)
     sub.add_argument("--folder", type=_folder, default=Path("job"), help="where to write it (default: ./job)")
     sub = command(
+        "data",
+        "Write the training data of a case, its relaxed cells and its elastic targets as files for other trainers.",
+        "dislobench data w-screw --preset quick --folder w-screw-data",
+    )
+    sub.add_argument("spec", nargs="?", help="name of a shipped spec, or a TOML file")
+    sub.add_argument("--preset", help="a preset of the spec, such as quick or paper (default: the spec as it stands)")
+    with_overrides(sub)
+    sub.add_argument(
+        "--run", metavar="RUN", dest="run_reference", help="the data of this run instead, and its model's relaxed cell"
+    )
+    sub.add_argument(
+        "--folder", type=_folder, default=Path("data"), help="where to write it: an empty folder (default: ./data)"
+    )
+    sub.add_argument(
+        "--format",
+        choices=["extxyz", "nep", "mlip", "pacemaker"],
+        default="extxyz",
+        dest="form",
+        help="of the labelled configurations (default: extxyz, which GAP and MACE read)",
+    )
+    with_workspace(sub)
+    with_safe(sub)
+    sub = command(
         "scan",
         "Relax the simulation's arrangement in a small cell from every core site.",
         "dislobench scan si-edge --size 20",

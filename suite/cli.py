@@ -19,8 +19,8 @@ from typing import Any
 
 from store.faults import Fault
 from suite.arguments import build_parser
+from suite.children import PARENT, TRACKING
 from suite.commands import look, run, study
-from suite.commands.common import PARENT, TRACKING
 from suite.text import printable
 
 INTERRUPTED = 130
@@ -143,6 +143,7 @@ def _tell_other_tracking(workspace: Path) -> None:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": run.run,
     "export": run.export,
+    "data": run.data,
     "scan": run.scan,
     "tune": study.tune,
     "sweep": study.sweep,

@@ -119,9 +119,13 @@ class Model(Record):
     packages may bring other backends (`suite.plugins`), which get `arguments`.
     `strain_step` is the step of the finite differences for the elastic response (default: 4e-3 for ACE, 1e-3 for
     calculators, 1e-2 for one whose energies have only 32 bits).
+    With `backend = "trainer"` another trainer fits the potential: `trainer` is one that comes with dislobench (gap,
+    mace), a function, or a command line; see `suite.model.trained`. It gets the training set of the case, and
+    `arguments`; weights are in the data, and are the trainer's own affair.
     """
 
     backend: str = "pyace"
+    trainer: str = ""
     cutoff: Positive | None = None
     radial: Literal["SBessel"] = "SBessel"
     channels: tuple[Count, ...] = ()
@@ -134,7 +138,12 @@ class Model(Record):
 
     @property
     def fitted(self) -> bool:
-        """Are there coefficients to be fitted?"""
+        """Are there coefficients to be fitted here?"""
+        return self.backend not in ("calculator", "trainer")
+
+    @property
+    def trains(self) -> bool:
+        """Does it need training data?"""
         return self.backend != "calculator"
 
     @property
@@ -144,7 +153,10 @@ class Model(Record):
 
     @property
     def source(self) -> str:
-        """Name of what the model is made of: a calculator, a function, a package's backend; empty for an ACE model."""
+        """Name of what the model is made of: a calculator, a function, a trainer, a package's backend; empty for an ACE
+        model."""
+        if self.backend == "trainer":
+            return self.trainer
         return "" if self.backend == "pyace" else self.calculator or self.backend
 
     @property
@@ -326,15 +338,21 @@ class Spec(Record):
     @property
     def judged(self) -> str:
         """What is judged, in a word: the observables of a fit, or a given potential."""
-        return self.observables.label if self.model.fitted else self.model.calculator
+        return self.observables.label if self.model.fitted else self.model.source
 
     @property
     def code(self) -> list[str]:
         """Dotted paths that the spec names: code that runs as soon as a potential is built."""
+        from suite.trainers import TRAINERS
         from suite.world.reference import is_code
 
-        named = [self.material.reference, *([self.model.calculator] if self.model.named else [])]
-        return [name for name in named if is_code(name)]
+        named = [self.material.reference]
+        if self.model.named or self.model.backend == "trainer":
+            named.append(self.model.calculator)
+        found = [name for name in named if is_code(name)]
+        if self.model.backend == "trainer" and self.model.trainer not in TRAINERS:
+            found.append(self.model.trainer)  # a function or a command line
+        return found
 
     def weight(self, observable: str) -> float:
         """Weight of an observable, zero when it is switched off."""

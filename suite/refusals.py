@@ -8,6 +8,7 @@ from math import comb
 from typing import TYPE_CHECKING, Any
 
 from suite import plugins
+from suite.model.trained import refused as refused_trainer
 from suite.observables import OBSERVABLES
 from suite.toml import did_you_mean
 from suite.world.crystal import LATTICES
@@ -17,7 +18,7 @@ from suite.world.reference import CATALOGUE, is_code, unknown_reference
 if TYPE_CHECKING:
     from suite.records import Material, Spec
 
-BACKENDS = ("pyace", "linear", "calculator")
+BACKENDS = ("pyace", "linear", "calculator", "trainer")
 MOST_FUNCTIONS = 20_000  # a fit has some hundreds
 LONGEST_ARGUMENT = 5000  # characters of an argument of a model: it is a parameter of the run
 SOLVERS_OF = {"alpha": "ridge", "threshold": "ard"}  # a parameter that a study may search, and whose it is
@@ -57,7 +58,7 @@ def _backend(spec: Spec, refuse: Refuse) -> None:
     if model.backend not in (*BACKENDS, *brought):
         hint = did_you_mean(model.backend, [*BACKENDS, *brought])
         refuse("model.backend", f"{model.backend!r} is not one of {', '.join([*BACKENDS, *brought])}{hint}")
-    elif model.named or model.backend in brought:
+    elif model.named or model.backend == "trainer" or model.backend in brought:
         _arguments("model", model.source, model.arguments, refuse)
         if model.calculator and model.backend in brought:
             refuse("model.calculator", f"the backend {model.backend!r} has none; its settings are model.arguments")
@@ -122,12 +123,17 @@ def _model(spec: Spec, refuse: Refuse) -> None:
     model = spec.model
     if model.backend == "pyace":
         _bases(spec, refuse)
+    elif model.backend == "trainer":
+        if found := refused_trainer(model.trainer, model.calculator):
+            refuse(*found)
     elif not model.named:
         pass  # what a package's backend needs, it says itself when it is built
     elif model.backend == "linear" and not is_code(model.calculator):
         refuse("model.calculator", "a linear model needs a function, 'module:function', that returns its calculators")
     elif reason := unknown_reference(model.calculator):
         refuse("model.calculator", reason if model.calculator else "is missing: which potential is to be judged?")
+    if model.trainer and model.backend != "trainer":
+        refuse("model.trainer", "belongs to model.backend = 'trainer'")
     if model.backend != "pyace" and spec.tune.channels:
         refuse("tune.channels", "only an ACE model has channels")
 

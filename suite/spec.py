@@ -173,6 +173,14 @@ def load(name: str | Path, preset: str | None = None, overrides: Sequence[str] =
     return spec
 
 
+def from_text(text: str) -> Spec:
+    """The record of a resolved spec, as `Spec.to_toml` wrote it and every run keeps it; raises `BadSpec`."""
+    try:
+        return Spec.model_validate(parse_toml(text))
+    except ValidationError as error:
+        raise BadSpec([f"spec of the run: {key}: {told}" for key, told in _problems(error)]) from error
+
+
 def _validated(tables: Mapping[str, Any], folder: Path) -> tuple[Spec | None, list[Problem]]:
     """The record of resolved tables of a spec in `folder`, and all that is wrong with them."""
     tables, absent = _with_named(tables, folder)
@@ -182,7 +190,11 @@ def _validated(tables: Mapping[str, Any], folder: Path) -> tuple[Spec | None, li
         return None, [*_problems(error), *_hidden(error, tables), *absent]
 
 
-_NAMED = (("material", "reference"), ("model", "calculator"))  # tables whose `arguments` go to what a key names
+_NAMED = (
+    ("material", "reference"),
+    ("model", "calculator"),
+    ("model", "trainer"),
+)  # tables whose `arguments` go to what a key names
 
 
 def _with_named(tables: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], list[Problem]]:
@@ -208,7 +220,7 @@ def _with_named(tables: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any]
                 for argument, value in placed.items()
                 for file in missing_files({argument: value})
             ]
-    return found, problems
+    return found, list(dict.fromkeys(problems))  # two keys of the model share its arguments
 
 
 def load_sweeps(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +15,6 @@ if TYPE_CHECKING:
     from suite.spec import Spec
 
 BAD_SPEC, FAILED_OUTCOME, BAD_STORE = BadInput.exit_code, FailedOutcome.exit_code, BadStore.exit_code
-TRACKING = "MLFLOW_TRACKING_URI"  # address of MLflow in the environment, which dislobench does not use
-PARENT = "DISLOBENCH_PARENT"  # process that started this command and waits for it: the command ends with it
-PATIENCE = 10.0  # seconds for a child to end after SIGTERM
 
 
 class CommandError(Fault):
@@ -65,42 +60,6 @@ def make_workspace(folder: Path) -> None:
             "(runs, show --figures, report --folder and compare read it as it is)",
             BAD_STORE,
         )
-
-
-def in_a_process(command: Sequence[str], captured: bool = False, **options: Any) -> tuple[int, str]:
-    """Run a command and return its exit code and, if `captured`, its output. It never outlives this process: it is
-    terminated when this one is stopped, and ends by itself when this one is killed."""
-    import subprocess
-
-    output = subprocess.PIPE if captured else None
-    # an address of other runs, which dislobench does not use, has been told once
-    environment = {key: value for key, value in os.environ.items() if key != TRACKING} | {PARENT: str(os.getpid())}
-    with subprocess.Popen(command, stdout=output, text=True, env=environment, **options) as process:
-        try:
-            told, _ = process.communicate()
-        except BaseException:
-            own_group = options.get("start_new_session", False)
-            _end_child(process, own_group)
-            raise
-    return process.returncode, told or ""
-
-
-def _end_child(process: Any, own_group: bool) -> None:
-    """Terminate a child (with its whole process group if it has one of its own); kill what does not end in time."""
-    import subprocess
-
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            if own_group:
-                os.killpg(process.pid, number)
-            else:
-                process.send_signal(number)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            continue
 
 
 def tell(believed: Believed) -> None:

@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from suite.children import in_a_process
 from suite.commands.common import (
     BAD_SPEC,
     BAD_STORE,
     CommandError,
-    in_a_process,
     make_workspace,
     short,
     spec_of,

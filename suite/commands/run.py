@@ -9,11 +9,11 @@ import signal
 import sys
 from typing import Any
 
+from suite.children import in_a_process
 from suite.commands.common import (
     BAD_SPEC,
     FAILED_OUTCOME,
     CommandError,
-    in_a_process,
     make_workspace,
     refuse_code,
     short,
@@ -119,6 +119,46 @@ def export(options: argparse.Namespace) -> int:
     print(f"relax    cd {shlex.quote(str(options.folder))} && mpirun -n 2 lmp -in relax.in")
     print(f"then     {printable(again)}")
     return 0
+
+
+def data(options: argparse.Namespace) -> int:
+    if (options.spec is None) == (options.run_reference is None):
+        raise CommandError("name a spec, or with --run a run of the workspace: one of them", BAD_SPEC)
+    if options.run_reference and (options.preset or options.overrides):
+        raise CommandError("--preset and --set belong to a spec: a run has its own", BAD_SPEC)
+    from suite.data.folder import refuse_full, write_data
+    from suite.show.terminal import progress_reporter
+    from suite.stages.rows import labelled_sets
+    from suite.study.case import Stages, cached_world
+
+    relaxed = {}
+    if options.run_reference:
+        spec, relaxed["model"] = _run_of(options)
+    else:
+        spec = spec_of(options)
+    refuse_full(options.folder)
+    make_workspace(options.workspace)
+    with progress_reporter(quiet=options.json) as progress:
+        world = cached_world(spec, options.workspace.absolute(), Stages(), progress)
+        progress("labels", 0.0, f"{spec.training.configurations + spec.training.test} configurations")
+        files = write_data(spec, world, labelled_sets(spec, world), options.folder, options.form, relaxed)
+    if options.json:
+        print(json.dumps({"folder": str(options.folder), "files": [str(f.relative_to(options.folder)) for f in files]}))
+        return 0
+    print(f"wrote    {len(files)} files in {printable(str(options.folder))}; README.md there tells what they are")
+    return 0
+
+
+def _run_of(options: argparse.Namespace) -> tuple[Any, Any]:
+    """The spec of a run, and its model's equilibrium in the simulation cell, displacements (n, 3) Å."""
+    from store import fields
+    from store.runs import Tracker
+    from suite.spec import from_text
+
+    tracker = Tracker(options.workspace)
+    tree = fields.read(tracker.store_of(tracker.believe(tracker.find(options.run_reference)).record.id))
+    spec = refuse_code(options, from_text(tree.attrs["spec"]))
+    return spec, tree["simulation"]["relaxed_model"].to_numpy()
 
 
 def scan(options: argparse.Namespace) -> int:

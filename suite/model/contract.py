@@ -59,6 +59,52 @@ class BrokenContract(BadInput, ValueError):
     """A family of models that does not do what the pipeline builds upon."""
 
 
+def check_calculator(calculator: Calculator, atoms: Atoms, seed: int = 0) -> None:
+    """Measure that `calculator` is a potential that the pipeline can judge, at a configuration of `atoms`.
+
+    Energies and forces are finite; forces are the negative gradient of the energy; a translation costs nothing; two
+    cells have twice the energy of one. Tolerances are those of the precision in which the energies are given. Raises
+    `BrokenContract` with the first promise that is broken and by how much.
+    """
+    generator = np.random.default_rng(seed)
+    n = len(atoms)
+
+    def energy_of(configuration: Atoms) -> float:
+        measured = configuration.copy()
+        measured.calc = calculator
+        return float(measured.get_potential_energy())
+
+    measured = atoms.copy()
+    measured.calc = calculator
+    energy, forces = float(measured.get_potential_energy()), measured.get_forces()
+    if forces.shape != (n, 3):
+        raise BrokenContract(f"forces: shape {forces.shape} instead of {(n, 3)}")
+    if not (np.isfinite(energy) and np.isfinite(forces).all()):
+        raise BrokenContract("an energy or a force is not finite at a configuration of the training set")
+    single = energy == float(np.float32(energy))  # 32 bits: no gradient of energies at a step of 1e-4 Å
+    precision, step, slopes = (1e-6, 3e-2, 5e-2) if single else (1e-10, STEP, 1e-4)
+
+    def agree(what: str, found: float, wanted: float, size: float, tolerance: float) -> None:
+        if not abs(found - wanted) <= tolerance * size:
+            raise BrokenContract(f"{what}: {found:.10g} and {wanted:.10g} eV")
+
+    size = max(abs(energy), 1.0 * n)
+    direction = generator.standard_normal((n, 3))
+    moved = [atoms.copy() for _ in range(2)]
+    for sign, each in zip((1, -1), moved, strict=True):
+        each.positions += sign * step * direction
+    slope = (energy_of(moved[0]) - energy_of(moved[1])) / (2 * step)
+    work = float((forces * direction).sum())
+    # rounding of the energies over the step counts besides the step itself
+    largest = float(np.abs(forces * direction).sum()) + precision * size / step / slopes
+    agree("the slope of the energy along a line, and the work of the forces", -slope, work, largest, slopes)
+    shifted = atoms.copy()
+    shifted.positions += 0.37
+    agree("energy before and after a translation", energy_of(shifted), energy, size, max(100 * precision, 1e-8))
+    doubled = energy_of(atoms.repeat((2, 1, 1)))
+    agree("energy of two cells, and twice that of one", doubled, 2 * energy, 2 * size, max(100 * precision, 1e-8))
+
+
 def check_family(family: LinearFamily, atoms: Atoms, seed: int = 0) -> None:
     """Measure that `family` keeps its contract at a configuration of `atoms`, with random coefficients.
 

@@ -13,7 +13,8 @@ from suite.model.given import GivenSpec
 from suite.model.linear import BroughtSpec, LinearSpec
 from suite.model.regression import Block, Solution, by_observable
 from suite.model.rows import BasisSpec, configuration_blocks, elastic_blocks, elastic_rows, perfect_row
-from suite.model.training import label, rattle
+from suite.model.trained import TrainedSpec
+from suite.model.training import Configurations, label, rattle
 from suite.progress import Progress, silent
 from suite.results import Model, Rows, World
 from suite.spec import Spec
@@ -24,6 +25,8 @@ from suite.world.reference import build_reference
 def recipe_of(spec: Spec) -> Recipe:
     """The basis that the spec describes, or the potential or the functions that it names."""
     model = spec.model
+    if model.backend == "trainer":
+        return TrainedSpec(model.trainer, model.calculator, model.arguments)
     if not model.fitted:
         return GivenSpec(model.calculator, model.arguments)
     if model.named:
@@ -42,32 +45,44 @@ def recipe_of(spec: Spec) -> Recipe:
     )
 
 
-@single_threaded
-def build_rows(spec: Spec, world: World, progress: Progress = silent, workers: int | None = None) -> Rows:
-    """Labelled training and test configurations and the reduced design matrix of the basis.
+Sets = tuple[Configurations, ...]  # one for each training cell
 
-    A potential that is given has no rows and nothing to train on; its test set is that of a fit.
+
+@single_threaded
+def labelled_sets(spec: Spec, world: World, trains: bool = True) -> tuple[Sets, Sets]:
+    """Training and test configurations around the relaxed training cells, labelled by the reference.
+
+    Without `trains` the training sets are empty; the test sets are the same.
     """
     calculator = build_reference(spec.material.reference, spec.material.arguments)
-    settings, fitted, energy = spec.training, spec.model.fitted, world.energy_per_atom
+    settings, energy = spec.training, world.energy_per_atom
     generator = np.random.default_rng(settings.seed)
     training, testing = [], []
     shares = [_shares(count, len(world.trained)) for count in (settings.configurations, settings.test)]
     for index, ((cell, equilibrium), trained, tested) in enumerate(zip(world.trained, *shares, strict=True)):
         ground = equilibrium.displacement
         displacements, amplitudes = rattle(ground, settings.amplitudes, trained + tested, generator, first=index)
-        if not fitted:
+        if not trains:
             displacements, amplitudes, trained = displacements[trained:], amplitudes[trained:], 0
         train, test = label(cell, displacements, amplitudes, calculator, energy).split(trained)
-        if settings.equilibrium and fitted:
+        if settings.equilibrium and trains:
             train = label(cell, ground[None], np.zeros(1), calculator, energy).joined(train)
         training.append(train)
         testing.append(test)
-    recipe, sets = recipe_of(spec), (tuple(training), tuple(testing))
-    if not fitted:
-        return Rows(recipe, {}, {}, np.zeros(0), energy, *sets, world.response)
+    return tuple(training), tuple(testing)
+
+
+@single_threaded
+def build_rows(spec: Spec, world: World, progress: Progress = silent, workers: int | None = None) -> Rows:
+    """Labelled training and test configurations, and the reduced design matrix of a family that is fitted here."""
+    energy = world.energy_per_atom
+    training, testing = labelled_sets(spec, world, spec.model.trains)
+    if not spec.model.fitted:
+        return Rows(recipe_of(spec), {}, {}, np.zeros(0), energy, training, testing, world.response)
+    recipe = recipe_of(spec)
     basis = recipe.build()
     # the reference's relaxed path: right to first order in the model error (envelope theorem)
+    calculator = build_reference(spec.material.reference, spec.material.arguments)
     path = strain_path(world.crystal, calculator, spec.model.step)
     progress("elastic rows", 0.0, f"{len(basis)} functions")
     elastic = elastic_rows(basis, path, world.crystal.volume)
@@ -80,7 +95,7 @@ def build_rows(spec: Spec, world: World, progress: Progress = silent, workers: i
         lambda done, total: progress("rows", done / total, f"{done} of {total} configurations"),
     )
     blocks.update(elastic_blocks(elastic, world.response))
-    return Rows(recipe, blocks, elastic, perfect, energy, *sets, world.response)
+    return Rows(recipe, blocks, elastic, perfect, energy, training, testing, world.response)
 
 
 def _shares(count: int, cells: int) -> list[int]:

@@ -26,6 +26,7 @@ from store.runs import Run, Tracker
 from suite import pipeline
 from suite.execution import at_most, to_stderr
 from suite.judge.remarks import remarks
+from suite.model.trained import TrainedSpec
 from suite.observables import OBSERVABLES
 from suite.progress import Progress, silent
 from suite.results import Model, Rows, Simulation, Verdict, World
@@ -33,6 +34,7 @@ from suite.show import figures
 from suite.spec import Spec
 from suite.stages.rows import recipe_of
 from suite.study import archive
+from suite.study.training import trained, training_key
 from suite.world.contents import contents_of
 from suite.world.crystal import constants
 from suite.world.lammps_job import job_digest
@@ -54,12 +56,14 @@ class ChangedPotential(BadInput, RuntimeError):
 @dataclass
 class Stages:
     """Wall time (s) of each stage, peak memory of the process (MB) after it, and whether it came from the cache. A
-    stage that is entered again adds its time. `potentials` is what the first stage found them to be made of."""
+    stage that is entered again adds its time. `potentials` is what the first stage found them to be made of; `training`
+    what another trainer took when it ran, perhaps in an earlier run: seconds, megabytes, cores."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     megabytes: dict[str, float] = field(default_factory=dict)
     cached: dict[str, bool] = field(default_factory=dict)
     potentials: dict[str, Any] | None = None
+    training: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -232,6 +236,12 @@ def cached_rows(
             lambda rows: (archive.rows_groups(rows), {"blocks": archive.block_names(rows)}),
             progress,
         )
+    if spec.model.backend != "trainer":
+        return rows
+    with stages.stage("train"):
+        key = training_key(spec, stage_key(spec, "rows"))
+        rows, stages.training, stages.cached["train"] = trained(spec, world, rows, workspace, key, progress)
+        stages.watch(spec)
     return rows
 
 
@@ -291,6 +301,16 @@ def _model_parameters(spec: Spec) -> dict[str, Any]:
     }
 
 
+def refuse_early(spec: Spec) -> None:
+    """Raises `UnusableReference` for a potential or a trainer that cannot be built or imported: now, and not after the
+    world has been computed."""
+    recipe = recipe_of(spec)
+    if isinstance(recipe, TrainedSpec):
+        recipe.importable()
+    elif spec.model.source:
+        recipe.build()
+
+
 def run_case(
     spec: Spec,
     workspace: Path,
@@ -322,8 +342,7 @@ def run_case(
     with at_most(workers), begun as run:
         run.tags(described | {"preset_free_spec": provenance.content_key(spec.model_dump())})
         run.text("spec.toml", spec.to_toml())
-        if spec.model.source:  # refuse one that cannot be built now, not after the world
-            recipe_of(spec).build()
+        refuse_early(spec)
         try:
             world = cached_world(spec, workspace, stages, progress, job, kept)
         except FailedRelaxation as failure:
@@ -350,6 +369,7 @@ def run_case(
             **{f"solver_{k}": v for k, v in model.solution.details.items()},
             **{f"seconds_{k}": v for k, v in stages.seconds.items()},
             **{f"megabytes_{k}": v for k, v in stages.megabytes.items()},
+            **{f"training_{k}": v for k, v in stages.training.items()},
             **reference_numbers(world),
         }
         with stages.stage("store"):

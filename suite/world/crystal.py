@@ -255,12 +255,16 @@ def strain_path(
     for direction in _directions().reshape(-1, 3, 3):
         cells += [crystal.deformed(np.eye(3) + k * step * direction) for k in multiples]
     if calculator is not None and len(crystal.basis) > 1:
-        _relax_shifts(crystal, calculator, cells)
+        relax_shifts(crystal, calculator, cells)
     return StrainPath(cells, step, multiples)
 
 
-def _relax_shifts(crystal: Crystal, calculator: Calculator, path: list[Atoms], tolerance: float = 1e-9) -> None:
-    """Newton with the internal Hessian of the undeformed crystal; only sites 1.. move, site 0 holds the crystal."""
+def relax_shifts(crystal: Crystal, calculator: Calculator, path: list[Atoms], tolerance: float = 1e-9) -> None:
+    """Relax the internal shifts of the cells of `path` in place, to forces of `tolerance` eV/Å.
+
+    Newton with the internal Hessian of the undeformed crystal; only sites 1, 2, ... move, site 0 holds the crystal.
+    Raises `NoCrystal` when the sublattices can be shifted without force, or do not come to rest.
+    """
     sites = len(crystal.basis)
     h = 1e-3
 

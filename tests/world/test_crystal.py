@@ -20,7 +20,6 @@ from suite.world.crystal import (
     Crystal,
     NoCrystal,
     Response,
-    _relax_shifts,
     constants,
     cubic_third_order,
     elastic_tensor,
@@ -28,6 +27,7 @@ from suite.world.crystal import (
     green_third_order,
     null_forms,
     path_derivatives,
+    relax_shifts,
     response,
     single_precision,
     strain_path,
@@ -107,7 +107,7 @@ def test_shifts_are_relaxed_along_the_whole_path() -> None:
         return largest
 
     assert largest_force() > 1e-3
-    _relax_shifts(crystal, calculator, path)
+    relax_shifts(crystal, calculator, path)
     assert largest_force() < 1e-8
 
 

@@ -1,0 +1,97 @@
+"""Training by another trainer, once for each content: the model is kept under a seal, as the stages of a run are.
+
+workspace/cache/trained-KEY/      the files of the model, and what the training took (trained.json)
+workspace/training/KEY/           the folder of a training that runs, or that failed
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+from store import provenance
+from store.locking import locked, locked_file
+from store.seal import StoreError, remove, seal, verify
+from suite.data.folder import write_labels
+from suite.execution import usable_workers
+from suite.model.contract import check_calculator
+from suite.model.trained import TOLD, TrainedSpec, dotted_of, load, train
+from suite.progress import Progress, silent
+from suite.results import Rows, World
+from suite.spec import Spec
+from suite.stages.rows import recipe_of
+from suite.trainers.needed import program_of
+
+VERSION = 1  # of what a trainer gets: raise it when the data folder changes
+
+
+def training_key(spec: Spec, rows_key: str) -> str:
+    """Content key of a trained model: its data, what the trainer reads of the spec, and what the trainer is made of."""
+    recipe = recipe_of(spec)
+    assert isinstance(recipe, TrainedSpec)
+    dotted = dotted_of(recipe.trainer)
+    packages: tuple[str, ...] = ()
+    command: dict[str, str] = {}
+    if dotted.startswith("suite.trainers."):
+        packages = importlib.import_module(dotted.partition(":")[0]).PACKAGES
+    elif not dotted and (program := program_of(shlex.split(recipe.trainer)[0])):
+        command = {"program": provenance.file_digest(Path(program))}
+    tables = spec.table("weights", "observables")
+    return provenance.content_key("trained", VERSION, rows_key, tables, provenance.versions(packages), command)
+
+
+def trained(
+    spec: Spec, world: World, rows: Rows, workspace: Path, key: str, progress: Progress = silent
+) -> tuple[Rows, dict[str, float], bool]:
+    """The rows with the trained model, what its training took (seconds, megabytes, cores), and whether it was kept
+    from an earlier training.
+
+    Raises `FailedTraining` when the trainer ends with an error or leaves nothing that can be loaded, `BrokenContract`
+    when what it leaves is no potential, `UnusableReference` when the trainer cannot be imported.
+    """
+    recipe = recipe_of(spec)
+    assert isinstance(recipe, TrainedSpec)
+    kept = workspace / "cache" / f"trained-{key}"
+
+    def found() -> bool:
+        try:
+            verify(kept)
+        except StoreError:
+            return False
+        return True
+
+    cached = found()
+    if not cached:
+        lock = workspace / "cache" / "locks" / kept.name
+        with locked_file(lock, lambda: progress("waiting", 0.0, "another process trains the same model")):
+            cached = found()
+            if not cached:
+                _train(spec, world, rows, recipe, workspace, kept, progress)
+    told = json.loads((kept / TOLD).read_text(encoding="utf-8"))
+    return replace(rows, recipe=replace(recipe, folder=kept)), told, cached
+
+
+def _train(
+    spec: Spec, world: World, rows: Rows, recipe: TrainedSpec, workspace: Path, kept: Path, progress: Progress
+) -> None:
+    """Train in a folder of its own, check what came out, and put it where it is kept."""
+    job = workspace / "training" / kept.name.removeprefix("trained-")
+    remove(job)
+    data, model = job / "data", job / "model"
+    write_labels(spec, world, (rows.train, rows.test), data)
+    cores = usable_workers()
+    progress("training", 0.0, f"{recipe.trainer.split()[0]}, on {cores} cores; its log is {model / 'train.log'}")
+    beside = [] if spec.folder is None else [spec.folder]
+    told = train(recipe, data, model, cores, beside)
+    cell, labelled = world.training[0], rows.train[0]
+    check_calculator(load(recipe.loader, model), cell.atoms(labelled.displacements[-1]))
+    (model / TOLD).write_text(json.dumps(told) + "\n", encoding="utf-8")
+    with locked(kept.parent):
+        seal(model, kept.name)
+        remove(kept)
+        os.replace(model, kept)
+    remove(job)

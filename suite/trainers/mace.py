@@ -1,0 +1,101 @@
+"""Message-passing potentials by MACE (package mace-torch, MIT licence), on the processor in double precision.
+
+I. Batatia, D. P. Kovács, G. N. C. Simm, C. Ortner, G. Csányi, NeurIPS 35, 11423 (2022).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+from ase.calculators.calculator import Calculator
+from ase.data import atomic_numbers
+
+from suite.trainers.needed import needed
+
+PACKAGES = ("mace-torch", "torch")
+NAME = "mace"
+
+
+def train(
+    data: Path,
+    model: Path,
+    cutoff: float = 5.0,
+    channels: int = 16,
+    max_L: int = 0,
+    layers: int = 1,
+    correlation: int = 3,
+    l_max: int = 3,
+    epochs: int = 200,
+    batch_size: int = 2,
+    learning_rate: float = 0.01,
+    energy_weight: float = 1.0,
+    forces_weight: float = 100.0,
+    stress_weight: float = 100.0,
+    seed: int = 0,
+) -> None:
+    """Train a small MACE on the data in the folder `data`; the compiled model goes into the folder `model`.
+
+    `cutoff` in Å; `channels` and `max_L` of the messages; `layers` of interactions, so that an atom sees as far as
+    `layers` times the cutoff; body order `correlation` + 1; `epochs` of at most `batch_size` configurations. In the
+    last quarter of the epochs the weight of the energies grows a thousand times. Energies are relative to the perfect
+    crystal. Strained cells are used where the case fits virial1. A tenth of the configurations chooses the epoch.
+    """
+    program = needed("mace_run_train", "mace", "mace-torch", "mace")
+    about = json.loads((data / "set.json").read_text(encoding="utf-8"))
+    frames = (data / "training.extxyz").read_text(encoding="ascii")
+    elastic = bool(about["observables"]["virial1"])
+    if elastic:
+        frames += (data / "strained.extxyz").read_text(encoding="ascii")
+    (model / "fitted.extxyz").write_text(frames, encoding="ascii")
+    isolated = {atomic_numbers[symbol]: about["energy_per_atom"] for symbol in about["species"]}
+    command = [
+        program,
+        f"--name={NAME}",
+        "--train_file=fitted.extxyz",
+        "--valid_fraction=0.1",
+        f"--E0s={isolated!r}",
+        "--energy_key=REF_energy",
+        "--forces_key=REF_forces",
+        "--stress_key=REF_stress",
+        "--model=MACE",
+        f"--num_channels={channels}",
+        f"--max_L={max_L}",
+        f"--num_interactions={layers}",
+        f"--correlation={correlation}",
+        f"--max_ell={l_max}",
+        f"--r_max={cutoff}",
+        f"--loss={'stress' if elastic else 'weighted'}",
+        f"--energy_weight={energy_weight}",
+        f"--forces_weight={forces_weight}",
+        f"--batch_size={batch_size}",
+        f"--valid_batch_size={batch_size}",
+        f"--max_num_epochs={epochs}",
+        f"--lr={learning_rate}",
+        "--swa",
+        f"--start_swa={max(1, 3 * epochs // 4)}",
+        f"--swa_energy_weight={1000 * energy_weight}",
+        f"--swa_forces_weight={forces_weight}",
+        "--scaling=rms_forces_scaling",
+        "--ema",
+        "--ema_decay=0.99",
+        "--eval_interval=5",
+        "--default_dtype=float64",
+        "--device=cpu",
+        "--num_workers=0",
+        f"--seed={seed}",
+        *([f"--stress_weight={stress_weight}", f"--swa_stress_weight={stress_weight}"] if elastic else []),
+    ]
+    subprocess.run(command, check=True, cwd=model)
+
+
+def load(model: Path) -> Calculator:
+    """The potential in the folder `model`: energies, forces and stresses."""
+    needed("", "mace", "mace-torch", "mace")
+    from mace.calculators import MACECalculator
+
+    last = model / f"{NAME}_stagetwo.model"
+    return MACECalculator(
+        model_paths=str(last if last.exists() else model / f"{NAME}.model"), device="cpu", default_dtype="float64"
+    )
