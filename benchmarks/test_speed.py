@@ -18,7 +18,8 @@ from threadpoolctl import threadpool_limits
 from suite.model.basis import AceBasis
 from suite.model.regression import Reducer, solve, stack
 from suite.spec import Solver
-from suite.world.reference import LammpsCalculator, build_reference
+from suite.world.lammps_calculator import LammpsCalculator
+from suite.world.reference import build_reference
 
 
 @pytest.fixture(scope="module")

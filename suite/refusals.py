@@ -11,9 +11,10 @@ from suite import plugins
 from suite.model.trained import refused as refused_trainer
 from suite.observables import OBSERVABLES
 from suite.toml import did_you_mean
+from suite.world.catalogue import CATALOGUE
 from suite.world.crystal import LATTICES
 from suite.world.dislocation import LOOPS, dislocations, known_entries
-from suite.world.reference import CATALOGUE, is_code, unknown_reference
+from suite.world.reference import is_code, unknown_reference
 
 if TYPE_CHECKING:
     from suite.records import Material, Spec

@@ -8,8 +8,9 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
+from suite.world.catalogue import CATALOGUE
 from suite.world.crystal import LATTICES, STEP, Crystal, Response, equilibrium_crystal, response, strain_path
-from suite.world.reference import CATALOGUE, build_reference
+from suite.world.reference import build_reference
 
 OF_ELEMENT = {"W": "bcc", "Si": "diamond", "Ni": "fcc", "Al": "fcc", "Cu": "fcc"}
 LATTICE = {name: "B2" if len(entry.species) == 2 else OF_ELEMENT[entry.species[0]] for name, entry in CATALOGUE.items()}

@@ -17,7 +17,8 @@ from suite.model.contract import check_family
 from suite.model.linear import LinearSpec
 from suite.spec import Material, load
 from suite.world.crystal import LATTICES, equilibrium_crystal
-from suite.world.reference import build_reference, lammps_potential_file
+from suite.world.lammps_calculator import lammps_potential_file
+from suite.world.reference import build_reference
 
 DOCS = Path(__file__).parent.parent / "docs"
 

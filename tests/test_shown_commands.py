@@ -17,7 +17,7 @@ import pytest
 from suite.arguments import build_parser
 from suite.cli import main
 from suite.spec import dump_toml
-from suite.world.reference import lammps_potential_file
+from suite.world.lammps_calculator import lammps_potential_file
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

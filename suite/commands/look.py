@@ -38,7 +38,7 @@ def list_known(options: argparse.Namespace) -> int:
                 "paper": tables["case"].get("paper", ""),
             }
         )
-    from suite.world.reference import CATALOGUE
+    from suite.world.catalogue import CATALOGUE
 
     potentials: list[dict[str, Any]] = [
         {

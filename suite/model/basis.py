@@ -22,7 +22,7 @@ from ase.data import chemical_symbols
 
 from store.faults import BadInput
 from suite.execution import map_pieces
-from suite.world.reference import NotFinite
+from suite.world.calculators import NotFinite
 
 PIECEWISE = 20_000  # atoms; larger three-dimensional cells are evaluated in pieces, by several processes
 PIECE = 6_000  # atoms of a piece; its environment takes some kilobytes per atom
@@ -509,7 +509,7 @@ class AceCalculator(Calculator):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Energies (own,), forces (m, 3) and pyace's virial (6,) of the first `own` of `positions` (m, 3).
 
-        Nothing is periodic. Raises `reference.NotFinite` when atoms are too close.
+        Nothing is periodic. Raises `NotFinite` when atoms are too close.
         """
         import vesin
         from pyace.catomicenvironment import ACEAtomicEnvironment

@@ -22,7 +22,7 @@ class GivenSpec:
     arguments: Mapping[str, Any]
 
     def build(self) -> GivenPotential:
-        """The potential; raises `reference.UnusableReference` when it cannot be built."""
+        """The potential; raises `UnusableReference` when it cannot be built."""
         return GivenPotential(build_reference(self.name, self.arguments))
 
 

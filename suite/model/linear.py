@@ -20,8 +20,9 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from suite import plugins
 from suite.model.contract import LinearFamily
+from suite.world.calculators import UnusableReference
 from suite.world.modules import import_beside
-from suite.world.reference import UnusableReference, others_code
+from suite.world.reference import others_code
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class LinearSpec:
         return hash((self.name, json.dumps(self.arguments, sort_keys=True, default=str)))
 
     def build(self) -> Combination:
-        """The family; raises `reference.UnusableReference` when the function fails or returns something else."""
+        """The family; raises `UnusableReference` when the function fails or returns something else."""
         module, _, attribute = self.name.partition(":")
         with others_code(f"the functions of {self.name!r}"):
             functions = list(getattr(import_beside(module), attribute)(**self.arguments))

@@ -10,8 +10,8 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from suite.execution import map_pieces
+from suite.world.calculators import NotFinite, Portable
 from suite.world.cell import Cell
-from suite.world.reference import NotFinite, Portable
 
 ATOMS = 8_000  # a piece is as many configurations as have so many atoms together
 
@@ -70,7 +70,7 @@ def label(
     """Energies (relative to `energy_per_atom`, eV) and forces of `calculator` for displacements (c, n, 3).
 
     Configurations are shared among `workers` processes (default: all cores), and no label depends on how many.
-    Raises `reference.NotFinite` naming the configuration when a label is not finite.
+    Raises `NotFinite` naming the configuration when a label is not finite.
     """
     portable = Portable.of(calculator)
     atoms = cell.atoms(np.zeros_like(cell.reference))

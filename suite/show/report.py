@@ -21,7 +21,7 @@ from suite.show.sweep_figures import draw_ordering, draw_sweep
 from suite.show.table import Table
 from suite.study.rates import GROWTH_HEADS, cells, growth_cells
 from suite.study.rates import HEADS as HEADS_OF_RATES
-from suite.world.reference import CATALOGUE
+from suite.world.catalogue import CATALOGUE
 
 ERRORS = ("geometry_error", "geometry_error_linear", "energy_error", "energy_difference", "energy_error_linear")
 MATCHING = (

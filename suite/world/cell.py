@@ -323,13 +323,24 @@ def crystal_metric(cell: StraightCell, calculator: Calculator, step: float = 1e-
     Raises `NoCrystal` when it is not positive: the perfect crystal is then unstable with this potential.
     """
     repeats = _enclosing(cell, calculator, step)
-    atoms = cell.perfect_atoms() if repeats == cell.repeats else _perfect_units(cell, repeats)
+    atoms = cell.perfect_atoms() if repeats == cell.repeats else perfect_units(cell, repeats)
+    return circulant_hessian(atoms, repeats, cell, calculator, step)
+
+
+def circulant_hessian(
+    atoms: Atoms, enclosing: tuple[int, int, int], cell: Cell, calculator: Calculator, step: float = 1e-3
+) -> Circulant:
+    """Hessian of the perfect crystal in the shape of `cell`, by the forces in `atoms`: its perfect crystal, as many
+    units as `enclosing` says, which hold all that a displaced atom acts on.
+
+    Raises `NoCrystal` when it is not positive.
+    """
     atoms.calc = calculator
     found = np.array([[_response(atoms, s, axis, step) for axis in np.eye(3)] for s in range(cell.unit_sites)])
-    found = found.reshape(cell.unit_sites, 3, *repeats, cell.unit_sites, 3)
+    found = found.reshape(cell.unit_sites, 3, *enclosing, cell.unit_sites, 3)
     generator = np.zeros((cell.unit_sites, 3, *cell.repeats, cell.unit_sites, 3))
     # the second half of the units of a small cell lies before the displaced one, not behind it
-    places = [((np.arange(m) + m // 2) % m - m // 2) % n for m, n in zip(repeats, cell.repeats, strict=True)]
+    places = [((np.arange(m) + m // 2) % m - m // 2) % n for m, n in zip(enclosing, cell.repeats, strict=True)]
     i, j, k = np.ix_(*places)
     generator[:, :, i, j, k] = found
     metric = Circulant(generator)
@@ -370,8 +381,8 @@ def _enclosing(cell: StraightCell, calculator: Calculator, step: float) -> tuple
     return (m1, m2, n3) if 2 * m1 * m2 <= n1 * n2 else (n1, n2, n3)
 
 
-def _perfect_units(cell: StraightCell, repeats: tuple[int, int, int]) -> Atoms:
-    """Another number of units of the perfect crystal in `cell`."""
+def perfect_units(cell: Cell, repeats: tuple[int, int, int]) -> Atoms:
+    """Another number of units of the perfect crystal in `cell`, whose first unit is whole."""
     period = np.diag(cell.vectors_perfect) / cell.repeats
     grid = np.array(list(product(*(range(n) for n in repeats)))) * period
     positions = (grid[:, None] + cell.reference[: cell.unit_sites]).reshape(-1, 3)

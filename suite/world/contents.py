@@ -19,8 +19,8 @@ from typing import Any
 
 from store.provenance import content_key, file_digest, versions
 from suite import plugins
+from suite.world.catalogue import CATALOGUE
 from suite.world.modules import find_module
-from suite.world.reference import CATALOGUE
 
 CODE = (".py", *EXTENSION_SUFFIXES)
 _WORD = re.compile(r"[\"']([^\"']*)[\"']|(\S+)")  # of a LAMMPS command: a name with spaces stands in quotes

@@ -16,9 +16,9 @@ from scipy.spatial import cKDTree
 
 from store.faults import FailedOutcome
 from suite.execution import Companion, map_pieces
+from suite.world.calculators import Portable
 from suite.world.cell import Cell, Metric, StraightCell
 from suite.world.dislocation import nearest_image
-from suite.world.reference import Portable
 
 # Thresholds of `interaction_range`. What COARSE cuts off changes every λ of copper by -1e-4 eV/Å^2, which is nothing
 # beside the 0.1 of tungsten, and too much for cores that glide freely. FINE leaves 2e-6 and costs a third more.

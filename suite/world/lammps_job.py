@@ -14,8 +14,9 @@ from ase.calculators.calculator import Calculator
 from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 
 from store.provenance import file_digest
+from suite.world.calculators import UnusableReference
 from suite.world.cell import Cell
-from suite.world.reference import LammpsCalculator, UnusableReference
+from suite.world.lammps_calculator import LammpsCalculator, lower_triangular
 
 DATA, SCRIPT, RESULT = "cell.data", "relax.in", "relaxed.dump"
 
@@ -28,7 +29,7 @@ def write_job(
     if not isinstance(calculator, LammpsCalculator):
         raise UnusableReference("only references that LAMMPS evaluates itself can be exported as a LAMMPS job")
     folder.mkdir(parents=True, exist_ok=True)
-    lower, rotation = _lower_triangular(cell)
+    lower, rotation = lower_triangular(cell.vectors)
     types = np.array([calculator.species.index(chemical_symbols[z]) + 1 for z in cell.numbers])
     positions = (cell.reference + start) @ rotation.T
     lines = [f"dislocations, {len(cell)} atoms", "", f"{len(cell)} atoms", f"{len(calculator.species)} atom types", ""]
@@ -88,7 +89,7 @@ def read_job(folder: Path, cell: Cell) -> np.ndarray:
     with path.open(encoding="ascii") as file:
         header = [next(file, "") for _ in range(9)]
         values = np.loadtxt(file, ndmin=2)
-    _, rotation = _lower_triangular(cell)
+    _, rotation = lower_triangular(cell.vectors)
     if header[3].strip() != str(len(cell)) or values.shape != (len(cell), 4):
         raise UnusableReference(f"{path} holds {header[3].strip() or 'no'} atoms, the cell has {len(cell)}")
     if not np.array_equal(values[:, 0], np.arange(1, len(cell) + 1)):
@@ -101,9 +102,3 @@ def read_job(folder: Path, cell: Cell) -> np.ndarray:
     if furthest > 2 * cell.a0:
         raise UnusableReference(f"{path} is of another cell: an atom lies {furthest:.1f} Å from where the spec puts it")
     return displacement
-
-
-def _lower_triangular(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
-    """LAMMPS wants vectors = lower @ rotation."""
-    lower = np.linalg.cholesky(cell.vectors @ cell.vectors.T)
-    return lower, np.linalg.solve(lower, cell.vectors)

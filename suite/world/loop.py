@@ -12,12 +12,11 @@ from functools import cached_property
 from itertools import product
 
 import numpy as np
-from ase import Atoms
 from ase.calculators.calculator import Calculator
 from scipy.special import erf
 
-from suite.world.cell import Arrays, Cell, Circulant, Metric
-from suite.world.crystal import Crystal, NoCrystal
+from suite.world.cell import Arrays, Cell, Metric, circulant_hessian, perfect_units
+from suite.world.crystal import Crystal
 from suite.world.dislocation import ImpossibleCell, Loop
 from suite.world.elasticity import periodic_loop_displacement
 
@@ -26,6 +25,7 @@ NEIGHBOUR_REACH = 1.2
 CIRCUIT_REACH = 1.5  # a0; circuits over three shells also close around a stretched core
 SMOOTHING = 0.3  # a0; softens the faces of the disc, so that its Fourier series does not ring
 SECTORS = 12
+ENCLOSING = 10  # units of a cell that holds the response to one displaced atom
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,8 @@ class LoopCell(Cell):
 
         The relative motion of twins, which the lattice does not know, has the stiffness of a single atom.
         """
-        lattice = _lattice_operator(self, calculator)
+        small = (min(self.repeats[0], ENCLOSING),) * 3
+        lattice = circulant_hessian(perfect_units(self, small), small, self, calculator)
         count = lattice.sites * int(np.prod(self.repeats))
         point = np.zeros((count, 3))
         point[0] = 1.0
@@ -260,32 +261,3 @@ def _blurred_ramp(height: np.ndarray, thickness: float, width: float) -> np.ndar
         )
 
     return integral(height + thickness / 2) - integral(height - thickness / 2) - thickness / 2
-
-
-def _lattice_operator(cell: LoopCell, calculator: Calculator, step: float = 1e-3) -> Circulant:
-    """Hessian of the perfect crystal in the shape of `cell`, from a small cell that reaches as far as the forces do."""
-    repeats = cell.repeats[0]
-    small = min(repeats, 10)
-    grid = np.array(list(product(range(small), repeat=3))) * cell.a0
-    positions = (grid[:, None] + np.array([np.zeros(3), np.full(3, cell.a0 / 2)])).reshape(-1, 3)
-    atoms = Atoms(numbers=cell.numbers[0] * np.ones(len(positions), dtype=int), positions=positions, pbc=True)
-    atoms.cell = small * cell.a0 * np.eye(3)
-    atoms.calc = calculator
-    generator = np.zeros((2, 3, repeats, repeats, repeats, 2, 3))
-    # the small cell's indices count from -small/2, and wrap around in the large one
-    index = (np.arange(small) + small // 2) % small - small // 2
-    for site, axis in product(range(2), range(3)):
-        responses = []
-        for sign in (1, -1):
-            atoms.positions[site, axis] += sign * step
-            responses.append(atoms.get_forces())
-            atoms.positions[site, axis] -= sign * step
-        response = ((responses[1] - responses[0]) / (2 * step)).reshape(small, small, small, 2, 3)
-        generator[site, axis][np.ix_(index, index, index)] = response
-    metric = Circulant(generator)
-    if metric.lowest <= 0:
-        raise NoCrystal(
-            f"the perfect crystal is unstable with this potential: its Hessian has the eigenvalue "
-            f"{metric.lowest:.2e} eV/Å^2; choose another reference"
-        )
-    return metric

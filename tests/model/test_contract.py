@@ -17,7 +17,7 @@ from suite.model.basis import AceBasis
 from suite.model.contract import BrokenContract, LinearFamily, check_family
 from suite.model.given import GivenSpec
 from suite.model.linear import Combination, LinearSpec, SumCalculator
-from suite.world.reference import UnusableReference
+from suite.world.calculators import UnusableReference
 
 TWO = {"epsilons": [1.0, 0.3], "sigmas": [2.3, 2.6]}
 

@@ -26,7 +26,9 @@ from suite.study.case import ChangedPotential, Stages, cached_rows, cached_world
 from suite.study.sweep import point_key, run_sweep
 from suite.study.tune import study_key
 from suite.world import contents
-from suite.world.reference import UnusableReference, _zhou04, build_reference, write_setfl
+from suite.world.calculators import UnusableReference
+from suite.world.eam import write_setfl, zhou04
+from suite.world.reference import build_reference
 
 GIVEN = ("model.backend=calculator", "training.test=4")
 
@@ -98,7 +100,7 @@ def test_ladders_keep_the_last_simulation(workspace: Path) -> None:
 
 OWN = """
 def build(table):
-    from suite.world.reference import LammpsCalculator
+    from suite.world.lammps_calculator import LammpsCalculator
 
     return LammpsCalculator(["pair_style eam/alloy/opt", f"pair_coeff * * {table} W"], ["W"], CUTOFF)
 """
@@ -109,8 +111,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a spec, the module of its reference, and a file that is the argument: where a user works."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "my_own.py").write_text(OWN.replace("CUTOFF", repr(_zhou04().cutoff)))
-    write_setfl(_zhou04(), tmp_path / "W.table")
+    (tmp_path / "my_own.py").write_text(OWN.replace("CUTOFF", repr(zhou04().cutoff)))
+    write_setfl(zhou04(), tmp_path / "W.table")
     words = ["material.reference=my_own:build", 'material.arguments={table="W.table"}', "training.configurations=4"]
     (tmp_path / "own.toml").write_text(load("w-split", "tiny", words).to_toml())
     return tmp_path
@@ -154,7 +156,7 @@ def test_a_point_of_a_sweep_is_computed_again_when_a_file_of_its_reference_has_c
     first = swept()
     assert first.numbers["reference_C44"] == pytest.approx(160.75, rel=1e-3)
     assert not swept().computed
-    zhou = _zhou04()
+    zhou = zhou04()
     scaled = replace(zhou, pair=lambda r: 1.1 * zhou.pair(r), embedding=lambda rho: 1.1 * zhou.embedding(rho))
     write_setfl(scaled, own / "W.table")
     changed = swept()

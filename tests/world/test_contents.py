@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from suite.world import contents, modules
+from suite.world.catalogue import CATALOGUE
 from suite.world.contents import contents_of
-from suite.world.reference import CATALOGUE
 
 
 @pytest.fixture(autouse=True)

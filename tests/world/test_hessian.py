@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
 from suite.results import World
+from suite.world.calculators import Portable
 from suite.world.cell import StraightCell, build_cell, crystal_metric
 from suite.world.crystal import Crystal
 from suite.world.dislocation import Dislocation
@@ -29,7 +30,7 @@ from suite.world.hessian import (
     stability_bound,
     stability_constant,
 )
-from suite.world.reference import LammpsCalculator, Portable
+from suite.world.lammps_calculator import LammpsCalculator
 
 STEP = 1e-3
 

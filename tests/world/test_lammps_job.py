@@ -16,8 +16,8 @@ from suite.pipeline import build_world
 from suite.results import World
 from suite.spec import Spec, load
 from suite.stages.cells import export_job
+from suite.world.calculators import UnusableReference
 from suite.world.lammps_job import RESULT, SCRIPT, read_job, write_job
-from suite.world.reference import UnusableReference
 
 
 def run_lammps(folder: Path, ranks: int) -> None:

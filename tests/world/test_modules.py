@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from suite.world import modules
+from suite.world.calculators import UnusableReference
 from suite.world.modules import TwoModules, find_module, import_beside, missing_files, remember_beside
-from suite.world.reference import UnusableReference, build_reference
+from suite.world.reference import build_reference
 
 
 @pytest.fixture(autouse=True)

@@ -14,16 +14,12 @@ from ase.data import atomic_numbers, covalent_radii
 from laws import derivative_error, full_stress, rotation
 from materials import LATTICE, calculator_of, crystal_of
 
+from suite.world.calculators import FailedEngine, UnusableReference
+from suite.world.catalogue import CATALOGUE, own_potential_file
 from suite.world.crystal import GPA, energy_per_atom
-from suite.world.reference import (
-    _ANALYTIC,
-    CATALOGUE,
-    FailedEngine,
-    LammpsCalculator,
-    UnusableReference,
-    build_reference,
-    own_potential_file,
-)
+from suite.world.eam import ANALYTIC
+from suite.world.lammps_calculator import LammpsCalculator
+from suite.world.reference import build_reference
 
 
 def bulk_of(name: str) -> Atoms:
@@ -312,13 +308,13 @@ def test_a_missing_file_is_refused() -> None:
 
 
 @pytest.mark.parametrize("strain", [0.9, 1.0, 1.12])
-@pytest.mark.parametrize("name", _ANALYTIC)
+@pytest.mark.parametrize("name", ANALYTIC)
 def test_table_reproduces_the_formula(name: str, strain: float) -> None:
     """Energies of a rattled cell by a plain sum over neighbours of the published functions.
 
     The strains reach the three branches of Zhou's embedding function: density high, near and low.
     """
-    eam = _ANALYTIC[name]()
+    eam = ANALYTIC[name]()
     atoms = bulk("W", a=3.165 * strain, cubic=True) * (2, 1, 1)
     atoms.positions += 0.1 * np.random.default_rng(5).standard_normal(atoms.positions.shape)
     shifts = np.stack(np.meshgrid(*[np.arange(-4, 5)] * 3, indexing="ij"), -1).reshape(-1, 3) @ atoms.cell.array
@@ -336,7 +332,7 @@ def test_branches_of_the_embedding_function_meet() -> None:
 
     At 1.15 they do not: F falls by 1.8 meV there. Perfect and relaxed crystals stay below 1.03.
     """
-    embedding, rho_e, h = _ANALYTIC["W_zhou04"]().embedding, 37.234847, 1e-4
+    embedding, rho_e, h = ANALYTIC["W_zhou04"]().embedding, 37.234847, 1e-4
     low, high = (embedding(x * rho_e + h * np.array([-2, -1, 1, 2])) for x in (0.85, 1.15))
     assert low[2] == pytest.approx(low[1], abs=2e-6)
     assert (low[3] - low[2]) / h == pytest.approx((low[1] - low[0]) / h, abs=1e-5)
@@ -345,7 +341,7 @@ def test_branches_of_the_embedding_function_meet() -> None:
 
 def test_the_smooth_variant_continues_the_middle_branch() -> None:
     """Equal up to 1.15 of the equilibrium density; beyond it no jump of the value or of three derivatives."""
-    published, smooth = (_ANALYTIC[name]().embedding for name in ("W_zhou04", "W_zhou04_smooth"))
+    published, smooth = (ANALYTIC[name]().embedding for name in ("W_zhou04", "W_zhou04_smooth"))
     rho_e = 37.234847
     below = np.linspace(0, 1.1499 * rho_e, 500)
     np.testing.assert_array_equal(smooth(below), published(below))
