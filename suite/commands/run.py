@@ -36,14 +36,17 @@ def run(options: argparse.Namespace) -> int:
     from store.runs import Tracker
     from suite.judge.remarks import remarks
     from suite.show.terminal import progress_reporter, run_table
-    from suite.study.case import run_case, run_name
+    from suite.study.case import Case, run_in
+    from suite.study.described import run_name
+    from suite.study.session import Session
     from suite.world.relaxation import Status
 
     with progress_reporter(quiet=options.json) as progress:
         for sentence in Tracker(options.workspace).tidy():
             progress("workspace", 1.0, sentence)
         name = options.name or " ".join([run_name(spec), *options.overrides])[:200].strip()
-        result = run_case(spec, options.workspace, progress, name, workers=options.workers, job=options.start)
+        session = Session(options.workspace, progress, options.workers)
+        result = run_in(session, Case(spec, name, job=options.start))
     status = result.verdict.status
     failure = "" if status is Status.CONVERGED else f"the model's relaxation: {status.value}. Remedy: {status.remedy}"
     if options.json:
