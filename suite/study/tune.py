@@ -29,7 +29,7 @@ from suite.study.mirror import conclude, mirror, run_of
 from suite.study.sampling import JOURNAL, only_one, place_of, run_trials, started
 from suite.study.session import Session, Stages
 from suite.study.trials import altered_of, front_of, importance, records_of
-from suite.study.weighings import TuneResult, pull_apart, rank_correlation, recommend
+from suite.study.weighings import TuneResult, recommend
 
 
 def tune(
@@ -54,9 +54,8 @@ def tune(
         study = started(spec, place)
         with run_of(tracker, spec, place) as run:
             with stages.stage("trials"):
-                # what was altered is left out, so that as many trials more are needed
-                budget = trials + len(altered_of(records_of(study, spec.tune)))
-                run_trials(study, bench, place, budget, session)
+                lost = altered_of(records_of(study, spec.tune))  # left out, so that as many more are needed
+                run_trials(study, bench, place, trials + len(lost), session)
             with stages.stage("mlflow"):
                 progress("MLflow", 0.0, f"{mirror(tracker, spec.case.name, run.id, study)} new trials")
             records = records_of(study, spec.tune)
@@ -66,22 +65,10 @@ def tune(
                 chosen = chosen_trials(bench, records, front, verify, rivals)
             with stages.stage("verify"):
                 entries = verified([*rivals, *chosen], grounds, place.folder, progress)
-            best, reason = recommend(entries, spec)
+            recommended, reason = recommend(entries, spec)
+            shares = importance(study, spec, altered_of(records))
             result = TuneResult(
-                place.key,
-                place.folder,
-                run.id,
-                spec,
-                records,
-                front,
-                entries,
-                best,
-                rank_correlation(entries),
-                importance(study, spec, altered_of(records)),
-                stages.seconds,
-                altered_of(records),
-                reason,
-                pull_apart(entries, spec, best),
+                *place, run.id, spec, records, front, entries, recommended, reason, shares, stages.seconds
             )
             conclude(run, result)
     return result
