@@ -10,7 +10,6 @@ again.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -24,7 +23,7 @@ from store.runs import Run, RunRecord, Tracker
 from store.seal import StoreError, verify
 from suite.judge.numbers import ERRORS
 from suite.judge.theory import expected_rate
-from suite.ladders import curve_of, overrides_of, points_of
+from suite.ladders import AXES, curve_of, overrides_of, points_of
 from suite.progress import Progress, silent
 from suite.spec import BadSpec, Spec, Sweep
 from suite.study.cache import STAGE_PACKAGES, STAGE_VERSIONS
@@ -36,12 +35,6 @@ from suite.study.session import Session, potentials_of
 GROWTHS: dict[str, tuple[Callable[[Mapping[str, float]], float], str]] = {
     "geometry_error": (lambda numbers: numbers["geometry_error"] ** 2, "growth_geometry"),
     "energy_difference": (lambda numbers: numbers["energy_difference"], "growth_energy"),
-}
-# axes that are sizes rather than errors of a run, in a0: their asymptotic end is the large one
-AXES: dict[str, Callable[[Spec, Mapping[str, float]], float | None]] = {
-    "L": lambda spec, numbers: spec.training.size,
-    "N": lambda spec, numbers: spec.simulation.size,
-    "log_L_D": lambda spec, numbers: math.log(numbers["core_distance"]) if numbers else None,
 }
 
 
@@ -225,7 +218,7 @@ def _run(session: Session, case: Case, tracker: Tracker, retry: bool) -> tuple[R
 
 def _point(record: RunRecord, sweep: Sweep, wanted: _Wanted, computed: bool) -> Point:
     numbers = record.metrics if record.status == "FINISHED" else {}
-    axis = AXES[sweep.against](wanted.spec, numbers) if sweep.against in AXES else numbers.get(sweep.against)
+    axis = AXES[sweep.against].value(wanted.spec, numbers) if sweep.against in AXES else numbers.get(sweep.against)
     return Point(
         curve_of(sweep, wanted.values, wanted.setting),
         wanted.seed,
