@@ -23,8 +23,11 @@ from threadpoolctl import threadpool_limits
 from suite.model.regression import Unsolvable, fit
 from suite.pipeline import build_rows, build_world
 from suite.spec import Spec, load
+from suite.study.bench import Bench, cached_oracle
 from suite.study.rivals import with_weights
-from suite.study.tune import Bench, _open, _run_trials, _suggest, basis_key, cached_oracle
+from suite.study.sampling import Place, open_study, run_trials
+from suite.study.session import Session
+from suite.study.space import basis_key, suggest
 from suite.study.weighings import number_of
 
 BASES = {150: ([20, 10, 4], [0, 1, 0]), 400: ([28, 14, 6], [0, 2, 0])}
@@ -74,8 +77,8 @@ def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     spec = load("w-split", "quick", words)
     world = build_world(spec)
     rows = build_rows(spec, world)
-    workspace: Path = tmp_path_factory.mktemp("study")
-    oracle = cached_oracle(spec, world, rows, workspace, lambda *_: None, 2)
+    session = Session(tmp_path_factory.mktemp("study"), workers=2)
+    oracle = cached_oracle(spec, world, rows, session)
     return Bench(spec, {basis_key(spec): rows.blocks}, {basis_key(spec): oracle}), Assembled(spec, rows, world)
 
 
@@ -144,14 +147,15 @@ def test_whole_study(benchmark: Any, study: tuple[Bench, Assembled], sampler: st
     objectives = [number_of(name, spec.tune) for name in spec.tune.objectives]
 
     def ours() -> None:
-        kept, _ = _open(spec, tmp_path, "study", 0)
-        _run_trials(bench, tmp_path, "study", TRIALS, 1, kept, lambda *_: None)
+        place = Place("study", tmp_path)
+        kept, _ = open_study(spec, place, 0)
+        run_trials(kept, bench, place, TRIALS, Session(tmp_path, workers=1))
 
     def plain(trials: int = TRIALS) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        chosen, _ = _open(spec, tmp_path, "sampler only", 0)
+        chosen, _ = open_study(spec, Place("sampler only", tmp_path), 0)
         optuna.create_study(sampler=chosen.sampler, directions=["minimize"] * len(objectives)).optimize(
-            lambda trial: [bench.judge(bench.candidate(_suggest(trial, spec)))[name] for name in objectives],
+            lambda trial: [bench.judge(bench.candidate(suggest(trial, spec)))[name] for name in objectives],
             n_trials=trials,
             catch=(Unsolvable,),
         )

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from suite import pipeline
 from suite.spec import load
-from suite.study.case import Stages, cached_world
+from suite.study.cache import cached_world
+from suite.study.session import Session, Stages
 
 BASES = [
     (5.0, (12, 5, 3), (0, 3, 2)),
@@ -52,7 +53,7 @@ def main(references: list[str]) -> None:
                     f"model.degrees={list(degrees)}",
                 ],
             )
-            world = cached_world(spec, Path("runs").absolute(), Stages())
+            world = cached_world(spec, Session(Path("runs")), Stages())
             begun = time.perf_counter()
             rows = pipeline.build_rows(spec, world)
             seconds = time.perf_counter() - begun

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -12,8 +13,26 @@ from suite.judge.theory import SETTINGS
 from suite.records import Spec, Sweep
 from suite.toml import did_you_mean, shortened
 
-SIZES = {"L": "training.size", "N": "simulation.size"}
-AXES = (*SIZES, "log_L_D")
+
+@dataclass(frozen=True)
+class Axis:
+    """What a sweep can be measured against besides the numbers of its runs: a size, in a0. Its asymptotic end is the
+    large one. `value` of a run follows from its spec and its numbers, which are empty when it failed (None: unknown);
+    `key` is the key of the spec that the size is, if it is one."""
+
+    label: str
+    value: Callable[[Spec, Mapping[str, float]], float | None]
+    key: str = ""
+
+
+AXES: dict[str, Axis] = {
+    "L": Axis("L, half width of the training cell [a₀]", lambda spec, numbers: spec.training.size, "training.size"),
+    "N": Axis("N, width of the simulation cell [a₀]", lambda spec, numbers: spec.simulation.size, "simulation.size"),
+    "log_L_D": Axis(
+        "log L_D, of the distance of the dislocations in a₀",
+        lambda spec, numbers: math.log(numbers["core_distance"]) if numbers else None,
+    ),
+}
 MOST_POINTS = 10_000
 # keys of [matching] that some numbers need
 _KEYS = {"hessian": "hessian = true", "neighbourhood": "neighbourhood = 3.0"}
@@ -47,7 +66,7 @@ def curve_of(sweep: Sweep, values: Mapping[str, Any], setting: str) -> str:
     or neither."""
     if not sweep.curves:
         return setting
-    sizes = {key: symbol for symbol, key in SIZES.items()}
+    sizes = {axis.key: symbol for symbol, axis in AXES.items()}
     symbol = sizes.get(sweep.curves, sweep.curves.partition(".")[2])
     return ", ".join(filter(None, [setting, f"{symbol} = {shortened(values[sweep.curves])}"]))
 
@@ -145,16 +164,16 @@ def _twice(values: tuple[Any, ...] | list[Any]) -> Any:
 
 def wrong_axis(sweep: Sweep, specs: list[Spec]) -> str | None:
     """Why no rate can be measured against `sweep.against` over the resolved `specs` of its points, or None."""
-    if sweep.against in SIZES:
-        key = SIZES[sweep.against]
+    if sweep.against in AXES:
+        key = AXES[sweep.against].key
+        if not key:
+            return None
         table, name = key.split(".")
         if len(specs) > 1 and key not in sweep.ladders and len({getattr(getattr(s, table), name) for s in specs}) == 1:
             return (
                 f"{sweep.against!r} is {key}, which no ladder changes: write against = the number of the runs "
                 'that the ladder changes, such as "rmse_F"'
             )
-        return None
-    if sweep.against == "log_L_D":
         return None
     for spec in specs:
         known = numbers_of(spec)

@@ -19,7 +19,8 @@ from store.locking import locked_file
 from store.runs import Tracker
 from suite.cli import main
 from suite.spec import load
-from suite.study.case import Stages, cached_rows, cached_world
+from suite.study.cache import cached_rows, cached_world
+from suite.study.session import Session, Stages
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found in /proc")
 MARK = "DISLOBENCH_TEST_MARK"
@@ -31,8 +32,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace whose world is in the cache."""
     folder = tmp_path_factory.mktemp("endings")
     spec = load("w-split", "tiny")
-    world = cached_world(spec, folder, Stages())
-    cached_rows(spec, world, folder, Stages(), workers=1)
+    session = Session(folder, workers=1)
+    world = cached_world(spec, session, Stages())
+    cached_rows(spec, world, session, Stages())
     return folder
 
 

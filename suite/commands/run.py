@@ -36,14 +36,17 @@ def run(options: argparse.Namespace) -> int:
     from store.runs import Tracker
     from suite.judge.remarks import remarks
     from suite.show.terminal import progress_reporter, run_table
-    from suite.study.case import run_case, run_name
+    from suite.study.case import Case, run_in
+    from suite.study.described import run_name
+    from suite.study.session import Session
     from suite.world.relaxation import Status
 
     with progress_reporter(quiet=options.json) as progress:
         for sentence in Tracker(options.workspace).tidy():
             progress("workspace", 1.0, sentence)
         name = options.name or " ".join([run_name(spec), *options.overrides])[:200].strip()
-        result = run_case(spec, options.workspace, progress, name, workers=options.workers, job=options.start)
+        session = Session(options.workspace, progress, options.workers)
+        result = run_in(session, Case(spec, name, job=options.start))
     status = result.verdict.status
     failure = "" if status is Status.CONVERGED else f"the model's relaxation: {status.value}. Remedy: {status.remedy}"
     if options.json:
@@ -129,7 +132,8 @@ def data(options: argparse.Namespace) -> int:
     from suite.data.folder import refuse_full, write_data
     from suite.show.terminal import progress_reporter
     from suite.stages.rows import labelled_sets
-    from suite.study.case import Stages, cached_world
+    from suite.study.cache import cached_world
+    from suite.study.session import Session, Stages
 
     relaxed = {}
     if options.run_reference:
@@ -139,7 +143,7 @@ def data(options: argparse.Namespace) -> int:
     refuse_full(options.folder)
     make_workspace(options.workspace)
     with progress_reporter(quiet=options.json) as progress:
-        world = cached_world(spec, options.workspace.absolute(), Stages(), progress)
+        world = cached_world(spec, Session(options.workspace, progress), Stages())
         progress("labels", 0.0, f"{spec.training.configurations + spec.training.test} configurations")
         files = write_data(spec, world, labelled_sets(spec, world), options.folder, options.form, relaxed)
     if options.json:

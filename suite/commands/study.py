@@ -168,11 +168,12 @@ def verify(options: argparse.Namespace) -> int:
     tracker = Tracker(options.workspace)
     if options.run_reference is None:
         make_workspace(options.workspace)
-        from suite.study.case import run_case
+        from suite.study.case import Case, run_in
+        from suite.study.session import Session
 
         spec = refuse_code(options, load(expected.spec, expected.preset, expected.set))
         with progress_reporter(quiet=options.json) as progress:
-            run = run_case(spec, options.workspace, progress, f"verify {options.expectation}").run_id
+            run = run_in(Session(options.workspace, progress), Case(spec, f"verify {options.expectation}")).run_id
     else:
         run = tracker.find(options.run_reference).id
     found = believed(tracker, run)

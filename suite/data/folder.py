@@ -78,8 +78,8 @@ def write_data(
 
 
 def write_labels(spec: Spec, world: World, sets: tuple[Sets, Sets], folder: Path, form: str = "extxyz") -> list[Path]:
-    """Write what a trainer may learn from into `folder`: training configurations, strained cells, elastic constants, and
-    `set.json`; the files written. Nothing of the test set."""
+    """Write what a trainer may learn from into `folder`: training configurations, strained cells, elastic constants,
+    and `set.json`; the files written. Nothing of the test set."""
     folder.mkdir(parents=True, exist_ok=True)
     calculator = build_reference(spec.material.reference, spec.material.arguments)
     ending, write = FORMATS[form]

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from suite.judge.numbers import ERRORS, NUMBERS, head
+from suite.ladders import AXES
 from suite.show.figures import BLUE, DPI, GREY, ORANGE
 from suite.study.sweep import GROWTHS
 
@@ -23,16 +24,11 @@ SETTING_STYLES = {
     "": (BLUE, "o", "-"),
 }
 CURVE_STYLES = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREY, "^", ":"), ("black", "D", "-."))
-SIZES = {
-    "L": "L, half width of the training cell [a₀]",
-    "N": "N, width of the simulation cell [a₀]",
-    "log_L_D": "log L_D, of the distance of the dislocations in a₀",
-}
 
 
 def axis_label(name: str) -> str:
     """What stands at an axis of a number of runs: with its unit, or the name itself where it is none."""
-    return SIZES[name] if name in SIZES else head(name)
+    return AXES[name].label if name in AXES else head(name)
 
 
 def _styles(curves: Sequence[str]) -> dict[str, tuple[str, str, str]]:
@@ -139,7 +135,7 @@ def _panel(axis: Axes, record: Mapping[str, Any], error: str) -> None:
         _guides(axis, points, error, sorted(expected))
     axis.set(xscale="log", yscale="log", ylabel=head(error))
     axis.set_xlabel(axis_label(record["against"]))
-    sizes = record["against"] in ("L", "N")
+    sizes = record["against"] in AXES and AXES[record["against"]].key != ""
     _label_x(axis, sorted({p["x"] for p in points}) if sizes else _ticks(*axis.get_xlim()))
     axis.spines[["top", "right"]].set_visible(False)
     if axis.get_legend_handles_labels()[1]:  # without settings and rates there is nothing to tell apart

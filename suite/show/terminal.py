@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from suite.spec import Spec
     from suite.study.case import CaseResult
     from suite.study.sweep import SweepResult
-    from suite.study.tune import TuneResult
+    from suite.study.weighings import TuneResult
 
 PLAIN_EVERY = 5.0  # seconds between lines of one stage when there is no terminal
 

@@ -27,8 +27,9 @@ from store.runs import FinishedRun, RunNotFound, Tracker
 from store.seal import StoreError, attributes, read_json, remove, writing
 from suite.progress import Progress, silent
 from suite.spec import BadSpec, Spec, load
-from suite.study.case import parameters, run_name
-from suite.study.tune import JOURNAL, StudyInUse, mirror, only_one
+from suite.study.described import parameters, run_name
+from suite.study.mirror import mirror
+from suite.study.sampling import JOURNAL, StudyInUse, only_one
 
 _ID = re.compile("[0-9a-f]{32}")
 

@@ -10,37 +10,31 @@ again.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from store import provenance
 from store.faults import FailedOutcome
 from store.locking import locked_file
-from store.runs import RunRecord, Tracker
+from store.runs import Run, RunRecord, Tracker
 from store.seal import StoreError, verify
 from suite.judge.numbers import ERRORS
 from suite.judge.theory import expected_rate
-from suite.ladders import curve_of, overrides_of, points_of
+from suite.ladders import AXES, curve_of, overrides_of, points_of
 from suite.progress import Progress, silent
-from suite.results import Simulation
 from suite.spec import BadSpec, Spec, Sweep
-from suite.study.case import STAGE_PACKAGES, STAGE_VERSIONS, potentials_of, run_case
+from suite.study.cache import STAGE_PACKAGES, STAGE_VERSIONS
+from suite.study.case import Case, run_in
 from suite.study.rates import Growth, Rate, measure, measure_growth
+from suite.study.session import Session, potentials_of
 
 # what grows in proportion to ln L_D: name, of the error that grows, and of the number that predicts its slope
 GROWTHS: dict[str, tuple[Callable[[Mapping[str, float]], float], str]] = {
     "geometry_error": (lambda numbers: numbers["geometry_error"] ** 2, "growth_geometry"),
     "energy_difference": (lambda numbers: numbers["energy_difference"], "growth_energy"),
-}
-# axes that are sizes rather than errors of a run, in a0: their asymptotic end is the large one
-AXES: dict[str, Callable[[Spec, Mapping[str, float]], float | None]] = {
-    "L": lambda spec, numbers: spec.training.size,
-    "N": lambda spec, numbers: spec.simulation.size,
-    "log_L_D": lambda spec, numbers: math.log(numbers["core_distance"]) if numbers else None,
 }
 
 
@@ -101,57 +95,91 @@ def run_sweep(
     All specs are resolved before anything runs, so that a bad point is refused at once. A point whose equilibrium
     cannot be used is recorded and the others go on; it is computed again only with `retry`.
     """
-    workspace = workspace.absolute()
-    wanted = [
-        (values, seed, setting, load(overrides_of(sweep, values, seed, setting)))
-        for values, seed, setting in points_of(sweep)
-    ]
-    base = wanted[0][-1]
-    if sweep.ablation and not base.model.fitted:
-        raise BadSpec([f"sweep {name}: nothing is fitted, so that observables change nothing: write ablation = false"])
-    tracker = Tracker(workspace)
+    session = Session(workspace, progress, workers)
+    wanted = _resolved(load, name, sweep)
+    base = wanted[0].spec
+    tracker = Tracker(session.workspace)
     for sentence in tracker.tidy():
         progress("workspace", 1.0, sentence)
+    made = _made_before(tracker, base)
+    points = []
+    with _begun(tracker, name, sweep, base) as parent:
+        for index, each in enumerate(wanted):
+            progress(f"sweep {name}", index / len(wanted), each.label)
+            record, computed = _answer(tracker, made.get(point_key(each.spec), []), retry, progress), False
+            if record is None:
+                case = Case(each.spec, f"{name}: {each.label}"[:200], parent.id, draw=False)
+                record, computed = _run(session, case, tracker, retry)
+            points.append(_point(record, sweep, each, computed))
+        progress(f"sweep {name}", 1.0, f"{len(wanted)} points, {sum(p.computed for p in points)} computed")
+        powers = sweep.law == "power"
+        rates, growths = (rates_of(points, sweep), {}) if powers else ({}, growths_of(points))
+        result = SweepResult(name, base, sweep, parent.id, points, rates, growths)
+        _record(parent, result)
+    return result
+
+
+# --- the steps of a sweep -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A point before it is answered."""
+
+    values: dict[str, Any]
+    seed: int
+    setting: str
+    spec: Spec
+
+    @property
+    def label(self) -> str:
+        parts = [f"{k.partition('.')[2]} {v}" for k, v in self.values.items()]
+        return ", ".join([*parts, f"seed {self.seed}", *([self.setting] if self.setting else [])])
+
+
+def _resolved(load: Callable[[Mapping[str, Any]], Spec], name: str, sweep: Sweep) -> list[_Wanted]:
+    """Every point with its spec; raises `BadSpec`."""
+    wanted = [
+        _Wanted(values, seed, setting, load(overrides_of(sweep, values, seed, setting)))
+        for values, seed, setting in points_of(sweep)
+    ]
+    if sweep.ablation and not wanted[0].spec.model.fitted:
+        raise BadSpec([f"sweep {name}: nothing is fitted, so that observables change nothing: write ablation = false"])
+    return wanted
+
+
+def _made_before(tracker: Tracker, base: Spec) -> dict[str, list[RunRecord]]:
+    """The runs of the workspace by the key of the point that they are, the newest first."""
     made: dict[str, list[RunRecord]] = {}
     for record in tracker.history(base.case.name):
         made.setdefault(record.tags.get("point", ""), []).append(record)
-    key = provenance.content_key("sweep", name, sweep.model_dump(), base.model_dump())
+    return made
+
+
+def _begun(tracker: Tracker, name: str, sweep: Sweep, base: Spec) -> Run:
+    """The sweep's own run, the parent of its points; that of an earlier call goes on."""
     parent = tracker.start_or_resume(
         base.case.name,
         f"sweep {name}",
         {"case": base.case.name, "sweep": name},
-        {"kind": "sweep", "sweep_key": key},
+        {"kind": "sweep", "sweep_key": provenance.content_key("sweep", name, sweep.model_dump(), base.model_dump())},
         known_by="sweep_key",
     )
     parent.text("spec.toml", base.to_toml())
-    points = []
-    kept: dict[str, Simulation] = {}
-    with parent:
-        for index, (values, seed, setting, spec) in enumerate(wanted):
-            parts = [f"{k.partition('.')[2]} {v}" for k, v in values.items()]
-            label = ", ".join([*parts, f"seed {seed}", *([setting] if setting else [])])
-            progress(f"sweep {name}", index / len(wanted), label)
-            point, computed = _answer(tracker, made.get(point_key(spec), []), retry, progress), False
-            if point is None:
-                point, computed = _run(
-                    spec, workspace, tracker, parent.id, f"{name}: {label}", workers, kept, progress, retry
-                )
-            points.append(_point(point, sweep, spec, values, seed, setting, computed))
-        progress(f"sweep {name}", 1.0, f"{len(wanted)} points, {sum(p.computed for p in points)} computed")
-        powers = sweep.law == "power"
-        rates, growths = (rates_of(points, sweep), {}) if powers else ({}, growths_of(points))
-        for (error, curve), growth in growths.items():
-            label = entry_name(curve)
-            parent.metrics({f"growth_{error}_{label}": growth.slope, f"growth_ratio_{error}_{label}": growth.ratio})
-            parent.tags({f"verdict_{error}_{label}": growth.verdict})
-        for (error, curve), rate in rates.items():
-            label = entry_name(curve)
-            parent.metrics({f"slope_{error}_{label}": rate.slope})
-            parent.tags({f"verdict_{error}_{label}": rate.verdict})
-        parent.metrics({"points": len(points)})
-        result = SweepResult(name, base, sweep, parent.id, points, rates, growths)
-        parent.sealed_json("sweep.json", content_of(result))
-    return result
+    return parent
+
+
+def _record(parent: Run, result: SweepResult) -> None:
+    for (error, curve), growth in result.growths.items():
+        label = entry_name(curve)
+        parent.metrics({f"growth_{error}_{label}": growth.slope, f"growth_ratio_{error}_{label}": growth.ratio})
+        parent.tags({f"verdict_{error}_{label}": growth.verdict})
+    for (error, curve), rate in result.rates.items():
+        label = entry_name(curve)
+        parent.metrics({f"slope_{error}_{label}": rate.slope})
+        parent.tags({f"verdict_{error}_{label}": rate.verdict})
+    parent.metrics({"points": len(result.points)})
+    parent.sealed_json("sweep.json", content_of(result))
 
 
 def _answer(tracker: Tracker, made: Sequence[RunRecord], retry: bool, progress: Progress) -> RunRecord | None:
@@ -173,49 +201,32 @@ def _answer(tracker: Tracker, made: Sequence[RunRecord], retry: bool, progress: 
     return None
 
 
-def _run(
-    spec: Spec,
-    workspace: Path,
-    tracker: Tracker,
-    parent: str,
-    name: str,
-    workers: int | None,
-    kept: dict[str, Simulation],
-    progress: Progress,
-    retry: bool,
-) -> tuple[RunRecord, bool]:
-    """One point, and whether it was computed here; an outcome that cannot be used is recorded by `run_case` and
-    returned like any other. Of several sweeps at once the first that comes to a point computes it, the others wait."""
-    key = point_key(spec)
-    lock = workspace / "locks" / f"point-{key}"
-    with locked_file(lock, lambda: progress("waiting", 0.0, f"another process computes {name}")):
-        if found := _answer(tracker, tracker.tagged(spec.case.name, "point", key), retry, silent):
+def _run(session: Session, case: Case, tracker: Tracker, retry: bool) -> tuple[RunRecord, bool]:
+    """One point, and whether it was computed here; an outcome that cannot be used is recorded by `run_in` and returned
+    like any other. When several sweeps want a point at once, the first computes it and the others wait."""
+    experiment, key = case.spec.case.name, point_key(case.spec)
+    lock = session.workspace / "locks" / f"point-{key}"
+    with locked_file(lock, lambda: session.progress("waiting", 0.0, f"another process computes {case.name}")):
+        if found := _answer(tracker, tracker.tagged(experiment, "point", key), retry, silent):
             return found, False
         try:
-            result = run_case(
-                spec, workspace, name=name[:200], parent=parent, tags={"point": key}, workers=workers, draw=False,
-                kept=kept,
-            )  # fmt: skip
+            result = run_in(session, replace(case, tags={"point": key}))
             return tracker.find(result.run_id), True
         except FailedOutcome:
-            return next(iter(tracker.tagged(spec.case.name, "point", key))), True
+            return next(iter(tracker.tagged(experiment, "point", key))), True
 
 
-def _point(
-    record: RunRecord, sweep: Sweep, spec: Spec, values: dict[str, Any], seed: int, setting: str, computed: bool
-) -> Point:
+def _point(record: RunRecord, sweep: Sweep, wanted: _Wanted, computed: bool) -> Point:
     numbers = record.metrics if record.status == "FINISHED" else {}
-    axis = AXES[sweep.against](spec, numbers) if sweep.against in AXES else numbers.get(sweep.against)
-    tags = record.tags
-    limiting = tags.get("limiting_term", "")
+    axis = AXES[sweep.against].value(wanted.spec, numbers) if sweep.against in AXES else numbers.get(sweep.against)
     return Point(
-        curve_of(sweep, values, setting),
-        seed,
-        values,
+        curve_of(sweep, wanted.values, wanted.setting),
+        wanted.seed,
+        wanted.values,
         axis,
         numbers,
-        tags.get("outcome", record.status.lower()),
-        limiting,
+        record.tags.get("outcome", record.status.lower()),
+        record.tags.get("limiting_term", ""),
         record.id,
         computed,
     )

@@ -4,7 +4,8 @@ left torn.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,12 @@ import numpy as np
 from store import provenance
 from store.seal import StoreError, writing
 from suite.records import Tune
+from suite.spec import Spec
+from suite.study.space import dimensions
 from suite.study.weighings import number_of
 
 if TYPE_CHECKING:
+    from optuna.study import Study
     from optuna.trial import FrozenTrial
 
     from suite.study.journaling import Journal
@@ -47,6 +51,16 @@ def record_of(trial: FrozenTrial, tune: Tune) -> dict[str, Any]:
     }
 
 
+def records_of(study: Study, tune: Tune) -> list[dict[str, Any]]:
+    """Every trial of a study, as `record_of` tells it."""
+    return [record_of(trial, tune) for trial in study.get_trials(deepcopy=False)]
+
+
+def altered_of(records: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Numbers of the trials that cannot be believed."""
+    return [record["number"] for record in records if record["state"] == "altered"]
+
+
 def front_of(records: Sequence[Mapping[str, Any]], tune: Tune) -> list[int]:
     """Numbers of the complete trials that keep the limits and that no other such trial beats in every objective."""
     good = [
@@ -63,6 +77,27 @@ def front_of(records: Sequence[Mapping[str, Any]], tune: Tune) -> list[int]:
         for record, own in zip(good, values, strict=True)
         if not ((values <= own).all(axis=1) & (values < own).any(axis=1)).any()
     )
+
+
+def importance(study: Study, spec: Spec, altered: Container[int]) -> dict[str, dict[str, float]]:
+    """Share of each parameter in the variance of each objective (fANOVA of Optuna), without the trials that were
+    `altered`; empty with one parameter or too few trials."""
+    import optuna
+
+    good = [trial for trial in study.get_trials(deepcopy=False) if trial.number not in altered]
+    if dimensions(spec) < 2 or len(good) < 10:
+        return {}
+    believed = optuna.create_study(directions=["minimize"] * len(spec.tune.objectives))
+    believed.add_trials(trial for trial in good if trial.state.is_finished())
+    found: dict[str, dict[str, float]] = {}
+    for index, name in enumerate(spec.tune.objectives):
+
+        def value(trial: FrozenTrial, index: int = index) -> float:
+            return math.log(max(trial.values[index], 1e-12))
+
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=spec.tune.seed)
+        found[name] = dict(optuna.importance.get_param_importances(believed, evaluator=evaluator, target=value))
+    return found
 
 
 def open_journal(path: Path) -> Journal:

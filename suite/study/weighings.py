@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,7 @@ class Entry:
 @dataclass(frozen=True)
 class TuneResult:
     """A finished study: its trials as records, the Pareto front (numbers of trials), verified entries, and the
-    recommended one with the `reason` for it. `correlation` is Spearman's rank correlation of predicted and relaxed
-    errors by name; `tension` says whether balance and accuracy pull apart; `altered` are the trials that were left out
-    because their numbers are not those that were judged."""
+    recommended one with the `reason` for it. `importance` is the share of each parameter in each objective."""
 
     key: str
     folder: Path
@@ -67,12 +66,24 @@ class TuneResult:
     front: list[int]
     entries: list[Entry]
     recommended: Entry
-    correlation: dict[str, float]
+    reason: str
     importance: dict[str, dict[str, float]]
     seconds: dict[str, float]
-    altered: list[int] = field(default_factory=list)
-    reason: str = ""
-    tension: str = ""
+
+    @property
+    def altered(self) -> list[int]:
+        """Numbers of the trials that were left out because their numbers are not those that were judged."""
+        return [trial["number"] for trial in self.trials if trial["state"] == "altered"]
+
+    @cached_property
+    def correlation(self) -> dict[str, float]:
+        """Spearman's rank correlation of predicted and relaxed errors, by name."""
+        return rank_correlation(self.entries)
+
+    @cached_property
+    def tension(self) -> str:
+        """Whether balance and accuracy pull apart, in one sentence."""
+        return pull_apart(self.entries, self.spec, self.recommended)
 
 
 SPREADS = ("balance", "calibrated", "corrected")

@@ -17,7 +17,8 @@ from suite.model.basis import MOST_ANGULAR, MOST_RADIAL, AceBasis, ImpossibleBas
 from suite.model.rows import BasisSpec, elastic_rows, perfect_row
 from suite.spec import BadSpec, load
 from suite.stages.rows import recipe_of
-from suite.study.case import parameters, stage_key
+from suite.study.cache import stage_key
+from suite.study.described import parameters
 from suite.world.crystal import response, strain_path
 
 ENERGY_PER_ATOM = -3.7

@@ -17,14 +17,16 @@ from store.runs import Tracker
 from suite import pipeline
 from suite.cli import main
 from suite.pipeline import build_rows
-from suite.results import Rows, Simulation, World
+from suite.results import Rows, World
 from suite.show import figures
 from suite.spec import BadSpec, Spec, Sweep, load
 from suite.stages import world as stage
 from suite.stages.judge import NoOracle, build_oracle
-from suite.study.case import ChangedPotential, Stages, cached_rows, cached_world, run_case, stage_key
+from suite.study.bench import study_key
+from suite.study.cache import cached_rows, cached_world, stage_key
+from suite.study.case import run_case
+from suite.study.session import ChangedPotential, Session, Stages
 from suite.study.sweep import point_key, run_sweep
-from suite.study.tune import study_key
 from suite.world import contents
 from suite.world.calculators import UnusableReference
 from suite.world.eam import write_setfl, zhou04
@@ -62,10 +64,10 @@ def test_each_cell_is_relaxed_once(workspace: Path, monkeypatch: pytest.MonkeyPa
     """Another training cell leaves the simulation as it is, another simulation the training cell and its rows."""
     relaxed = counted(monkeypatch)
     spec = load("w-split", "tiny")
-    first = cached_world(spec, workspace, Stages())
+    first = cached_world(spec, Session(workspace), Stages())
     assert relaxed == ["training cell", "simulation cell"]
     relaxed.clear()
-    again = cached_world(spec, workspace, Stages())
+    again = cached_world(spec, Session(workspace), Stages())
     assert relaxed == []
     np.testing.assert_array_equal(again.equilibrium.displacement, first.equilibrium.displacement)
     np.testing.assert_array_equal(again.trained[0].equilibrium.forces, first.trained[0].equilibrium.forces)
@@ -73,27 +75,27 @@ def test_each_cell_is_relaxed_once(workspace: Path, monkeypatch: pytest.MonkeyPa
     assert abs(again.landscape.hessian - first.landscape.hessian).max() == 0
     assert (again.stability, again.energy_per_atom) == (first.stability, first.energy_per_atom)
 
-    other = cached_world(load("w-split", "tiny", ["training.size=7"]), workspace, Stages())
+    other = cached_world(load("w-split", "tiny", ["training.size=7"]), Session(workspace), Stages())
     assert relaxed == ["training cell"]
     np.testing.assert_array_equal(other.equilibrium.displacement, first.equilibrium.displacement)
     assert len(other.training[0]) > len(first.training[0])
 
     stages = Stages()
-    cached_rows(spec, first, workspace, stages, workers=1)
+    cached_rows(spec, first, Session(workspace, workers=1), stages)
     larger = load("w-split", "tiny", ["simulation.size=28"])
-    world = cached_world(larger, workspace, stages)
+    world = cached_world(larger, Session(workspace), stages)
     assert len(world.simulation) > len(first.simulation)
-    cached_rows(larger, world, workspace, stages, workers=1)
+    cached_rows(larger, world, Session(workspace, workers=1), stages)
     assert stages.cached["rows"]
 
 
 def test_ladders_keep_the_last_simulation(workspace: Path) -> None:
-    kept: dict[str, Simulation] = {}
-    first = cached_world(load("w-split", "tiny"), workspace, Stages(), kept=kept)
+    session = Session(workspace)
+    first = cached_world(load("w-split", "tiny"), session, Stages())
     factor = first.landscape.factor
-    other = cached_world(load("w-split", "tiny", ["training.size=7"]), workspace, Stages(), kept=kept)
+    other = cached_world(load("w-split", "tiny", ["training.size=7"]), session, Stages())
     assert other.landscape.factor is factor
-    assert len(kept) == 1
+    assert len(session.kept) == 1
 
 
 # --- keys ---------------------------------------------------------------------------------------------------------
@@ -175,7 +177,7 @@ def test_a_file_that_changes_under_a_run_ends_it(own: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(pipeline, "build_world", build_world)
     with pytest.raises(ChangedPotential, match="of the reference changed"):
-        cached_world(load(own / "own.toml"), own / "runs", Stages())
+        cached_world(load(own / "own.toml"), Session(own / "runs"), Stages())
     assert not list((own / "runs").glob("cache/*.zarr"))
 
 
@@ -195,10 +197,10 @@ def test_a_module_beside_the_spec_is_no_change(own: Path, tmp_path_factory: pyte
 
 def test_the_job_belongs_to_the_simulation(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = load("w-split", "tiny")
-    cached_world(spec, workspace, Stages())
+    cached_world(spec, Session(workspace), Stages())
     (tmp_path / "relaxed.dump").write_text("ITEM\n" * 9 + "1 0 0 0\n")
     with pytest.raises(UnusableReference, match="the cell has"):  # read, though the simulation is in the cache
-        cached_world(spec, workspace, Stages(), job=tmp_path)
+        cached_world(spec, Session(workspace), Stages(), job=tmp_path)
     keys = [stage_key(spec, "simulation"), stage_key(spec, "simulation", tmp_path)]
     (tmp_path / "relaxed.dump").write_text("another\n")
     keys.append(stage_key(spec, "simulation", tmp_path))
@@ -234,7 +236,7 @@ def test_rows_wanted_twice_at_once_are_made_once(
         return rows
 
     monkeypatch.setattr(pipeline, "build_rows", build)
-    found = at_once(lambda: cached_rows(tiny, world, tmp_path, Stages(), lambda *report: told.append(report)))
+    found = at_once(lambda: cached_rows(tiny, world, Session(tmp_path, lambda *report: told.append(report)), Stages()))
     assert len(made) == 1
     assert [report[2] for report in told if report[0] == "waiting"] == ["another process computes the same rows"]
     np.testing.assert_array_equal(found[0].blocks["virial1"].triangle, found[1].blocks["virial1"].triangle)
@@ -251,7 +253,7 @@ def test_a_world_wanted_twice_at_once_is_made_once(
         return world
 
     monkeypatch.setattr(pipeline, "build_world", build)
-    found = at_once(lambda: cached_world(tiny, tmp_path, Stages()))
+    found = at_once(lambda: cached_world(tiny, Session(tmp_path), Stages()))
     assert len(made) == 1
     np.testing.assert_array_equal(found[0].equilibrium.displacement, found[1].equilibrium.displacement)
 

@@ -24,6 +24,8 @@ from suite.show.report import write_report
 from suite.show.sweep_figures import draw_ordering
 from suite.spec import BadSpec, Spec, Sweep, dump_toml, load, load_sweeps, read, shipped
 from suite.study import sweep as module
+from suite.study.case import Case
+from suite.study.session import Session
 from suite.study.sweep import SweepResult, ordering, point_key, points_of, run_sweep
 from suite.study.verify import Expected, ExpectedNumber, compare, published, read_expected
 
@@ -43,7 +45,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def interrupted(workspace: Path) -> int:
     """The same sweep, stopped after its third point; how many points it finished."""
-    original, count = module.run_case, 0
+    original, count = module.run_in, 0
 
     def stops(*arguments: Any, **named: Any) -> Any:
         nonlocal count
@@ -52,12 +54,12 @@ def interrupted(workspace: Path) -> int:
         count += 1
         return original(*arguments, **named)
 
-    module.run_case = stops  # type: ignore[assignment]
+    module.run_in = stops  # type: ignore[assignment]
     try:
         with pytest.raises(KeyboardInterrupt):
             run_sweep(tiny_with, "L", LADDER, workspace, workers=1)
     finally:
-        module.run_case = original
+        module.run_in = original
     return count
 
 
@@ -122,20 +124,19 @@ def test_two_sweeps_at_once_compute_a_point_once(
     told: list[tuple[str, float, str]] = []
     spec = tiny_with({"training.seed": 77})
 
-    original = module.run_case
+    original = module.run_in
 
-    def counted(*arguments: Any, **named: Any) -> Any:
-        computed.append(named["name"])
+    def counted(session: Session, case: Case) -> Any:
+        computed.append(case.name or "")
         time.sleep(1.0)  # the other one comes to the lock meanwhile
-        return original(*arguments, **named)
+        return original(session, case)
 
-    monkeypatch.setattr(module, "run_case", counted)
+    monkeypatch.setattr(module, "run_in", counted)
 
     def point(_: int) -> Any:
         tracker = Tracker(workspace)
-        return module._run(
-            spec, workspace, tracker, result.run_id, "x", 1, {}, lambda *report: told.append(report), False
-        )
+        session = Session(workspace, lambda *report: told.append(report), workers=1)
+        return module._run(session, Case(spec, "x", result.run_id), tracker, False)
 
     with ThreadPoolExecutor(2) as pool:  # locks tell threads apart as they tell processes
         found = list(pool.map(point, range(2)))
@@ -297,12 +298,12 @@ def test_failed_points_are_computed_again_unless_their_physics_failed(
 ) -> None:
     calls = []
 
-    def failing(spec: Spec, workspace: Path, *, name: str, parent: str, tags: dict[str, str], **_: Any) -> Any:
-        calls.append(name)
-        with Tracker(workspace).start(spec.case.name, name, {}, tags, parent):
+    def failing(session: Session, case: Case) -> Any:
+        calls.append(case.name)
+        with Tracker(session.workspace).start(case.spec.case.name, case.name or "", {}, case.tags, case.parent):
             raise fault
 
-    monkeypatch.setattr(module, "run_case", failing)
+    monkeypatch.setattr(module, "run_in", failing)
     one = Sweep(ladders={"training.size": (6.0,)}, ablation=False)
 
     def sweep(**named: Any) -> None:

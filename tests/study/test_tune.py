@@ -23,20 +23,21 @@ from suite.judge import oracle as oracle_module
 from suite.model.regression import by_observable, fit
 from suite.results import Rows
 from suite.spec import Spec, load
-from suite.study import rivals
-from suite.study import tune as tune_module
-from suite.study.tune import (
+from suite.study import rivals, sampling
+from suite.study.bench import Bench, study_key
+from suite.study.candidates import believed_entries
+from suite.study.sampling import StudyInUse, only_one
+from suite.study.tune import tune
+from suite.study.weighings import (
     PAPER,
     UNIFORM,
-    Bench,
-    StudyInUse,
+    Entry,
     TuneResult,
-    _believed_entries,
-    only_one,
-    study_key,
-    tune,
+    number_of,
+    pull_apart,
+    recommend,
+    weights_toml,
 )
-from suite.study.weighings import Entry, number_of, pull_apart, recommend, weights_toml
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +193,7 @@ def test_a_trial_without_an_energy_factor_fails_alone(workspace: Path, monkeypat
     """Every other fit of a trial is said to have no stable crystal."""
     answers, trying = iter(range(10_000)), False
     original, unstable = oracle_module.energy_factor_numbers, {"energy_factor_difference": math.inf, "eps_K": math.inf}
-    work = tune_module._work
+    work = sampling._work
 
     def tries(*given: Any) -> int:
         nonlocal trying
@@ -202,7 +203,7 @@ def test_a_trial_without_an_energy_factor_fails_alone(workspace: Path, monkeypat
         finally:
             trying = False
 
-    monkeypatch.setattr(tune_module, "_work", tries)
+    monkeypatch.setattr(sampling, "_work", tries)
     monkeypatch.setattr(
         oracle_module,
         "energy_factor_numbers",
@@ -421,5 +422,5 @@ def test_damaged_entries_are_relaxed_again(tmp_path: Path, text: str) -> None:
     path = tmp_path / "verified.json"
     path.write_text(text)
     told: list[str] = []
-    assert _believed_entries(path, lambda what, fraction, note: told.append(note)) == {}
+    assert believed_entries(path, lambda what, fraction, note: told.append(note)) == {}
     assert "verified.json: damaged" in told[0]

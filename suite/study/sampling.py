@@ -1,0 +1,221 @@
+"""Trials of a study: Optuna proposes, workers judge, the journal of the study keeps.
+
+Every worker opens the journal itself. A study that is killed loses at most the trials that were running, which are
+asked again.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from store.faults import BadInput
+from store.locking import locked
+from store.seal import writing
+from suite.execution import map_pieces
+from suite.model.regression import Unsolvable
+from suite.spec import Spec
+from suite.study.bench import Bench, study_key
+from suite.study.session import Session
+from suite.study.space import first_trials, limits_of, objectives_of, suggest
+from suite.study.trials import open_journal, seal_of
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import Trial
+
+    from suite.study.journaling import Journal
+
+JOURNAL = "journal.log"
+BATCH, MOST = 25, 250  # trials of one worker before the parent hears of them: at first, and at most
+
+
+class Place(NamedTuple):
+    """Where a study is kept: its name in the journal, which is its content key, and its folder."""
+
+    key: str
+    folder: Path
+
+
+class StudyInUse(BadInput, RuntimeError):
+    """Another process works on this study."""
+
+
+def place_of(spec: Spec, workspace: Path) -> Place:
+    """The place of the study of `spec`; its folder is made unless it is there."""
+    key = study_key(spec)
+    folder = workspace / "studies" / f"{spec.case.name}-{key[:8]}"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return Place(key, folder)
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """The lock of a whole study. It does not wait: it raises `StudyInUse` when another process has it."""
+    import fcntl
+
+    with writing(folder):
+        handle = (folder / ".study").open("w")
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StudyInUse(
+                f"another process works on the study in {folder}; give one command more --workers instead"
+            ) from error
+        yield
+
+
+def open_study(spec: Spec, place: Place, seed: int) -> tuple[Study, Journal]:
+    """The study at `place`, made unless it is there, and its storage; `seed` is that of the sampler."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    tune = spec.tune
+    samplers: dict[str, Any] = {
+        "tpe": optuna.samplers.TPESampler,
+        "nsga2": optuna.samplers.NSGAIISampler,
+        "random": optuna.samplers.RandomSampler,
+    }
+    named: dict[str, Any] = {"multivariate": True, "n_startup_trials": 20} if tune.sampler == "tpe" else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = samplers[tune.sampler](seed=seed, **named)
+    journal = open_journal(place.folder / JOURNAL)
+    study = optuna.create_study(
+        study_name=place.key,
+        storage=journal,
+        sampler=sampler,
+        directions=["minimize"] * len(tune.objectives),
+        load_if_exists=True,
+    )
+    return study, journal
+
+
+def started(spec: Spec, place: Place) -> Study:
+    """The study at `place`, ready to go on: a new one begins with `first_trials`, in another one the trials that a
+    killed process left running are asked again."""
+    study, _ = open_study(spec, place, spec.tune.seed)
+    requeue_orphans(study)
+    if not study.trials:
+        for name, values in first_trials(spec):
+            study.enqueue_trial(values, user_attrs={"name": name})
+    return study
+
+
+def requeue_orphans(study: Study) -> int:
+    """Trials that a killed process left running are failed and asked again; returns how many."""
+    import optuna
+
+    dead = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+    for trial in dead:
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        if trial.params:
+            study.enqueue_trial(trial.params, user_attrs=dict(trial.user_attrs))
+        elif "fixed_params" in trial.system_attrs:
+            study.enqueue_trial(trial.system_attrs["fixed_params"], user_attrs=dict(trial.user_attrs))
+    return len(dead)
+
+
+def run_trials(study: Study, bench: Bench, place: Place, budget: int, session: Session) -> None:
+    """Run trials until `study` has `budget` complete ones.
+
+    Raises `regression.Unsolvable` when trial after trial has no finite solution.
+    """
+    import optuna
+
+    def count() -> int:
+        return len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
+
+    seed, workers = bench.spec.tune.seed, session.workers or 1
+    while (done := count()) < budget:
+        session.progress("trials", done / budget, f"{done} of {budget}")
+        requeue_orphans(study)  # of a worker that was killed: a trial left running would keep its place for ever
+        # the sampler's own seed goes on from where the study stands, or a continued study would repeat its draws
+        begun = len(study.get_trials(deepcopy=False))
+        seeds = [seed + begun + 1000 * worker for worker in range(workers)]
+        # each batch reads the whole journal: batches that grow with it keep that in proportion to the number of trials
+        most = min(max(BATCH, begun // 2), MOST)
+        for _ in map_pieces(_work, [(bench, place, budget, most, each) for each in seeds], workers):
+            pass
+        if count() == done and _failed_in_a_row(study) >= BATCH:
+            raise Unsolvable(f"the last {BATCH} trials had no finite solution: widen or shift the ranges in [tune]")
+    session.progress("trials", 1.0, f"{count()} of {budget}")
+
+
+def _failed_in_a_row(study: Study) -> int:
+    import optuna
+
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    length = 0
+    while length < len(states) and states[-1 - length] == optuna.trial.TrialState.FAIL:
+        length += 1
+    return length
+
+
+class _Answer(NamedTuple):
+    """A trial, its parameters and what came of them: numbers, or an error."""
+
+    trial: Trial
+    values: dict[str, Any]
+    numbers: dict[str, float]
+    error: str
+
+
+def _work(bench: Bench, place: Place, budget: int, most: int, seed: int) -> int:
+    """Run at most `most` trials while the study has fewer than `budget`; returns how many."""
+    import optuna
+
+    study, journal = open_study(bench.spec, place, seed)
+    states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.RUNNING)
+    last: _Answer | None = None
+    try:
+        for done in range(most + 1):
+            # one at a time, or two workers would both take the last place; one write of the last trial and the next one
+            with locked(place.folder), journal.together():
+                if last is not None:
+                    _tell(study, bench.spec, last)
+                if done == most or len(study.get_trials(deepcopy=False, states=states)) >= budget:
+                    return done
+                trial = study.ask()
+                values = suggest(trial, bench.spec)
+            last = _answer(bench, trial, values)
+    finally:
+        journal.flush()
+    return most
+
+
+def _answer(bench: Bench, trial: Trial, values: dict[str, Any]) -> _Answer:
+    begun = time.perf_counter()
+    try:
+        numbers = bench.judge(bench.candidate(values))
+        judged = {*objectives_of(bench.spec), *(number for number, _ in limits_of(bench.spec).values())}
+        if unknown := [name for name in judged if not math.isfinite(numbers[name])]:
+            raise Unsolvable(f"the crystal of this fit is not stable: it has no {', '.join(sorted(unknown))}")
+    except Unsolvable as error:
+        return _Answer(trial, values, {}, str(error))
+    numbers["milliseconds"] = 1e3 * (time.perf_counter() - begun)
+    return _Answer(trial, values, numbers, "")
+
+
+def _tell(study: Study, spec: Spec, answer: _Answer) -> None:
+    import optuna
+
+    trial, numbers = answer.trial, answer.numbers
+    if answer.error:
+        trial.set_user_attr("error", answer.error)
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        return
+    # one entry of the journal instead of forty
+    finite = {k: float(v) for k, v in numbers.items() if math.isfinite(v)}
+    trial.set_user_attr("numbers", finite)
+    trial.set_user_attr("seal", seal_of(trial.number, answer.values, finite))
+    for name, (number, limit) in limits_of(spec).items():
+        trial.set_constraint(name, numbers[number] / limit - 1)
+    study.tell(trial, [float(numbers[name]) for name in objectives_of(spec)])
