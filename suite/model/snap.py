@@ -22,8 +22,9 @@ MOST_BAND = 20  # twojmax; 770 + components, of which many are zero to rounding
 
 
 class SnapSettings(Settings):
-    """SNAP in LAMMPS' terms. `cutoff` is that of two atoms with the largest of the `radii`: rcutfac is cutoff / (2 max R),
-    and atoms i and j see each other within rcutfac (R_i + R_j). `radii` (default 0.5) and `element_weights` (default 1,
+    """SNAP in LAMMPS' terms. `cutoff` is that of two atoms with the largest of the `radii`: rcutfac = cutoff / 2 max R.
+
+    Atoms i and j see each other within rcutfac (R_i + R_j). `radii` (default 0.5) and `element_weights` (default 1,
     0.5, ...) have an entry for each of material.species. `quadratic` adds the products of two components. `sinner` and
     `dinner`, Å by element, are midpoint and half width of the inner switching function. The outer one is always on:
     without it forces jump at the cutoff."""
