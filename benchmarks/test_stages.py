@@ -18,7 +18,8 @@ from machine import Watch, cpu, tell_per_atom
 from threadpoolctl import threadpool_limits
 
 from suite import execution
-from suite.model.rows import BasisSpec, configuration_blocks, perfect_row
+from suite.model.basis import BasisSpec
+from suite.model.rows import configuration_blocks, perfect_row
 from suite.model.training import Configurations
 from suite.spec import load
 from suite.stages.cells import perturbed, reference_crystal, simulation_cell

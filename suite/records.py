@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from suite.observables import OBSERVABLES, RATIOS
-from suite.toml import dump_toml
+from suite.toml import did_you_mean, dump_toml, shortened
 
-# Strain step for ACE models. Fits are smooth, but their energies are small differences of large terms, with
+# Strain step for fits of many-body functions. They are smooth, but energies are small differences of large terms, with
 # coefficients of up to 1e6: at 1e-3 their rounding is 2 % of the third derivatives, at 4e-3 4e-4, and truncation 3e-5.
 ACE_STEP = 4e-3
 # Potentials with energies of 32 bits: rounding of 1e-7 of some eV is 60 GPa in C11 at 1e-3, 0.6 GPa at 1e-2.
@@ -18,6 +29,7 @@ SINGLE_STEP = 1e-2
 # a rank-revealing fit that drops all directions, or a ridge that outweighs them, leaves a model without forces; it is
 # at rest wherever it starts, and would pass for a perfect one
 LARGEST_REGULARISATION = 1e-2
+DEFAULT_BACKEND = "pyace"
 LONGEST_NAME = 100  # of a case: it names an experiment of MLflow and a folder
 # Numbers are numbers: `strict` refuses true and "6" where 6 is meant, and takes 6 for 6.0
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -42,6 +54,27 @@ class Record(BaseModel):
     """A table of a spec: frozen, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def sentence_of(item: Mapping[str, Any], path: tuple[str, ...], root: type[Record]) -> str:
+    """What is wrong with the value at `path` of a record `root`, from pydantic's account of it."""
+    kind, value = item["type"], item.get("input")
+    record: Any = root
+    for part in path[:-1]:
+        field = record.model_fields.get(part) if hasattr(record, "model_fields") else None
+        record = field.annotation if field is not None else None
+    if kind == "extra_forbidden":
+        known = list(record.model_fields) if hasattr(record, "model_fields") else []
+        word = "table" if root is Spec and len(path) == 1 else "key"
+        return f"unknown {word}{did_you_mean(path[-1], known)}; known: {', '.join(known)}"
+    if kind == "missing":
+        return "is missing"
+    if kind == "literal_error":
+        options = re.findall(r"'([^']*)'", item["ctx"]["expected"])
+        return f"{shortened(value)} is not one of {', '.join(options)}{did_you_mean(str(value), options)}"
+    if kind == "value_error":
+        return f"{shortened(value)}: {item['ctx']['error']}"
+    return f"{shortened(value)}: {item['msg'][0].lower()}{item['msg'][1:]}"
 
 
 class Case(Record):
@@ -108,8 +141,9 @@ class Training(Record):
 
 
 class Model(Record):
-    """The potential to judge: an ACE model to be fitted, or with `backend = "calculator"` one that is given, or with
-    `backend = "linear"` a sum of calculators whose coefficients are fitted.
+    """The potential to judge: an ACE model to be fitted, or with `backend = "snap"` or `"pod"` a model of LAMMPS, with
+    `backend = "calculator"` one that is given, or with `backend = "linear"` a sum of calculators whose coefficients are
+    fitted.
 
     An ACE basis has `channels[k]` radial functions and degree `degrees[k]` for products of k + 1 neighbours. With
     `total_degree` it holds all pair functions, but only those products of k + 2 neighbours for which
@@ -117,14 +151,16 @@ class Model(Record):
     `angular_weight`. A given `calculator` is named as a reference is, with its `arguments`; nothing is fitted then. For
     a linear model `calculator` names a function, "module:function", that returns a list of calculators. Installed
     packages may bring other backends (`suite.plugins`), which get `arguments`.
-    `strain_step` is the step of the finite differences for the elastic response (default: 4e-3 for ACE, 1e-3 for
-    calculators, 1e-2 for one whose energies have only 32 bits).
+    A key that the backend does not read is refused. Where a preset or an override changes `backend`, the keys of this
+    table that were written for another backend are left out, and so is `tune.channels`; docs/families.md shows it.
+    `strain_step` is the step of the finite differences for the elastic response (default: 4e-3 for ACE, SNAP and POD,
+    1e-3 for calculators, 1e-2 for one whose energies have only 32 bits).
     With `backend = "trainer"` another trainer fits the potential: `trainer` is one that comes with dislobench (gap,
     mace), a function, or a command line; see `suite.model.trained`. It gets the training set of the case, and
     `arguments`; weights are in the data, and are the trainer's own affair.
     """
 
-    backend: str = "pyace"
+    backend: str = DEFAULT_BACKEND
     trainer: str = ""
     cutoff: Positive | None = None
     radial: Literal["SBessel"] = "SBessel"
@@ -135,6 +171,24 @@ class Model(Record):
     calculator: str = ""
     arguments: dict[str, Any] = {}
     strain_step: StrainStep | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, table: Any) -> Any:
+        """With every setting of a backend that has a record of them: a resolved spec says what later defaults may
+        not. Wrong settings stay as they are, and `suite.refusals` tells of them."""
+        if not isinstance(table, Mapping) or not isinstance(table.get("arguments", {}), Mapping):
+            return table
+        from suite.model.backends import BACKENDS  # it knows the families, which take time to import
+
+        backend = BACKENDS.get(str(table.get("backend", DEFAULT_BACKEND)))
+        if backend is None or backend.settings is None:
+            return table
+        try:
+            settings = backend.settings.model_validate(table.get("arguments", {}))
+        except ValidationError:
+            return table
+        return {**table, "arguments": settings.model_dump()}
 
     @property
     def fitted(self) -> bool:
@@ -162,7 +216,7 @@ class Model(Record):
     @property
     def step(self) -> float:
         """Strain step for the derivatives of W_cb."""
-        return self.strain_step or (ACE_STEP if self.backend == "pyace" else 1e-3)
+        return self.strain_step or (ACE_STEP if self.backend in ("pyace", "snap", "pod") else 1e-3)
 
 
 def _table(name: str, **fields: tuple[Any, Any]) -> Any:

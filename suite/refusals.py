@@ -8,6 +8,7 @@ from math import comb
 from typing import TYPE_CHECKING, Any
 
 from suite import plugins
+from suite.model.backends import BACKENDS, EVERY, backend_of, settings_of
 from suite.model.trained import refused as refused_trainer
 from suite.observables import OBSERVABLES
 from suite.toml import did_you_mean
@@ -19,7 +20,6 @@ from suite.world.reference import is_code, unknown_reference
 if TYPE_CHECKING:
     from suite.records import Material, Spec
 
-BACKENDS = ("pyace", "linear", "calculator", "trainer")
 MOST_FUNCTIONS = 20_000  # a fit has some hundreds
 LONGEST_ARGUMENT = 5000  # characters of an argument of a model: it is a parameter of the run
 SOLVERS_OF = {"alpha": "ridge", "threshold": "ard"}  # a parameter that a study may search, and whose it is
@@ -59,14 +59,28 @@ def _backend(spec: Spec, refuse: Refuse) -> None:
     if model.backend not in (*BACKENDS, *brought):
         hint = did_you_mean(model.backend, [*BACKENDS, *brought])
         refuse("model.backend", f"{model.backend!r} is not one of {', '.join([*BACKENDS, *brought])}{hint}")
-    elif model.named or model.backend == "trainer" or model.backend in brought:
+        return
+    _unread(spec, refuse)
+    if model.backend != "pyace":
         _arguments("model", model.source, model.arguments, refuse)
-        if model.calculator and model.backend in brought:
-            refuse("model.calculator", f"the backend {model.backend!r} has none; its settings are model.arguments")
-    else:
-        for key in ("calculator", "arguments"):
-            if getattr(model, key):
-                refuse(f"model.{key}", "an ACE model has none: it belongs to model.backend = 'calculator' or 'linear'")
+    for key, sentence in settings_of(model, spec.material.species)[1]:
+        refuse(f"model.arguments.{key}", sentence)
+
+
+def _unread(spec: Spec, refuse: Refuse) -> None:
+    """Keys of `[model]` that its backend does not read."""
+    model, backend = spec.model, backend_of(spec.model.backend)
+    assert backend is not None
+    for key, field in type(model).model_fields.items():
+        if key in (*EVERY, *backend.keys) or getattr(model, key) == field.default:
+            continue
+        if model.backend == "pyace":
+            others = [repr(name) for name, other in BACKENDS.items() if key in other.keys]
+            told = f"an ACE model has none: it belongs to model.backend = {', '.join(others[:-1])} or {others[-1]}"
+        else:
+            own = " and ".join(f"model.{name}" for name in backend.keys)
+            told = f"the backend {model.backend!r} has none; its settings are {own}"
+        refuse(f"model.{key}", told)
 
 
 def _dislocation(spec: Spec, refuse: Refuse) -> None:
@@ -127,14 +141,15 @@ def _model(spec: Spec, refuse: Refuse) -> None:
     elif model.backend == "trainer":
         if found := refused_trainer(model.trainer, model.calculator):
             refuse(*found)
-    elif not model.named:
-        pass  # what a package's backend needs, it says itself when it is built
+    elif not model.named:  # what a package's backend needs, it says itself when it is built
+        if settings := settings_of(model, spec.material.species)[0]:
+            _reach(spec, "model.arguments.cutoff", settings.cutoff, refuse)
+            if (count := settings.functions(spec.material.species)) > MOST_FUNCTIONS:
+                refuse("model.arguments", f"they make {count} functions, and {MOST_FUNCTIONS} are the most")
     elif model.backend == "linear" and not is_code(model.calculator):
         refuse("model.calculator", "a linear model needs a function, 'module:function', that returns its calculators")
     elif reason := unknown_reference(model.calculator):
         refuse("model.calculator", reason if model.calculator else "is missing: which potential is to be judged?")
-    if model.trainer and model.backend != "trainer":
-        refuse("model.trainer", "belongs to model.backend = 'trainer'")
     if model.backend != "pyace" and spec.tune.channels:
         refuse("tune.channels", "only an ACE model has channels")
 
@@ -203,21 +218,12 @@ def _bases(spec: Spec, refuse: Refuse) -> None:
     """What no ACE basis can be, and training cells that are too small for it."""
     from suite.model.basis import MOST_RADIAL, beyond_pyace
 
-    model, size = spec.model, spec.training.size
+    model = spec.model
     missing = [name for name in ("cutoff", "channels", "degrees") if not getattr(model, name)]
     for name in missing:
         refuse(f"model.{name}", "is missing: an ACE basis needs it")
     if model.cutoff is not None:
-        # the edge dipole that goes with a loop has a cell half as high as it is wide
-        width = (1 if spec.dislocation.kind == "loop" else 2) * size * _approximate_constant(spec.material)
-        if width < 2 * model.cutoff:
-            refuse(
-                "training.size",
-                f"the training cell is {width:.1f} Å wide, less than twice the cutoff ({2 * model.cutoff:g} Å): "
-                "atoms would see their own images",
-            )
-        if model.cutoff < 0.75 * _approximate_bond(spec.material):
-            refuse("model.cutoff", f"{model.cutoff:g} Å is shorter than a bond: no atom would have a neighbour")
+        _reach(spec, "model.cutoff", model.cutoff, refuse)
     if missing:
         return
     if len(model.channels) != len(model.degrees):
@@ -248,6 +254,20 @@ def _bases(spec: Spec, refuse: Refuse) -> None:
             refuse("tune.channels", f"{list(channels)} has more than {MOST_RADIAL} radial functions")
         elif _fewest_functions(channels, model.degrees) > MOST_FUNCTIONS:
             refuse("tune.channels", f"{list(channels)} makes more than {MOST_FUNCTIONS} functions")
+
+
+def _reach(spec: Spec, key: str, cutoff: float, refuse: Refuse) -> None:
+    """Training cells that are too small for a cutoff, and cutoffs within which no atom has a neighbour."""
+    # the edge dipole that goes with a loop has a cell half as high as it is wide
+    width = (1 if spec.dislocation.kind == "loop" else 2) * spec.training.size * _approximate_constant(spec.material)
+    if width < 2 * cutoff:
+        refuse(
+            "training.size",
+            f"the training cell is {width:.1f} Å wide, less than twice the cutoff ({2 * cutoff:g} Å): "
+            "atoms would see their own images",
+        )
+    if cutoff < 0.75 * _approximate_bond(spec.material):
+        refuse(key, f"{cutoff:g} Å is shorter than a bond: no atom would have a neighbour")
 
 
 def _fewest_functions(channels: tuple[int, ...], degrees: tuple[int, ...]) -> int:

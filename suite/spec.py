@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from store.faults import BadInput
 from suite.ladders import label, overrides_of, points_of, wrong_axis, wrong_ladders
-from suite.records import Material, Record, Solver, Spec, Sweep
+from suite.records import DEFAULT_BACKEND, Material, Record, Solver, Spec, Sweep, sentence_of
 from suite.toml import DEEPEST, TomlError, bare, did_you_mean, dump_toml, parse_toml, shortened, toml_value
 from suite.world.modules import find_module, located, missing_files, remember_beside
 from suite.world.reference import is_code, missing_kim, unknown_reference
@@ -202,7 +202,9 @@ def _with_named(tables: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any]
     found, problems = dict(tables), []
     for table, key in _NAMED:
         content = tables.get(table)
-        if not isinstance(content, Mapping) or (table == "model" and content.get("backend", "pyace") == "pyace"):
+        if not isinstance(content, Mapping) or (
+            table == "model" and content.get("backend", DEFAULT_BACKEND) == "pyace"
+        ):
             continue
         name, arguments = content.get(key), content.get("arguments", {})
         if isinstance(name, str) and (reason := missing_kim(name)):
@@ -281,10 +283,10 @@ def _points(sweep: Sweep, tables: Mapping[str, Any], file: SpecFile) -> list[Pro
     for values, seed, setting in points_of(sweep):
         if seed != sweep.seeds[0]:
             continue  # what is wrong with a point, is so with every seed: points are many
-        merged = dict(tables)
+        point: dict[str, Any] = {}
         for key, value in overrides_of(sweep, values, seed, setting).items():
-            merged = _merge(merged, _nested(key.split("."), value))
-        spec, problems = _validated(merged, file.folder)
+            point = _merge(point, _nested(key.split("."), value))
+        spec, problems = _validated(_layered(tables, point), file.folder)
         for problem in problems:
             found.setdefault(problem, label(values))
         if spec is None or problems:
@@ -303,16 +305,21 @@ def _points(sweep: Sweep, tables: Mapping[str, Any], file: SpecFile) -> list[Pro
 
 
 def resolve(file: SpecFile, preset: str | None, overrides: Sequence[str]) -> tuple[dict[str, Any], Origin]:
-    """Merge preset and overrides over the file's tables; also tell where each key came from."""
+    """Merge preset and overrides over the file's tables; also tell where each key came from.
+
+    What is written for another `model.backend` than the one that is chosen in the end is left out; see `_layered`.
+    """
     tables = {k: v for k, v in file.tables.items() if k not in ("preset", "sweep")}
     origin: Origin = {key: f"{file.path}:{line}" for key, line in file.lines.items()}
     problems = []
+    over: dict[str, Any] = {}
+    last: dict[str, Any] = {}
     if preset is not None and preset not in file.presets:
         known = list(file.presets)
         hint = did_you_mean(preset, known)
         problems.append(f"{file.path}: no preset {shortened(preset)}; it has {', '.join(known) or 'none'}{hint}")
     elif preset is not None:
-        tables = _merge(tables, {k: v for k, v in file.presets[preset].items() if k != "sweep"})
+        over = {k: v for k, v in file.presets[preset].items() if k != "sweep"}
         for key, line in file.lines.items():
             if key[:2] == ("preset", preset):
                 origin[key[2:]] = f"{file.path}:{line}"
@@ -329,12 +336,33 @@ def resolve(file: SpecFile, preset: str | None, overrides: Sequence[str]) -> tup
                 problems.append(f"--set {name}: {error}")
                 continue
             value = text.strip()  # a bare word is a string
-        tables = _merge(tables, _nested(path, value))
+        last = _merge(last, _nested(path, value))
         origin[path] = f"--set {override}"
         origin.setdefault(path[:1], origin[path])
     if problems:
         raise BadSpec(problems)
-    return tables, origin
+    return _layered(tables, over, last), origin
+
+
+def _layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of `layers`, later ones over earlier ones: a file, its preset, overrides.
+
+    Keys of `[model]`, and `tune.channels`, count only in those layers that are written for the backend that is chosen
+    in the end: the last one that was named up to there. A cutoff of an ACE basis says nothing of a SNAP model.
+    """
+    chosen = [DEFAULT_BACKEND]
+    for layer in layers:
+        model = layer.get("model")
+        chosen.append(model.get("backend", chosen[-1]) if isinstance(model, Mapping) else chosen[-1])
+    merged: dict[str, Any] = {}
+    for layer, backend in zip(layers, chosen[1:], strict=True):
+        kept = dict(layer)
+        if backend != chosen[-1]:
+            kept.pop("model", None)
+            if isinstance(kept.get("tune"), Mapping):
+                kept["tune"] = {key: value for key, value in kept["tune"].items() if key != "channels"}
+        merged = _merge(merged, kept)
+    return merged
 
 
 def _nested(path: Sequence[str], value: Any) -> dict[str, Any]:
@@ -395,7 +423,7 @@ def _problems(error: ValidationError) -> list[Problem]:
         if item["type"] == "value_error" and not path:
             problems += item["ctx"]["error"].problems
         else:
-            problems.append((".".join(path), _sentence(item, path)))
+            problems.append((".".join(path), sentence_of(item, path, Spec)))
     return problems
 
 
@@ -425,23 +453,3 @@ def _line(file: SpecFile, path: tuple[str, ...]) -> str:
     """`file:line` of the longest beginning of `path` that the file has."""
     lengths = range(len(path), 0, -1)
     return f"{file.path}:{next((file.lines[path[:n]] for n in lengths if path[:n] in file.lines), 1)}"
-
-
-def _sentence(item: Mapping[str, Any], path: tuple[str, ...]) -> str:
-    kind, value = item["type"], item.get("input")
-    record: Any = Spec
-    for part in path[:-1]:
-        field = record.model_fields.get(part) if hasattr(record, "model_fields") else None
-        record = field.annotation if field is not None else None
-    if kind == "extra_forbidden":
-        known = list(record.model_fields) if hasattr(record, "model_fields") else []
-        word = "table" if len(path) == 1 else "key"
-        return f"unknown {word}{did_you_mean(path[-1], known)}; known: {', '.join(known)}"
-    if kind == "missing":
-        return "is missing"
-    if kind == "literal_error":
-        options = re.findall(r"'([^']*)'", item["ctx"]["expected"])
-        return f"{shortened(value)} is not one of {', '.join(options)}{did_you_mean(str(value), options)}"
-    if kind == "value_error":
-        return f"{shortened(value)}: {item['ctx']['error']}"
-    return f"{shortened(value)}: {item['msg'][0].lower()}{item['msg'][1:]}"

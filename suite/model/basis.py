@@ -68,6 +68,30 @@ def beyond_pyace(degrees: Sequence[int]) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class BasisSpec:
+    """What a process needs to build the basis again: pyace objects do not cross processes."""
+
+    species: tuple[str, ...]
+    cutoff: float
+    channels: tuple[int, ...]
+    degrees: tuple[int, ...]
+    radial: str = "SBessel"
+    total_degree: tuple[float, ...] = ()
+    angular_weight: float = 1.0
+
+    def build(self) -> AceBasis:
+        return AceBasis(
+            self.species,
+            self.cutoff,
+            self.channels,
+            self.degrees,
+            self.radial,
+            self.total_degree,
+            self.angular_weight,
+        )
+
+
 class AceBasis:
     """Linear ACE basis of `species` with `cutoff` Å.
 

@@ -8,7 +8,6 @@ order, so that no bit depends on the number of processes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
 
@@ -16,7 +15,6 @@ import numpy as np
 from ase import Atoms
 
 from suite.execution import map_pieces
-from suite.model.basis import AceBasis
 from suite.model.contract import LinearFamily, Recipe
 from suite.model.regression import Block, Reducer, triangle_of
 from suite.model.training import Configurations
@@ -25,30 +23,6 @@ from suite.world.cell import Cell
 from suite.world.crystal import Response, StrainPath, path_derivatives
 
 AnyCell = TypeVar("AnyCell", bound=Cell)
-
-
-@dataclass(frozen=True)
-class BasisSpec:
-    """What a process needs to build the basis again: pyace objects do not cross processes."""
-
-    species: tuple[str, ...]
-    cutoff: float
-    channels: tuple[int, ...]
-    degrees: tuple[int, ...]
-    radial: str = "SBessel"
-    total_degree: tuple[float, ...] = ()
-    angular_weight: float = 1.0
-
-    def build(self) -> AceBasis:
-        return AceBasis(
-            self.species,
-            self.cutoff,
-            self.channels,
-            self.degrees,
-            self.radial,
-            self.total_degree,
-            self.angular_weight,
-        )
 
 
 def perfect_row(basis: LinearFamily, primitive: Atoms) -> np.ndarray:

@@ -8,12 +8,10 @@ import numpy as np
 
 from suite.execution import single_threaded
 from suite.model import regression
+from suite.model.backends import backend_of
 from suite.model.contract import Recipe
-from suite.model.given import GivenSpec
-from suite.model.linear import BroughtSpec, LinearSpec
 from suite.model.regression import Block, Solution, by_observable
-from suite.model.rows import BasisSpec, configuration_blocks, elastic_blocks, elastic_rows, perfect_row
-from suite.model.trained import TrainedSpec
+from suite.model.rows import configuration_blocks, elastic_blocks, elastic_rows, perfect_row
 from suite.model.training import Configurations, label, rattle
 from suite.progress import Progress, silent
 from suite.results import Model, Rows, World
@@ -24,25 +22,9 @@ from suite.world.reference import build_reference
 
 def recipe_of(spec: Spec) -> Recipe:
     """The basis that the spec describes, or the potential or the functions that it names."""
-    model = spec.model
-    if model.backend == "trainer":
-        return TrainedSpec(model.trainer, model.calculator, model.arguments)
-    if not model.fitted:
-        return GivenSpec(model.calculator, model.arguments)
-    if model.named:
-        return LinearSpec(model.calculator, model.arguments)
-    if model.backend != "pyace":
-        return BroughtSpec(model.backend, spec.material.species, model.arguments)
-    assert model.cutoff is not None  # `Spec` refuses a basis without one
-    return BasisSpec(
-        spec.material.species,
-        model.cutoff,
-        model.channels,
-        model.degrees,
-        model.radial,
-        model.total_degree,
-        model.angular_weight,
-    )
+    backend = backend_of(spec.model.backend)
+    assert backend is not None  # `Spec` refuses others
+    return backend.recipe(spec.material.species, spec.model)
 
 
 Sets = tuple[Configurations, ...]  # one for each training cell

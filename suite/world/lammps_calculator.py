@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 
-from suite.world.calculators import FailedEngine, UnusableReference
+from suite.world.calculators import FailedEngine, NotFinite, UnusableReference
 
 BAR = 6.241509074460763e-07  # eV/Å^3
 
@@ -66,6 +69,7 @@ class LammpsCalculator(Calculator):
         self.commands, self.species, self.cutoff = commands, species, cutoff
         self._lammps: Any = None
         self._cell = self._numbers = b""
+        self._started = False
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
@@ -86,14 +90,45 @@ class LammpsCalculator(Calculator):
         parts += [f"{k} final {self._lower[ij]:.17g}" for k, ij in tilt.items()]
         self._lammps.command("change_box all " + " ".join(parts))
 
+    @contextmanager
+    def _ready(self) -> Iterator[list[str]]:
+        """The commands of the potential; what they read exists inside."""
+        yield self.commands
+
+    def close(self) -> None:
+        """End the LAMMPS instance; the next call starts another."""
+        if self._lammps is not None:
+            self._lammps.close()
+            self._lammps, self._numbers = None, b""
+
+    def array(self, name: str, per_atom: bool = False) -> np.ndarray:
+        """A copy of the array of the compute `name`, at the atoms of the last call and in LAMMPS' axes.
+
+        Per atom it is (atoms, columns) in the order of the atoms.
+        """
+        found = np.array(self._lammps.numpy.extract_compute(name, int(per_atom), 2))
+        if not per_atom:
+            return found
+        identifiers = self._lammps.numpy.extract_atom("id")[: self._lammps.get_natoms()]
+        values = np.empty((len(identifiers), found.shape[1]))
+        values[identifiers - 1] = found[: len(identifiers)]
+        return values
+
+    def forget_lists(self) -> None:
+        """The next call makes new neighbour lists, so that earlier ones do not change its last digits."""
+        self._started = False
+
+    @property
+    def rotation(self) -> np.ndarray:
+        """(3, 3); vectors in LAMMPS' axes times it are vectors in those of the atoms of the last call."""
+        return self._rotation
+
     def _build(self, cell: np.ndarray, numbers: np.ndarray) -> None:
         missing = sorted({chemical_symbols[z] for z in numbers} - set(self.species))
         if missing:
             raise UnusableReference(f"potential knows {self.species}, not {missing}")
         self._orient(cell)
-        if self._lammps is not None:
-            self._lammps.close()
-            self._lammps, self._numbers = None, b""
+        self.close()
         lower = self._lower
         lammps = _lammps_module()
         lmp = lammps.lammps(cmdargs=["-log", "none", "-screen", "none", "-nocite"])
@@ -118,18 +153,19 @@ class LammpsCalculator(Calculator):
         fractional = (np.arange(count)[:, None] + 0.5) / count * np.ones(3)
         lmp.create_atoms(count, list(range(1, count + 1)), types, (fractional @ lower).ravel().tolist())
         try:
-            lmp.commands_list(
-                [
-                    *self.commands,
-                    "compute site all pe/atom",
-                    "compute total all reduce sum c_site",
-                    "thermo_style custom pe c_total pxx pyy pzz pxy pxz pyz",
-                    "thermo_modify norm no lost error",
-                    "thermo 1",
-                    "neighbor 0.6 bin",
-                    "neigh_modify delay 0 every 1 check yes",
-                ]
-            )
+            with self._ready() as commands:
+                lmp.commands_list(
+                    [
+                        *commands,
+                        "compute site all pe/atom",
+                        "compute total all reduce sum c_site",
+                        "thermo_style custom pe c_total pxx pyy pzz pxy pxz pyz",
+                        "thermo_modify norm no lost error",
+                        "thermo 1",
+                        "neighbor 0.6 bin",
+                        "neigh_modify delay 0 every 1 check yes",
+                    ]
+                )
         except Exception as error:  # LAMMPS raises nothing more particular
             lmp.close()
             reason = str(error).partition(" (src")[0]
@@ -165,8 +201,7 @@ class LammpsCalculator(Calculator):
         try:
             lmp.command("run 1 pre no post no" if self._started else "run 0 post no")
         except Exception as error:  # LAMMPS raises nothing more particular
-            lmp.close()
-            self._lammps, self._numbers = None, b""
+            self.close()
             raise FailedEngine(f"LAMMPS stops at {count} atoms: {str(error).partition(' (src')[0]}") from error
         self._started = True
         order = lmp.numpy.extract_atom("id")[:count] - 1
@@ -188,3 +223,39 @@ class LammpsCalculator(Calculator):
             "forces": forces @ rotation,
             "stress": stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]],
         }
+
+
+class FittedLammpsCalculator(LammpsCalculator):
+    """A `LammpsCalculator` that carries the texts of its potential files, by name: it leaves no file, and goes to other
+    processes whole.
+
+    `commands` name the files; they lie in a folder of their own while LAMMPS reads them. Raises `NotFinite` where a
+    reference is refused: at positions that are not finite, because a fitted model can drive atoms anywhere.
+    """
+
+    def __init__(self, commands: list[str], species: list[str], cutoff: float, files: Mapping[str, str]) -> None:
+        super().__init__(commands, species, cutoff)
+        self.files = dict(files)
+
+    @contextmanager
+    def _ready(self) -> Iterator[list[str]]:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, text in self.files.items():
+                Path(folder, name).write_text(text, encoding="ascii")
+            # quotes, because the folder may have spaces in its name
+            yield [
+                " ".join(f'"{folder}/{word}"' if word in self.files else word for word in command.split(" "))
+                for command in self.commands
+            ]
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        if atoms is not None and not np.isfinite(atoms.positions).all():
+            raise NotFinite("positions are not finite")
+        super().calculate(atoms, properties, system_changes)
+        if not (np.isfinite(self.results["energy"]) and np.isfinite(self.results["forces"]).all()):
+            raise NotFinite("the model's energy or forces are not finite")

@@ -13,8 +13,8 @@ from ase.build import bulk
 from laws import derivative_error, full_stress, rotation
 from materials import crystal_of
 
-from suite.model.basis import MOST_ANGULAR, MOST_RADIAL, AceBasis, ImpossibleBasis, cut_into_pieces
-from suite.model.rows import BasisSpec, elastic_rows, perfect_row
+from suite.model.basis import MOST_ANGULAR, MOST_RADIAL, AceBasis, BasisSpec, ImpossibleBasis, cut_into_pieces
+from suite.model.rows import elastic_rows, perfect_row
 from suite.spec import BadSpec, load
 from suite.stages.rows import recipe_of
 from suite.study.cache import stage_key

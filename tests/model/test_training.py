@@ -7,8 +7,9 @@ import pytest
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
+from suite.model.basis import BasisSpec
 from suite.model.regression import solve, stack
-from suite.model.rows import BasisSpec, configuration_blocks, elastic_blocks, elastic_rows, perfect_row
+from suite.model.rows import configuration_blocks, elastic_blocks, elastic_rows, perfect_row
 from suite.model.training import Configurations, label, rattle
 from suite.results import Rows, World
 from suite.spec import Solver, Spec

@@ -1,0 +1,86 @@
+"""The families of models that a spec can name as `model.backend`: a further one is a file, and a line of `BACKENDS`.
+
+Families of other packages come in by `suite.plugins`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from suite import plugins
+from suite.model.basis import BasisSpec
+from suite.model.contract import Recipe
+from suite.model.given import GivenSpec
+from suite.model.lammps_family import Settings, wrong_settings
+from suite.model.linear import BroughtSpec, LinearSpec
+from suite.model.pod import PodSettings, PodSpec
+from suite.model.snap import SnapSettings, SnapSpec
+from suite.model.trained import TrainedSpec
+from suite.records import Model
+
+Species = tuple[str, ...]
+EVERY = ("backend", "strain_step")  # keys that all of them read
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What `model.backend` names: keys of `[model]` that it reads, the recipe that these give, and the record that its
+    `model.arguments` are, where they are one."""
+
+    keys: tuple[str, ...]
+    recipe: Callable[[Species, Model], Recipe]
+    settings: type[Settings] | None = None
+
+    @classmethod
+    def of_settings(cls, settings: type[Settings], recipe: Callable[[Species, Any], Recipe]) -> Backend:
+        """A family that is described by its `settings` alone."""
+        return cls(
+            ("arguments",),
+            lambda species, model: recipe(species, settings.model_validate(model.arguments)),
+            settings,
+        )
+
+
+def _ace(species: Species, model: Model) -> Recipe:
+    assert model.cutoff is not None  # `Spec` refuses a basis without one
+    return BasisSpec(
+        species,
+        model.cutoff,
+        model.channels,
+        model.degrees,
+        model.radial,
+        model.total_degree,
+        model.angular_weight,
+    )
+
+
+BACKENDS = {
+    "pyace": Backend(("cutoff", "radial", "channels", "degrees", "total_degree", "angular_weight"), _ace),
+    "linear": Backend(("calculator", "arguments"), lambda _, model: LinearSpec(model.calculator, model.arguments)),
+    "calculator": Backend(("calculator", "arguments"), lambda _, model: GivenSpec(model.calculator, model.arguments)),
+    "trainer": Backend(
+        ("trainer", "calculator", "arguments"),
+        lambda _, model: TrainedSpec(model.trainer, model.calculator, model.arguments),
+    ),
+    "snap": Backend.of_settings(SnapSettings, SnapSpec),
+    "pod": Backend.of_settings(PodSettings, PodSpec),
+}
+
+
+def backend_of(name: str) -> Backend | None:
+    """The backend of this name, ours or an installed package's, or None."""
+    if name in BACKENDS:
+        return BACKENDS[name]
+    if name in plugins.installed(plugins.BACKENDS):
+        return Backend(("arguments",), lambda species, model: BroughtSpec(name, species, model.arguments))
+    return None
+
+
+def settings_of(model: Model, species: Sequence[str]) -> tuple[Settings | None, list[tuple[str, str]]]:
+    """The settings of a backend that has a record of them, else None; and keys of `model.arguments` that are wrong."""
+    backend = BACKENDS.get(model.backend)
+    if backend is None or backend.settings is None:
+        return None, []
+    return wrong_settings(backend.settings, model.arguments, species)
