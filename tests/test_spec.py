@@ -738,5 +738,5 @@ def test_every_point_of_every_shipped_sweep_is_a_run(name: str) -> None:
 @pytest.mark.parametrize("override", ['model.calculator="W_eam4"', "model.arguments={ a = 1979-05-27 }"])
 def test_what_belongs_to_given_potentials_is_refused_for_a_fit(override: str) -> None:
     """Somebody who forgets the backend would get a fit, and never know."""
-    with pytest.raises(BadSpec, match=r"model\.\w+: an ACE model has none: it belongs to model.backend = 'calculator'"):
+    with pytest.raises(BadSpec, match=r"model\.\w+: an ACE model has none: it belongs to model.backend = 'linear', 'calculator'"):
         load("w-split", "tiny", [override])

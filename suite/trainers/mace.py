@@ -6,11 +6,13 @@ I. Batatia, D. P. Kovács, G. N. C. Simm, C. Ortner, G. Csányi, NeurIPS 35, 114
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
 from ase.calculators.calculator import Calculator
 from ase.data import atomic_numbers
+from ase.io import read, write
 
 from suite.trainers.needed import needed
 
@@ -28,7 +30,7 @@ def train(
     correlation: int = 3,
     l_max: int = 3,
     epochs: int = 200,
-    batch_size: int = 2,
+    batch_size: int = 4,
     learning_rate: float = 0.01,
     energy_weight: float = 1.0,
     forces_weight: float = 100.0,
@@ -44,17 +46,22 @@ def train(
     """
     program = needed("mace_run_train", "mace", "mace-torch", "mace")
     about = json.loads((data / "set.json").read_text(encoding="utf-8"))
-    frames = (data / "training.extxyz").read_text(encoding="ascii")
     elastic = bool(about["observables"]["virial1"])
+    frames = read(data / "training.extxyz", ":")
     if elastic:
-        frames += (data / "strained.extxyz").read_text(encoding="ascii")
-    (model / "fitted.extxyz").write_text(frames, encoding="ascii")
+        frames += read(data / "strained.extxyz", ":")
+    # one of ten of either kind, so that forces and stresses both choose the epoch
+    parts = {"chosen": frames[9::10], "fitted": [atoms for k, atoms in enumerate(frames) if k % 10 != 9]}
+    if not parts["chosen"]:
+        parts["chosen"] = parts["fitted"][-1:]
+    for name, chosen in parts.items():
+        write(model / f"{name}.extxyz", chosen)
     isolated = {atomic_numbers[symbol]: about["energy_per_atom"] for symbol in about["species"]}
     command = [
         program,
         f"--name={NAME}",
         "--train_file=fitted.extxyz",
-        "--valid_fraction=0.1",
+        "--valid_file=chosen.extxyz",
         f"--E0s={isolated!r}",
         "--energy_key=REF_energy",
         "--forces_key=REF_forces",
@@ -84,10 +91,15 @@ def train(
         "--default_dtype=float64",
         "--device=cpu",
         "--num_workers=0",
+        "--pin_memory=False",
         f"--seed={seed}",
         *([f"--stress_weight={stress_weight}", f"--swa_stress_weight={stress_weight}"] if elastic else []),
     ]
     subprocess.run(command, check=True, cwd=model)
+    for name in parts:
+        (model / f"{name}.extxyz").unlink()
+    for left in ("checkpoints", "results", "logs"):  # what went before the model, and its pictures
+        shutil.rmtree(model / left, ignore_errors=True)
 
 
 def load(model: Path) -> Calculator:

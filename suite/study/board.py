@@ -1,0 +1,262 @@
+"""A leaderboard: families of potentials against cases, every cell a run of its own, all force calls timed in one pass.
+
+    result = run_board(read_board("families"), workspace)
+
+A board is a TOML file: cases, seeds of the training set, and entries, each of which sets keys of the spec. All entries of
+a case have the same data. Runs are found again by their content, like points of a sweep, so that a board that was
+interrupted resumes, and an added entry computes only itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from ase.calculators.calculator import Calculator
+from pydantic import Field, ValidationError
+
+from store import provenance
+from store.faults import BadInput, Fault
+from store.runs import RunRecord, Tracker
+from suite import pipeline
+from suite.judge.cost import force_costs
+from suite.ladders import overrides_words
+from suite.progress import Progress, silent
+from suite.records import Record, Seed, sentence_of
+from suite.spec import BadSpec, Spec, load, read_toml, shipped, specs_folder
+from suite.study.cache import cached_rows, cached_world
+from suite.study.case import Case
+from suite.study.points import Points, point_key
+from suite.study.session import Session, Stages
+from suite.toml import did_you_mean, shortened
+from suite.trainers.needed import MissingPackage
+from suite.world.reference import build_reference
+
+REFERENCE = "reference"  # name of the reference potential among those that are timed
+BOARD = "board.json"
+NUMBERS = (
+    *("geometry_error", "geometry_error_linear", "energy_difference", "energy_error_linear"),
+    *("rmse_F", "eps_V1_felt", "eps_K", "training_seconds", "training_megabytes", "training_cores"),
+)
+"""What a board keeps of each run."""
+
+
+class Part(Record):
+    """What an entry does in one case: further keys of the spec, or the reason why it is left out."""
+
+    set: dict[str, Any] = {}
+    left_out: str = ""
+
+
+class Entry(Record):
+    """One family at one size: the `family` it is drawn with, keys of the spec that it sets in all cases, and `case` with
+    what differs in some of them."""
+
+    family: str
+    set: dict[str, Any] = {}
+    case: dict[str, Part] = {}
+
+
+class Board(Record):
+    """A leaderboard as it is declared: a title, cases with a preset for all, seeds, and entries by name."""
+
+    title: str
+    cases: Annotated[tuple[str, ...], Field(min_length=1)]
+    preset: str | None = None
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    entry: Annotated[dict[str, Entry], Field(min_length=1)]
+
+
+class BadBoard(BadInput, ValueError):
+    """A board that cannot be read, or names what there is not; a line for each problem."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An entry in a case with one seed: its run and numbers, or why there are none."""
+
+    case: str
+    entry: str
+    family: str
+    seed: int
+    status: str
+    numbers: dict[str, float]
+    functions: int | None
+    run: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class BoardResult:
+    """A finished board: cells, and the costs of force calls (µs for each atom, one core) by case and entry."""
+
+    name: str
+    board: Board
+    run_id: str
+    cells: list[Cell]
+    costs: dict[str, dict[str, float]]
+
+
+def shipped_boards() -> dict[str, Path]:
+    """Names and paths of the boards that come with dislobench."""
+    return {path.stem: path for path in sorted((specs_folder() / "boards").glob("*.toml"))}
+
+
+def read_board(name: str) -> tuple[str, Board]:
+    """Name and record of a shipped board, or of a TOML file; raises `BadBoard`."""
+    known = shipped_boards()
+    path = Path(name) if name.endswith(".toml") else known.get(name)
+    if path is None or not path.is_file():
+        hint = did_you_mean(name, known)
+        raise BadBoard(f"no board {shortened(name)}; shipped: {', '.join(known)}{hint}")
+    try:
+        _, tables = read_toml(path)
+        board = Board.model_validate(tables)
+    except ValidationError as error:
+        raise BadBoard(
+            "\n".join(
+                f"{path}: {'.'.join(map(str, item['loc']))}: {sentence_of(item, tuple(map(str, item['loc'])), Board)}"
+                for item in error.errors()
+            )
+        ) from error
+    if problems := list(_unknown(path, board)):
+        raise BadBoard("\n".join(problems))
+    return path.stem, board
+
+
+def _unknown(path: Path, board: Board) -> list[str]:
+    """Cases that no spec has, and parts of entries for cases that the board does not have."""
+    problems = []
+    for case in board.cases:
+        if not case.endswith(".toml") and case not in shipped():
+            problems.append(f"{path}: cases: no spec {shortened(case)}{did_you_mean(case, shipped())}")
+    for name, entry in board.entry.items():
+        for case in entry.case:
+            if case not in board.cases:
+                hint = did_you_mean(case, board.cases)
+                problems.append(f"{path}: entry.{name}.case: {shortened(case)} is no case of this board{hint}")
+    return problems
+
+
+def spec_of(board: Board, case: str, entry: str, seed: int) -> Spec | str:
+    """The spec of an entry in a case, or why the entry is left out; raises `BadSpec`, with the name of the entry."""
+    part = board.entry[entry].case.get(case, Part())
+    if part.left_out:
+        return part.left_out
+    keys = {**board.entry[entry].set, **part.set, "training.seed": seed}
+    try:
+        return load(case, board.preset, overrides_words(keys))
+    except BadSpec as error:
+        raise BadSpec([f"entry {entry!r} in {case}: {problem}" for problem in error.problems]) from error
+
+
+def run_board(
+    name: str,
+    board: Board,
+    workspace: Path,
+    progress: Progress = silent,
+    workers: int | None = None,
+    retry: bool = False,
+) -> BoardResult:
+    """Run what no finished run answers yet, and time the force calls of all models in one pass.
+
+    All specs are resolved before anything runs. An entry whose package is not installed, and a model that cannot be
+    used, are told in their cells; the others go on. Failed runs are computed again only with `retry`.
+    """
+    specs = {
+        (case, entry, seed): spec_of(board, case, entry, seed)
+        for case in board.cases
+        for entry in board.entry
+        for seed in board.seeds
+    }
+    session = Session(workspace, progress, workers)
+    tracker = Tracker(session.workspace)
+    for sentence in tracker.tidy():
+        progress("workspace", 1.0, sentence)
+    key = provenance.content_key("board", name, board.model_dump())
+    words = {"kind": "board", "board_key": key}
+    cells = []
+    with tracker.start_or_resume(name, f"board {name}", {"board": name}, words, known_by="board_key") as parent:
+        for index, ((case, entry, seed), spec) in enumerate(specs.items()):
+            progress(f"board {name}", index / len(specs), f"{case}, {entry}, seed {seed}")
+            family = board.entry[entry].family
+            if isinstance(spec, str):
+                cells.append(Cell(case, entry, family, seed, "left out", {}, None, "", spec))
+                continue
+            cells.append(_cell(session, tracker, spec, (case, entry, family, seed), retry))
+        progress(f"board {name}", 1.0, "force calls of all models in one pass")
+        costs = {case: _costs(session, board, case, specs, cells) for case in board.cases}
+        result = BoardResult(name, board, parent.id, cells, costs)
+        parent.metrics({"cells": len(cells), "finished": sum(bool(cell.numbers) for cell in cells)})
+        parent.sealed_json(BOARD, content_of(result))
+    return result
+
+
+def _cell(session: Session, tracker: Tracker, spec: Spec, place: tuple[str, str, str, int], retry: bool) -> Cell:
+    """The run of a cell, made or found."""
+    case, entry, family, seed = place
+    try:
+        record, _ = Points(session, tracker, retry).run(Case(spec, f"{entry}, seed {seed}"[:200], draw=False))
+    except MissingPackage as missing:
+        return Cell(case, entry, family, seed, "not installed", {}, None, "", str(missing))
+    except Fault as fault:  # of one entry, such as a trainer that cannot be imported: the others go on
+        return Cell(case, entry, family, seed, "failed", {}, None, "", str(fault))
+    return _told(record, place)
+
+
+def _told(record: RunRecord, place: tuple[str, str, str, int]) -> Cell:
+    numbers = {name: record.metrics[name] for name in NUMBERS if name in record.metrics}
+    functions = record.parameters.get("functions")
+    status = record.tags.get("outcome", record.status.lower())
+    reason = record.tags.get("remedy") or record.tags.get("error", "")
+    good = record.status == "FINISHED"
+    return Cell(
+        *place,
+        status,
+        numbers if good else {},
+        int(functions) if functions else None,
+        record.id,
+        "" if status == "converged" else reason[:300],
+    )
+
+
+def _costs(
+    session: Session,
+    board: Board,
+    case: str,
+    specs: Mapping[tuple[str, str, int], Spec | str],
+    cells: Sequence[Cell],
+) -> dict[str, float]:
+    """Costs of the models of a case, those of the first seed that has finished, and of the reference."""
+    done = {cell.entry: (case, cell.entry, cell.seed) for cell in reversed(cells) if cell.case == case and cell.numbers}
+    potentials: dict[str, Calculator] = {}
+    atoms = None
+    for entry in board.entry:
+        spec = specs.get(done.get(entry, ("", "", 0)))
+        if not isinstance(spec, Spec):
+            continue
+        stages = Stages()
+        world = cached_world(spec, session, stages)
+        rows = cached_rows(spec, world, session, stages)
+        potentials[entry] = pipeline.fit(spec, rows).calculator(rows)
+        if atoms is None:
+            atoms = world.simulation.atoms(world.equilibrium.displacement)
+            potentials[REFERENCE] = build_reference(spec.material.reference, spec.material.arguments)
+    return {} if atoms is None else force_costs(potentials, atoms)
+
+
+def content_of(result: BoardResult) -> dict[str, Any]:
+    """What the run of a board keeps as `board.json`: all that the page needs but the fields of the runs."""
+    return {
+        "name": result.name,
+        "board": result.board.model_dump(),
+        "cells": [vars(cell) for cell in result.cells],
+        "costs": result.costs,
+        "machine": provenance.machine(),
+        "created": provenance.utc_now(),
+    }
+
+
+__all__ = ["BOARD", "REFERENCE", "BadBoard", "Board", "BoardResult", "Cell", "point_key", "read_board", "run_board"]
