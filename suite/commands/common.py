@@ -1,4 +1,4 @@
-"""What commands share: exit codes, reading of specs, child processes."""
+"""Code that several commands share: exit codes, reading of specs, child processes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from suite.spec import Spec
 
 BAD_SPEC, FAILED_OUTCOME, BAD_STORE = BadInput.exit_code, FailedOutcome.exit_code, BadStore.exit_code
-TRACKING = "MLFLOW_TRACKING_URI"  # address of MLflow in the environment, which dislobench does not use
-PARENT = "DISLOBENCH_PARENT"  # process that started this command and waits for it: the command ends with it
+TRACKING = "MLFLOW_TRACKING_URI"  # environment variable with an address of MLflow; dislobench does not use it
+PARENT = "DISLOBENCH_PARENT"  # id of the process that waits for this command; the command ends when that process ends
 PATIENCE = 10.0  # seconds for a child to end after SIGTERM
 
 
@@ -38,7 +38,7 @@ def spec_of(options: argparse.Namespace) -> Spec:
 
 
 def refuse_code(options: argparse.Namespace, spec: Spec) -> Spec:
-    """The spec; raises `CommandError` when it names code and the command line asked for none."""
+    """The spec; raises `CommandError` when it names code and the command line has --safe."""
     if getattr(options, "safe", False) and spec.code:
         raise CommandError(
             f"{spec.case.name} names {' and '.join(spec.code)}: code that this command would run, and --safe forbids "
@@ -68,12 +68,12 @@ def make_workspace(folder: Path) -> None:
 
 
 def in_a_process(command: Sequence[str], captured: bool = False, **options: Any) -> tuple[int, str]:
-    """Run a command and return its exit code and, if `captured`, its output. It never outlives this process: it is
-    terminated when this one is stopped, and ends by itself when this one is killed."""
+    """Run a command and return its exit code and, if `captured`, its output. The command never outlives this process:
+    it is terminated when this process is stopped, and it ends by itself when this process is killed."""
     import subprocess
 
     output = subprocess.PIPE if captured else None
-    # an address of other runs, which dislobench does not use, has been told once
+    # the parent has already warned that this variable is not used
     environment = {key: value for key, value in os.environ.items() if key != TRACKING} | {PARENT: str(os.getpid())}
     with subprocess.Popen(command, stdout=output, text=True, env=environment, **options) as process:
         try:
@@ -86,7 +86,7 @@ def in_a_process(command: Sequence[str], captured: bool = False, **options: Any)
 
 
 def _end_child(process: Any, own_group: bool) -> None:
-    """Terminate a child (with its whole process group if it has one of its own); kill what does not end in time."""
+    """Terminate a child, with its whole process group if it has its own; kill it if it does not end in time."""
     import subprocess
 
     for number in (signal.SIGTERM, signal.SIGKILL):

@@ -1,4 +1,4 @@
-"""What the numbers of a run warn of, in sentences: it ended well, and yet it may not mean what it seems to mean."""
+"""Warnings about the numbers of a run that converged, but whose numbers may be misleading."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from suite.judge.matching import NOISES
 from suite.world.core_state import DIFFERENT, UNLIKE
 from suite.world.glide import NEUTRAL
 
-LEAST = 1e-4  # eV; rounding below this spoils no energy error
+LEAST = 1e-4  # eV; smaller rounding errors of the energy do not matter
 
 
 def remarks(numbers: Mapping[str, float]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The second and third stage: labelled configurations and the design matrix of a model; and its fit."""
+"""The second and third stage: labelled configurations and the design matrix of a model, then its fit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from suite.world.reference import build_reference
 
 
 def recipe_of(spec: Spec) -> Recipe:
-    """The basis that the spec describes, or the potential or the functions that it names."""
+    """How to build what the spec describes: a basis, a given potential, or a list of functions."""
     model = spec.model
     if not model.fitted:
         return GivenSpec(model.calculator, model.arguments)
@@ -67,7 +67,7 @@ def build_rows(spec: Spec, world: World, progress: Progress = silent, workers: i
     if not fitted:
         return Rows(recipe, {}, {}, np.zeros(0), energy, *sets, world.response)
     basis = recipe.build()
-    # the reference's relaxed path: right to first order in the model error (envelope theorem)
+    # internal shifts are those of the reference: exact to first order in the model error (envelope theorem)
     path = strain_path(world.crystal, calculator, spec.model.step)
     progress("elastic rows", 0.0, f"{len(basis)} functions")
     elastic = elastic_rows(basis, path, world.crystal.volume)
@@ -84,12 +84,12 @@ def build_rows(spec: Spec, world: World, progress: Progress = silent, workers: i
 
 
 def _shares(count: int, cells: int) -> list[int]:
-    """`count` configurations for so many cells, as equally as can be."""
+    """`count` configurations divided among `cells` cells as equally as possible."""
     return [count // cells + (index < count % cells) for index in range(cells)]
 
 
 def blocks_of(spec: Spec, rows: Rows) -> dict[str, Block]:
-    """The reduced blocks of the rows, with the elastic constants that the spec shifts."""
+    """The reduced blocks of the rows, with the target elastic constants shifted as the spec says."""
     if not spec.observables.shift:
         return rows.blocks
     shift, found = spec.observables.shift, rows.response
