@@ -275,12 +275,12 @@ def ui(options: argparse.Namespace) -> int:
             f"{options.workspace} holds no runs; run a case first, or name another folder with --workspace", BAD_STORE
         )
     _need_free_port(options.host, options.port)
-    print("MLflow UI, in a quarter of a minute (Ctrl-C ends it):", file=sys.stderr)
+    print("MLflow UI, ready in about 15 seconds (Ctrl-C ends it):", file=sys.stderr)
     for name, link in tracker.ui_links(options.port, options.host).items():
         print(f"  {printable(name)}: {link}", file=sys.stderr)
     # a session of its own, so that the server's child processes end with this command too
     code, _ = in_a_process(tracker.ui_command(options.port, options.host), start_new_session=True)
-    raise CommandError(f"the MLflow server ended by itself with exit code {code}; its messages stand above", 1)
+    raise CommandError(f"the MLflow server ended by itself with exit code {code}; see its messages above", 1)
 
 
 def _need_free_port(host: str, port: int) -> None:

@@ -46,7 +46,7 @@ def remarks(numbers: Mapping[str, float]) -> list[str]:
     noisy = [name for name in ("eps_V1", "eps_V2") if numbers.get(NOISES[name], 0.0) > 0.5 * numbers.get(name, 0.0) > 0]
     if noisy:
         found.append(
-            f"{' and '.join(noisy)} change with the strain step nearly as much as they are large: they are mostly "
+            f"{' and '.join(noisy)} change with the strain step by more than half of their size: they are mostly "
             "rounding or truncation. Try other steps (material.strain_step, model.strain_step); there may be no better "
             "one for a potential made of splines, or with energies of 32 bits"
         )

@@ -88,7 +88,7 @@ def _distrust(runs: Sequence[RunRecord], notes: Mapping[str, str], page: Page) -
     wrong = [[r.name, r.id[:8], notes[r.id]] for r in runs if r.id in notes]
     if wrong:
         page.heading("Damaged, or different from the sealed store")
-        page.text("Numbers of these runs are those of their seal; where nothing vouches for them, they are left out.")
+        page.text("Numbers of these runs come from their sealed files; where these are damaged, numbers are left out.")
         page.table(["run", "id", "what is wrong"], wrong)
 
 
@@ -101,7 +101,7 @@ def _sweeps(
         if not path.exists() and record.status != "FINISHED":
             continue  # it was stopped before its end
         try:
-            content = read_json(path, "give the sweep again: its points are kept, its rates are measured anew")
+            content = read_json(path, "give the sweep again: its points are kept, its rates are computed again")
         except StoreError as error:
             page.heading(f"Sweep {record.tags.get('sweep', record.name)} of {record.experiment}")
             page.text(f"Not shown: {error}.")
@@ -257,7 +257,7 @@ def _failures(records: Sequence[RunRecord], page: Page) -> None:
 def _provenance(records: Sequence[RunRecord], page: Page) -> None:
     page.heading("What was run")
     names = sorted({r.parameters.get("reference", "") for r in records})
-    rows = [[name, CATALOGUE[name].source if name in CATALOGUE else "not of the catalogue"] for name in names if name]
+    rows = [[name, CATALOGUE[name].source if name in CATALOGUE else "not in the catalogue"] for name in names if name]
     page.table(["reference potential", "source"], rows)
     tags = sorted({(k, v) for r in records for k, v in r.tags.items() if k in VERSIONS or k.startswith("machine.")})
     page.table(["package or machine", "version"], tags)

@@ -115,7 +115,7 @@ def _restore(tracker: Tracker, found: Repaired) -> None:
     for missing in sorted(parents - known - lost.keys()):
         children = [key for key, each in lost.items() if each.parent == missing]
         found.left.append(
-            f"the sweep or study {missing[:8]} of {len(children)} runs: nothing is left of it; they stand alone now"
+            f"the sweep or study {missing[:8]} of {len(children)} runs: nothing is left of it; they have no parent now"
         )
         lost.update({key: replace(lost[key], parent=None) for key in children})
     count = attached = 0
@@ -134,7 +134,7 @@ def _insert(tracker: Tracker, each: _Lost, found: Repaired) -> None:
     try:
         tracker.log_batch_of_runs(each.experiment, each.parent, [each.run])
     except RunNotFound:  # deleted in the UI
-        found.left.append(f"run {each.run.name!r} ({each.run.id[:8]}): its parent was deleted; it stands alone now")
+        found.left.append(f"run {each.run.name!r} ({each.run.id[:8]}): its parent was deleted; it has no parent now")
         tracker.log_batch_of_runs(each.experiment, None, [each.run])
 
 

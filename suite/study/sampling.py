@@ -67,7 +67,7 @@ def only_one(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StudyInUse(
-                f"another process works on the study in {folder}; give one command more --workers instead"
+                f"another process works on the study in {folder}; start one command with more --workers instead"
             ) from error
         yield
 

@@ -145,17 +145,17 @@ def recommend(entries: Sequence[Entry], spec: Spec) -> tuple[Entry, str]:
     safe = [entry for entry in good if entry.front and unbeaten(_errors(entry), best)]
     if safe:
         chosen = min(safe, key=lambda entry: regret(entry, spec))
-        rest = f"the least sum of the objectives among {len(safe)} such points" if len(safe) > 1 else "the only one"
+        several = f"it has the least sum of the objectives among {len(safe)} such points"
         reason = (
-            "of the verified points of the front that are in both errors no worse than the spec's own weights or any "
-            f"rival that relaxed, {rest}"
+            "a verified point of the front whose errors are both no worse than those of the spec's own weights and of "
+            f"every rival that relaxed; {several if len(safe) > 1 else 'it is the only such point'}"
         )
         return chosen, f"{reason}; its {_told_balance(chosen, spec)}."
     chosen = min(good, key=lambda entry: _product(entry, spec))
     reason = (
-        "no verified point of the front is as good as the spec's own weights and every rival in both errors, so that "
-        "this is the verified weighing with the least product of both, where an energy error below the RMSE of the "
-        f"test energies counts as that; its {_told_balance(chosen, spec)}"
+        "no verified point of the front is as good as the spec's own weights and every rival in both errors; this is "
+        "the verified weighing with the least product of both errors (an energy error below the RMSE of the test "
+        f"energies is replaced by that RMSE); its {_told_balance(chosen, spec)}"
     )
     for name, unit, least in zip(ERRORS, ("Å", "eV"), best, strict=True):
         if least * (1 + SAME) < chosen.relaxed[name]:
