@@ -33,7 +33,7 @@ def address(database: Path) -> str:
 def connect(database: Path) -> MlflowClient:
     """Return a client for `database`, created with its folder unless it exists.
 
-    It is built under another name and renamed, so that a killed process leaves no half of one.
+    It is built under another name and renamed, so that a killed process leaves no incomplete database.
     Raises WorkspaceError for a path MLflow cannot address, for a file that is no database, and for
     a database of another MLflow version.
     """
@@ -45,11 +45,11 @@ def connect(database: Path) -> MlflowClient:
         database.parent.mkdir(parents=True, exist_ok=True)
     quiet()
     with warnings.catch_warnings():
-        # Deprecations among MLflow's own dependencies appear on its import and its first query,
-        # and would stop whoever turns warnings into errors.
+        # Deprecation warnings of MLflow's own dependencies appear on its import and its first query,
+        # and would be errors for users who turn warnings into errors.
         warnings.simplefilter("ignore", DeprecationWarning)
         client = _open(database)
-    quiet()  # importing MLflow sets the level of its loggers anew
+    quiet()  # importing MLflow resets the level of its loggers
     return client
 
 
@@ -66,7 +66,7 @@ def _open(database: Path) -> MlflowClient:
         try:
             with speaking(database):
                 client = MlflowClient(address(database), registry_uri=address(database))
-                # MLflow keeps one pool for an address; its connections may be to a file that was replaced.
+                # MLflow keeps one pool of connections for an address; the file may have been replaced since.
                 sql_store(database).engine.dispose()
             return cast(MlflowClient, _Guarded(client, database))
         except MlflowException as fault:
@@ -86,12 +86,12 @@ def quiet() -> None:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
-    # It would print a traceback of every error that it raises; `speaking` says what they mean.
+    # MLflow would print a traceback of every error that it raises; `speaking` explains errors.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def _check(path: Path) -> None:
-    # MLflow would try for 100 seconds to open what cannot be opened.
+    # MLflow would try for 100 seconds to open a database that cannot be opened.
     try:
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("PRAGMA schema_version").fetchone()
@@ -100,7 +100,7 @@ def _check(path: Path) -> None:
 
 
 def sql_store(database: Path) -> SqlAlchemyStore:
-    """MLflow's store of a database, made unless it exists; it shares its connections with clients of the address."""
+    """MLflow's store of a database, created if missing. It shares its connections with clients of the same address."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     return SqlAlchemyStore(address(database), SCHEME)
@@ -122,7 +122,7 @@ def _create(path: Path) -> None:
 
 
 class _Guarded:
-    """MLflow's client, every call of which goes through `speaking`."""
+    """MLflow's client; each of its calls goes through `speaking`."""
 
     def __init__(self, client: MlflowClient, database: Path) -> None:
         self._client = client
@@ -142,7 +142,7 @@ class _Guarded:
 
 
 _DAMAGED = "is damaged; `dislobench repair` rebuilds it from the stores of the runs"
-# What SQLite says -> what it means, and the cure.
+# message of SQLite -> what it means, and the cure
 _REFUSALS = {
     "database or disk is full": (
         "cannot be written: the disk is full; free some space and give the same command again: what was finished is "
@@ -165,7 +165,7 @@ _REFUSALS = {
 
 @contextmanager
 def speaking(database: Path) -> Iterator[None]:
-    """Turn what SQLite refuses, inside MLflow, into a WorkspaceError that names the file and the cure."""
+    """Turn errors of SQLite inside MLflow into a WorkspaceError that names the file and the cure."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 

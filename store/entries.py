@@ -1,4 +1,4 @@
-"""Names and values as MLflow takes them: checked and flattened before MLflow is touched."""
+"""Names and values for MLflow, checked and flattened before MLflow is called."""
 
 import json
 import math
@@ -22,10 +22,10 @@ _NAME = re.compile(r"[/\w.\- :]+")
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that is over before it is logged: one trial of a study, one rung of a ladder.
+    """A run that is logged after it has ended, such as a trial of a study.
 
-    `start` and `end` are Unix seconds; None means the time of logging. `id` is one the run had before its database was
-    lost; "" draws a new one.
+    `start` and `end` are Unix seconds; None means the time of logging. `id` is the id that the run had before its
+    database was lost; with "" it gets a new one.
     """
 
     name: str
@@ -39,7 +39,7 @@ class FinishedRun:
 
 
 def check_name(kind: str, name: Any) -> str:
-    """Return `name` if MLflow takes it for a `kind` of entry; raises ValueError if it does not."""
+    """Return `name` if MLflow accepts it for this `kind` of entry; raises ValueError if it does not."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(
             f"{kind} name {name!r}: use letters, digits, underscore, dash, period, space, colon "

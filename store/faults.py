@@ -1,7 +1,7 @@
-"""Failures that the project foresees: one class for each exit code of the command line.
+"""Foreseen failures: one class for each exit code of the command line.
 
 A message of a fault names what is wrong, where, and the cure, so that the command line prints it without a traceback.
-Errors that are no faults are defects of dislobench.
+Any other exception is a defect of dislobench.
 """
 
 

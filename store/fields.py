@@ -1,8 +1,8 @@
 """Groups of arrays in one zarr store: written whole or not at all, read whole or refused.
 
-A missing chunk reads as the fill value, without a word. So a store carries a manifest
-with its own name and the checksum of every file, written last; a reader believes nothing that the
-manifest does not vouch for (see `store.seal`).
+zarr reads a missing chunk as the fill value, without an error. So a store carries a manifest
+with its own name and the checksum of every file, written last; a reader refuses a store that
+differs from its manifest (see `store.seal`).
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ def write(
     """Write `groups` as the nodes of one store at `path`, replacing what is there; return `path`.
 
     `attrs` are JSON values kept at the root. With `check` every group must satisfy
-    `schema.check` and is stored with its units; without it any names will do, as for a cache.
+    `schema.check` and is stored with its units; without it any names are allowed, as for a cache.
     Arrays are bool, integer, float or complex; their byte order becomes little-endian. All
     writers into one folder take turns.
 
-    A process killed at any moment leaves the old store, the new one, or, between two renames, the
-    old one set aside, which the next write to `path` restores before it begins.
+    If a process is killed at any moment, there is either the old store, or the new one, or (between
+    two renames) the old one under another name, which the next write to `path` restores first.
 
-    Raises before anything is written: SchemaError; StoreError for what zarr or JSON would not bring
-    back as it was, and for a `path` that holds something else than a store. Raises StoreError when
+    Raises before anything is written: SchemaError; StoreError for values that zarr or JSON
+    would change, and for a `path` that holds something other than a store. Raises StoreError when
     the disk is full or cannot be written; the old store is still there then.
     """
     path = Path(path).absolute()
@@ -77,7 +77,7 @@ def write(
                     tree.to_zarr(new, mode="w-", zarr_format=3, consolidated=False, encoding=encoding)
                 seal(new, path.name)
             except OSError:
-                remove(new)  # on a full disk, half a store would take the room of a whole one
+                remove(new)  # on a full disk, an incomplete store would take up the space that is needed
                 raise
             if path.exists():
                 os.rename(path, aside)
@@ -95,14 +95,14 @@ def read(path: Path | str) -> xr.DataTree:
     path = Path(path).absolute()
     verify(path)
     with warnings.catch_warnings():
-        # zarr remarks on every file that is not its own; the manifest is ours.
+        # zarr warns about every file that is not its own, such as the manifest.
         warnings.filterwarnings("ignore", f"Object at {MANIFEST} is not recognized")
         tree = xr.open_datatree(
             path,
             engine="zarr",
             consolidated=False,
             chunks=None,
-            # Arrays come back as they were given: no masking, no dates made of numbers.
+            # Arrays are returned as they were given: no masking, no conversion of numbers to dates.
             mask_and_scale=False,
             decode_times=False,
             decode_timedelta=False,
@@ -136,7 +136,7 @@ def _encoding(array: xr.Variable) -> dict[str, Any]:
 
 
 def _plain(path: Path, place: str, attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return `attrs` as a reader will find them: lists for tuples, str keys, no NaN."""
+    """Return `attrs` as a reader will get them: lists for tuples, str keys, no NaN."""
     cure = "attributes are JSON values with str keys; put numbers that may be NaN into a variable"
     for key in attrs:
         if not isinstance(key, str):
@@ -151,7 +151,7 @@ def _plain(path: Path, place: str, attrs: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _prepared(path: Path, groups: Mapping[str, xr.Dataset], check: bool) -> dict[str, xr.Dataset]:
-    """Return the datasets as they will be stored; refuse what would not come back as it was."""
+    """Return the datasets as they will be stored; refuse values that would be changed by it."""
     prepared = {}
     for name, given in groups.items():
         if not _NAME.fullmatch(name):

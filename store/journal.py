@@ -1,4 +1,4 @@
-"""A journal of JSON lines, such as that of a study: what a full disk or a killed process tore is found and mended."""
+"""A journal of JSON lines, such as that of a study: finds and repairs lines that are incomplete after a crash."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Damage:
 
 
 def damage(path: Path) -> Damage | None:
-    """Return the first line that is not a whole entry, a JSON object with a newline; None when all are."""
+    """Return the first line that is not a complete JSON object with a newline; None if there is none."""
     offset = 0
     with open(path, "rb") as handle:
         for number, line in enumerate(handle, 1):
@@ -39,10 +39,10 @@ def _whole(line: bytes) -> bool:
 
 
 def mend(path: Path) -> str:
-    """Drop a torn last line of the journal at `path`; return a sentence about it, "" when there was none.
+    """Remove an incomplete last line of the journal at `path`; return a sentence about it, "" if there was none.
 
     The damaged file is kept beside it. No other process may write meanwhile. Raises StoreError, with the line and the
-    cure, for a damaged line that others follow: later entries may depend on it.
+    cure, for a damaged line that is not the last one: later entries may depend on it.
     """
     found = damage(path) if path.exists() else None
     if found is None:

@@ -1,4 +1,4 @@
-"""What dead processes left in a workspace: half-written stores, stores set aside, half-built databases."""
+"""Files that killed processes left in a workspace: incomplete stores, renamed stores, incomplete databases."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _HALF = re.compile(r"\.(?P<name>.+)\.(new|old)")
 
 
 def clear_leftovers(workspace: Path) -> list[str]:
-    """Remove what was left, bring back a store whose replacing was interrupted; return a sentence for each.
+    """Remove such files, and restore a store whose replacement was interrupted; return a sentence for each.
 
-    Writers into a folder hold its lock, so that what is found under the lock belongs to nobody.
+    Writers into a folder hold its lock: incomplete files that are found under the lock belong to no living process.
     """
     told = []
     for folder in (workspace / "fields", workspace / "cache"):
@@ -41,7 +41,7 @@ def clear_leftovers(workspace: Path) -> list[str]:
 
 
 def _half_records(workspace: Path) -> list[str]:
-    """Records of runs that were not written to their end."""
+    """Records of runs that are incomplete."""
     told = []
     with_half = [*(workspace / "artifacts").glob("*/*/.run.json.*.new")]
     if with_half:

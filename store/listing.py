@@ -1,7 +1,7 @@
-"""Runs read from MLflow's sqlite file directly: a listing in a tenth of a second, without a lock and without a write.
+"""Runs read directly from MLflow's sqlite file: a listing takes a tenth of a second, no lock, and no write access.
 
 Importing MLflow takes seconds and its client fetches runs one by one; it also wants to write, so that a read-only
-workspace could not be read. Only this module knows MLflow's tables, and it checks that they are those it knows.
+workspace could not be read. Only this module knows MLflow's tables, and it checks that they have the expected columns.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from urllib.parse import quote
 from store.faults import BadStore
 
 PARENT = "mlflow.parentRunId"
-WAIT = 30.0  # seconds for a process that is writing
+WAIT = 30.0  # seconds to wait for a process that is writing
 
 TABLES = {
     "experiments": {"experiment_id", "name", "lifecycle_stage"},
@@ -32,7 +32,7 @@ TABLES = {
 }
 """Tables and columns of MLflow's database that are read."""
 
-# SQLite cannot open these without writing: a journal that a killed process left must be played back first.
+# SQLite cannot open these without writing: it must first replay the journal that a killed process left.
 _NEEDS_WRITING = {
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_READONLY,
@@ -55,7 +55,7 @@ class UnknownTables(WorkspaceError):
 class RunRecord:
     """A run as it stands in the database; `start` is ISO 8601 UTC, MLflow's own tags are left out.
 
-    A run whose process was killed stays RUNNING until `dislobench repair`, or the next command that computes, closes
+    A run whose process was killed stays RUNNING until `dislobench repair` or the next command that computes closes
     it. `place` is the address of its artifacts.
     """
 
@@ -72,7 +72,7 @@ class RunRecord:
 
 
 def damaged(database: Path, error: Exception) -> WorkspaceError:
-    """Return the fault of a database that SQLite refuses with `error`."""
+    """Return the fault that describes SQLite's `error` for a database."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return WorkspaceError(
@@ -95,10 +95,10 @@ def read(
     status: str | None = None,
     limit: int | None = None,
 ) -> list[RunRecord]:
-    """Return the runs that satisfy every condition given, newest first, as MLflow's client orders them.
+    """Return the runs that satisfy all given conditions, newest first, in the order of MLflow's client.
 
-    `prefix` is the beginning of an id. Runs and experiments that were deleted in the UI are left out. None is found in
-    a database that does not exist or has no tables.
+    `prefix` is the beginning of an id. Runs and experiments that were deleted in the UI are left out. A database that
+    does not exist or has no tables has no runs.
 
     Raises WorkspaceError for a file that is no database, UnknownTables for other tables.
     """
@@ -145,14 +145,14 @@ def read(
 def _complete(connection: sqlite3.Connection) -> None:
     """Raise DatabaseError when all tags are gone, or numbers were logged that the table of last values does not have.
 
-    Numbers of sweeps, studies and trials (which have a kind): those of all other runs stand in their sealed stores too,
-    and are compared with those one by one.
+    Only sweeps, studies and trials are checked here (runs with the tag `kind`). Numbers of all other runs are also in
+    their sealed stores, and are compared with these one by one.
     """
     runs, tags, logged, kept = (
         connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
         for table in ("runs", "tags", "metrics", "latest_metrics")
     )
-    if runs and not tags:  # MLflow gives each run some
+    if runs and not tags:  # MLflow gives every run some tags
         raise sqlite3.DatabaseError("the tags of all runs are missing")
     if logged == kept:
         return
@@ -175,7 +175,7 @@ def known_ids(database: Path) -> set[str]:
 
 
 def sound(database: Path) -> str:
-    """Return what SQLite finds wrong with the file, "" for nothing; raises WorkspaceError if it cannot be read."""
+    """Return what is wrong with the file according to SQLite, "" if nothing is; raises WorkspaceError if unreadable."""
     try:
         with _opened(database) as connection:
             found = [line for (line,) in connection.execute("PRAGMA quick_check(1)")]
@@ -192,7 +192,7 @@ def sound(database: Path) -> str:
 
 @contextmanager
 def _opened(database: Path) -> Iterator[sqlite3.Connection]:
-    """One consistent view of the database; raises WorkspaceError for what SQLite refuses."""
+    """One consistent view of the database; raises WorkspaceError for errors of SQLite."""
     with ExitStack() as stack:
         try:
             try:
@@ -209,7 +209,7 @@ def _opened(database: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _copied(database: Path, stack: ExitStack) -> Path:
-    """A copy of the database with its journal, in which SQLite may play back what a killed process left."""
+    """A copy of the database and its journal, where SQLite can replay the journal that a killed process left."""
     folder = Path(stack.enter_context(TemporaryDirectory()))
     for suffix in ("", "-journal", "-wal"):
         if (part := database.with_name(database.name + suffix)).exists():
@@ -221,7 +221,7 @@ def _copied(database: Path, stack: ExitStack) -> Path:
 def _connected(database: Path, mode: str) -> Iterator[sqlite3.Connection]:
     connection = sqlite3.connect(f"file:{quote(str(database))}?mode={mode}", uri=True, timeout=WAIT)
     try:
-        connection.execute("BEGIN")  # all queries see the same state, whoever writes in between
+        connection.execute("BEGIN")  # all queries see the same state, even if a process writes in between
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         yield connection
     finally:
@@ -229,8 +229,8 @@ def _connected(database: Path, mode: str) -> Iterator[sqlite3.Connection]:
 
 
 def _known(database: Path, connection: sqlite3.Connection) -> bool:
-    """Whether the tables are there; an empty file has none. Raises DatabaseError when some are missing, UnknownTables
-    for others than MLflow's."""
+    """Whether the tables exist; an empty file has none. Raises DatabaseError when some are missing, UnknownTables for
+    tables other than MLflow's."""
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not tables:
         return False

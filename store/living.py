@@ -1,4 +1,5 @@
-"""Which runs are alive: a process holds a lock for every run it works on, and the kernel drops it when it dies."""
+"""Which runs are alive: a process holds a lock for each of its runs, and the kernel releases it when the process
+dies."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def release(workspace: Path, run_id: str, handle: int) -> None:
 
 
 def alive(workspace: Path, run_id: str) -> bool:
-    """Whether a process works on the run; the file of a dead one is removed. Hold the lock of the workspace."""
+    """Whether a process works on the run; the lock file of a dead process is removed. Hold the lock of the
+    workspace."""
     path = workspace / FOLDER / run_id
     try:
         handle = os.open(path, os.O_RDWR)

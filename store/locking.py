@@ -1,6 +1,6 @@
-"""Advisory locks: of a folder, so that its writers take turns, and of a name, so that work is done once.
+"""Advisory locks: on a folder, so that its writers take turns, and on a name, so that work is done only once.
 
-All are POSIX `flock`: the kernel drops a lock when its holder dies, so a killed process never blocks the next.
+They use `flock`: the kernel releases a lock when its holder dies, so that a killed process never blocks others.
 """
 
 import fcntl
@@ -35,8 +35,8 @@ def locked(folder: Path) -> Iterator[None]:
 def locked_file(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold the lock file `path`, made with its folder and removed afterwards; of one process, and not twice in it.
 
-    `waiting` is called once when another holder has it; then this waits for as long as that holder lives. What is
-    guarded may have been done meanwhile: look again inside.
+    `waiting` is called once when another holder has it; then this waits for as long as that holder lives. The guarded
+    work may have been done meanwhile: check again inside the `with` block.
 
     Raises OSError if the file cannot be made, or its file system has no locks.
     """
@@ -49,7 +49,7 @@ def locked_file(path: Path, waiting: Callable[[], None] | None = None) -> Iterat
 
 
 def _acquired(path: Path, waiting: Callable[[], None] | None) -> IO[str]:
-    """The open and locked file. It is still the one of this name: a holder removes it before the next one gets it."""
+    """The open and locked file. It is checked to be still the file of this name, because a holder removes its file."""
     while True:
         handle = open(path, "w")  # noqa: SIM115
         try:

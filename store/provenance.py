@@ -1,4 +1,4 @@
-"""Where a number comes from: content keys, package versions, machine, revision, time."""
+"""Provenance of numbers: content keys, package versions, machine, revision, time."""
 
 import hashlib
 import json
@@ -107,7 +107,7 @@ def _cpu_model() -> str:
 
 
 def machine() -> dict[str, str | int | float]:
-    """Return what timings depend on: cpu, cores, cores_usable, memory_gb (1e9 B), platform, python.
+    """Return what run times depend on: cpu, cores, cores_usable, memory_gb (1e9 B), platform, python.
 
     `cores_usable` is smaller than `cores` where a batch system pins the process.
     """

@@ -1,4 +1,4 @@
-"""One run while it is being logged: checked entries go to MLflow, files into its folder."""
+"""A run while it is being logged: checked entries go to MLflow, files into the folder of the run."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Run:
     A FailedOutcome (a result about the physics) also gets the tag `outcome`, unless the run has one. Without a `with`
     block a run stays RUNNING.
 
-    The file `run.json` beside the artifacts tells what the database tells, under a checksum, so that a lost database
-    can be rebuilt.
+    The file `run.json` beside the artifacts holds the same entries as the database, with a checksum, so that a lost
+    database can be rebuilt.
     """
 
     def __init__(self, client: MlflowClient, record: RunRecord, folder: Path, workspace: Path, alive: int) -> None:
@@ -68,7 +68,7 @@ class Run:
                 self.tags(told)
                 self._end(status)
             except Exception as second:
-                # The first failure is the one to see; that it went unrecorded is a note to it.
+                # The first failure is the one to raise; a note says that it could not be recorded.
                 fault.add_note(f"MLflow run {self.id} could not be marked {status}: {second}")
         finally:
             with locked(self._workspace):
@@ -80,7 +80,7 @@ class Run:
         self.keep_record()
 
     def keep_record(self) -> None:
-        """Write what is known of the run into its `run.json`; raises StoreError when the disk refuses."""
+        """Write all entries of the run into its `run.json`; raises StoreError when the disk cannot be written."""
         path = self._folder.parent / RECORD
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +184,7 @@ class Run:
 
 
 def _copy_folder(source: Path, target: Path) -> None:
-    """As shutil.copytree, which hides the error of a full disk in a text."""
+    """Copy a folder like shutil.copytree, which would hide the error of a full disk in a text."""
     target.mkdir(exist_ok=True)
     for entry in source.iterdir():
         if entry.is_dir():
@@ -201,7 +201,7 @@ def log(
     tags: Mapping[str, str] | None = None,
     step: int = 0,
 ) -> None:
-    """Write checked entries in one call; the client cuts it to the batch sizes MLflow takes.
+    """Write checked entries in one call; the client splits it into batches that MLflow accepts.
 
     Each kind of entry is a transaction of its own: parameters, metrics, tags.
     """

@@ -45,7 +45,7 @@ _LOG = logging.getLogger("dislobench")
 
 
 class RunNotFound(BadStore, LookupError):
-    """No run, or more than one, answers to a reference; `close` lists names and ids near it."""
+    """A reference matches no run, or more than one; `close` lists similar names and ids."""
 
     def __init__(self, message: str, close: Sequence[str] = ()) -> None:
         self.close = tuple(close)
@@ -98,7 +98,7 @@ class Tracker:
         checked |= self._parent_tag(experiment, parent)
         client = self._client()
         number = self._experiment(experiment)
-        with locked(self.workspace):  # or it could be taken for a dead one before its lock is held
+        with locked(self.workspace):  # otherwise the run could be taken for a dead one before its lock is held
             made = client.create_run(number, tags=checked, run_name=name)
             alive = living.hold(self.workspace, made.info.run_id)
         record = _record(made, experiment)
@@ -112,7 +112,7 @@ class Tracker:
         return run
 
     def log_batch_of_runs(self, experiment: str, parent: str | None, children: Sequence[FinishedRun]) -> list[str]:
-        """Log runs that are over, in order, as children of `parent`, all or none; return their ids.
+        """Log finished runs, in order, as children of `parent`, all or none; return their ids.
 
         One transaction with MLflow's own tables: through its client each run takes six commits, 30 ms or more.
         Raises as `start` does, before any run exists.
@@ -131,7 +131,7 @@ class Tracker:
             return insert_runs(self.database, number, experiment, ready, link)
 
     def resume(self, run_id: str) -> Run:
-        """Go on with a run that ended, or was left RUNNING by a process that died.
+        """Continue a run that has ended, or that a killed process left RUNNING.
 
         Raises RunNotFound for an unknown id.
         """
@@ -165,7 +165,7 @@ class Tracker:
         return closed
 
     def tidy(self) -> list[str]:
-        """Close dead runs and clear what killed writes left; return a sentence for each. Runs that live stay.
+        """Close dead runs and remove incomplete files; return a sentence for each. Living runs are left alone.
 
         Raises WorkspaceError or StoreError when the workspace cannot be written.
         """
@@ -180,7 +180,7 @@ class Tracker:
     def start_or_resume(
         self, experiment: str, name: str, parameters: Mapping[str, Any], tags: Mapping[str, Any], known_by: str
     ) -> Run:
-        """Go on with the newest run of `experiment` that has the same value of the tag `known_by`, or start one.
+        """Continue the newest run of `experiment` that has the same value of the tag `known_by`, or start a new one.
 
         Raises as `start` does.
         """
@@ -236,7 +236,7 @@ class Tracker:
         return found
 
     def lost(self) -> list[str]:
-        """Return the ids of the runs that have a store but do not stand in the database."""
+        """Return the ids of the runs that have a store but are missing in the database."""
         if not self.fields.is_dir():
             return []
         stored = {path.stem for path in self.fields.glob("*.zarr") if re.fullmatch("[0-9a-f]{32}", path.stem)}
@@ -254,7 +254,7 @@ class Tracker:
         return self._folder(self._get(run_id))
 
     def store_of(self, run_id: str) -> Path:
-        """Return the place of the fields of a run, whether they are there or not."""
+        """Return the path of the fields of a run, whether they exist or not."""
         return self.fields / f"{run_id}.zarr"
 
     def believe(self, record: RunRecord) -> Believed:
@@ -290,7 +290,7 @@ class Tracker:
         return self._opened
 
     def _experiment(self, name: str) -> str:
-        """Return the id of the experiment `name`, made if need be."""
+        """Return the id of the experiment `name`, which is created if it is missing."""
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}", name):
             raise ValueError(
                 f"experiment {name!r}: it names a folder too; use up to 100 letters, digits, "
@@ -304,7 +304,7 @@ class Tracker:
             try:
                 return client.create_experiment(name, artifact_location=SCHEME + name)
             except MlflowException:
-                # Another process may have been faster.
+                # Another process may have created it meanwhile.
                 if (found := client.get_experiment_by_name(name)) is None:
                     raise
         if found.lifecycle_stage != "active":
@@ -329,11 +329,11 @@ class Tracker:
     def _get(self, run_id: str) -> RunRecord:
         if found := self._read(run_id=run_id):
             return found[0]
-        self.history()  # refuses a database that was lost
+        self.history()  # raises an error if the database was lost
         raise RunNotFound(f"no run with the id {run_id!r} in {self.workspace}")
 
     def _read(self, **conditions: Any) -> list[RunRecord]:
-        """As `listing.read`; through MLflow's client, which takes seconds, when the tables are not the known ones."""
+        """As `listing.read`; through MLflow's client, which takes seconds, if the tables are unknown."""
         try:
             return listing.read(self.database, **conditions)
         except UnknownTables as error:
@@ -343,7 +343,7 @@ class Tracker:
     def _read_through_client(
         self, *, experiment: str | None = None, limit: int | None = None, prefix: str = "", **equal: str
     ) -> list[RunRecord]:
-        """The same answer by another route; `equal` are the other conditions of `listing.read`."""
+        """The same result from MLflow's client; `equal` are the other conditions of `listing.read`."""
         client = self._client()
         names = {e.experiment_id: e.name for e in client.search_experiments(max_results=50_000)}
         wanted = [key for key, name in names.items() if experiment in (None, name)]

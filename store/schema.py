@@ -123,8 +123,8 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 def check(group: str, dataset: xr.Dataset) -> None:
     """Compare every variable of `dataset`, coordinates included, with the schema of `group`.
 
-    Any subset of the variables of a group is a valid dataset. Of the dtype only the kind counts:
-    float32 may stand for float64, an integer may not.
+    Any subset of the variables of a group is a valid dataset. Only the kind of the dtype is checked:
+    float32 is accepted for float64, an integer is not.
 
     Raises SchemaError with all violations at once: unknown group or variable, other dimensions
     or another order of them, another dtype kind, a fixed dimension of another length.

@@ -1,4 +1,4 @@
-"""Seals: checksums that vouch for what a workspace holds. Light to import, so that listings can ask for them.
+"""Seals: checksums of the files of a workspace. This module imports fast, so that listings can use it.
 
 A store (see `store.fields`) carries a manifest with its own name and the checksum of every file. A JSON file carries a
 checksum of its content under the key `sha256`. Nothing here reads an array.
@@ -46,11 +46,11 @@ class StoreError(BadStore, RuntimeError):
         super().__init__(f"{path}: {wrong}; {cure}")
 
     def __reduce__(self) -> tuple[type[StoreError], tuple[Path, str, str]]:
-        return type(self), (self.path, self.wrong, self.cure)  # a worker hands it to its parent
+        return type(self), (self.path, self.wrong, self.cure)  # makes it picklable: a worker sends it to its parent
 
 
 def disk_fault(path: Path, error: OSError) -> StoreError | None:
-    """Return the fault that an `error` of the disk means for `path`: full, read-only, broken.
+    """Return the fault that describes an `error` of the disk at `path`: full, read-only, broken.
 
     None for an error that has nothing to do with the state of the disk.
     """
@@ -73,7 +73,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def seal(folder: Path, name: str) -> None:
-    """Flush every file below `folder` to the disk, then write the manifest that vouches for them.
+    """Flush every file below `folder` to the disk, then write the manifest with their checksums.
 
     `name` is that of the store when it is finished. The order matters: after a power cut a manifest must not describe
     data still in memory.
@@ -111,7 +111,7 @@ def verify(path: Path | str) -> None:
 def attributes(path: Path | str) -> dict[str, Any]:
     """Return the attributes of the root of the store at `path`, checked against its manifest.
 
-    Two small files are read and no array, so that a damaged array goes unnoticed here. Raises StoreError as `verify`.
+    Only two small files are read, so that a damaged array is not noticed here. Raises StoreError as `verify`.
     """
     path = Path(path).absolute()
     listed = _listed(path)
@@ -194,9 +194,9 @@ def sibling(path: Path, role: str) -> Path:
 
 
 def recover(path: Path) -> bool:
-    """Clear what a killed write of the store `path` left; return whether anything was there.
+    """Remove what an interrupted write of the store `path` left; return whether there was anything.
 
-    The old store is brought back if the write died between the two renames. Hold the lock of the folder.
+    The old store is restored if the write was interrupted between the two renames. Hold the lock of the folder.
     """
     new, aside = sibling(path, "new"), sibling(path, "old")
     found = os.path.lexists(new) or os.path.lexists(aside)
@@ -208,7 +208,7 @@ def recover(path: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a whole folder; nothing there is no error."""
+    """Remove a file or a whole folder; a missing one is no error."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -226,7 +226,8 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `content` with its checksum to `path`, whole or not at all; raises StoreError when the disk refuses."""
+    """Write `content` with its checksum to `path`, whole or not at all; raises StoreError when the disk cannot be
+    written."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.new")
     with writing(path):
         try:

@@ -1,7 +1,7 @@
-"""A run's numbers against their seal: what the database says is believed only if a sealed file says the same.
+"""Numbers of a run compared with their seal: entries of the database are trusted only if a sealed file agrees.
 
 The seal of a finished run is its field store, whose attributes hold the whole record; without a readable store it is
-`run.json` beside its artifacts. What the seal says is shown, whatever the database says.
+`run.json` beside its artifacts. If both differ, the sealed numbers are shown.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 from store.listing import RunRecord
 from store.seal import StoreError, attributes, read_json
 
-COST = ("seconds_", "megabytes_")  # may be logged after the seal: what it took to write it is known then
+COST = ("seconds_", "megabytes_")  # may be logged after the seal, because the cost of writing it is known only then
 
 
 @dataclass(frozen=True)
 class Believed:
-    """A run as it can be believed; `note` tells what is wrong with it, "" if nothing is.
+    """A run with the numbers that can be trusted; `note` says what is wrong with it, "" if nothing is.
 
-    `sealed` says that a whole store stands behind the numbers and that the database agrees with it.
+    `sealed` is true if the run has an undamaged store and the database agrees with it.
     """
 
     record: RunRecord
@@ -32,8 +32,8 @@ class Believed:
 def believe(record: RunRecord, store: Path, beside: Path) -> Believed:
     """Compare a run with the attributes of its `store`, or with the sealed record `beside` its artifacts.
 
-    Trials, sweeps and studies have no store of their own, and what did not finish has no numbers: they are returned as
-    they are.
+    Trials, sweeps and studies have no store of their own, and unfinished runs have no numbers: these are returned
+    unchanged.
     """
     if record.status != "FINISHED" or "kind" in record.tags:
         return Believed(record, False, "")
@@ -53,13 +53,13 @@ def believe(record: RunRecord, store: Path, beside: Path) -> Believed:
 
 
 def _of_store(record: RunRecord, store: Path) -> Believed:
-    """Raises StoreError for a store that is missing, damaged, or that of another run."""
+    """Raises StoreError for a store that is missing, is damaged, or belongs to another run."""
     found = attributes(store)
     if found.get("run") != record.id:
         raise StoreError(store, f"this is the store of run {found.get('run')}", "run its case again")
     if "record" in found:
         return _compared(record, found["record"], "sealed store")
-    # Stores of an older version hold the numbers only, so that other entries stay as they are.
+    # Stores of an older version hold only numbers, so that other entries are taken from the database.
     numbers = {**found["reference"], **found["numbers"]}
     kept = {
         "parameters": record.parameters,
@@ -70,7 +70,8 @@ def _of_store(record: RunRecord, store: Path) -> Believed:
 
 
 def _compared(record: RunRecord, kept: Mapping[str, Any], what: str) -> Believed:
-    """The record with the entries that were `kept`; tags that were added later, in the UI for instance, stay."""
+    """The record with the entries that were `kept`; tags that were added later, for instance in the UI, are kept
+    too."""
     cost = {k: v for k, v in record.metrics.items() if k.startswith(COST) and k not in kept["metrics"]}
     metrics = {**kept["metrics"], **cost}
     right = replace(record, metrics=metrics, parameters=kept["parameters"], tags={**record.tags, **kept["tags"]})

@@ -8,8 +8,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-TRACKING = "MLFLOW_TRACKING_URI"  # address of MLflow in the environment, which dislobench does not use
-PARENT = "DISLOBENCH_PARENT"  # process that started this one and waits for it: this one ends with it
+TRACKING = "MLFLOW_TRACKING_URI"  # environment variable with an address of MLflow; dislobench does not use it
+PARENT = "DISLOBENCH_PARENT"  # id of the process that waits for this one; this one ends when that process ends
 PATIENCE = 10.0  # seconds for a child to end after SIGTERM
 
 
@@ -24,7 +24,7 @@ def in_a_process(
     """
     if captured:
         options["stdout"] = subprocess.PIPE
-    # an address of other runs, which dislobench does not use, has been told once
+    # the parent has already warned that this variable is not used
     environment = {key: value for key, value in os.environ.items() if key != TRACKING} | {PARENT: str(os.getpid())}
     environment |= variables or {}
     with subprocess.Popen(command, text=True, env=environment, **options) as process:
@@ -38,7 +38,7 @@ def in_a_process(
 
 
 def _end_child(process: Any, own_group: bool) -> None:
-    """Terminate a child (with its whole process group if it has one of its own); kill what does not end in time."""
+    """Terminate a child, with its whole process group if it has its own; kill it if it does not end in time."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             if own_group:

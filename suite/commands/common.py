@@ -1,4 +1,4 @@
-"""What commands share: exit codes, reading of specs, child processes."""
+"""Code that several commands share: exit codes, reading of specs, child processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def spec_of(options: argparse.Namespace) -> Spec:
 
 
 def refuse_code(options: argparse.Namespace, spec: Spec) -> Spec:
-    """The spec; raises `CommandError` when it names code and the command line asked for none."""
+    """The spec; raises `CommandError` when it names code and the command line has --safe."""
     if getattr(options, "safe", False) and spec.code:
         raise CommandError(
             f"{spec.case.name} names {' and '.join(spec.code)}: code that this command would run, and --safe forbids "

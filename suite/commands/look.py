@@ -1,4 +1,4 @@
-"""Commands that look at what is there: specs, runs, reports, the workspace, the installation."""
+"""Commands that compute nothing: they show specs, runs, reports, the workspace, the installation."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def check(options: argparse.Namespace) -> int:
     from suite.spec import BadSpec, load, load_sweeps, read_sweeps
 
     def good(preset: str | None, look: Callable[[], Any]) -> bool:
-        """Whether `look` finds the spec good; keeps what it finds, once for all presets."""
+        """Whether `look` finds no problem in the spec; problems are collected, each once for all presets."""
         try:
             look()
         except BadSpec as error:
@@ -251,7 +251,7 @@ def report(options: argparse.Namespace) -> int:
 
 def repair(options: argparse.Namespace) -> int:
     if options.workspace.is_dir():
-        make_workspace(options.workspace)  # refuses one that can be read only
+        make_workspace(options.workspace)  # raises an error for a workspace that is read-only
     from suite.show.terminal import progress_reporter
     from suite.study.repair import repair
 
@@ -275,23 +275,24 @@ def ui(options: argparse.Namespace) -> int:
             f"{options.workspace} holds no runs; run a case first, or name another folder with --workspace", BAD_STORE
         )
     _need_free_port(options.host, options.port)
-    print("MLflow UI, in a quarter of a minute (Ctrl-C ends it):", file=sys.stderr)
+    print("MLflow UI, ready in about 15 seconds (Ctrl-C ends it):", file=sys.stderr)
     for name, link in tracker.ui_links(options.port, options.host).items():
         print(f"  {printable(name)}: {link}", file=sys.stderr)
-    # a session of its own: the server has children, and all of them end when this command does
+    # a session of its own, so that the server's child processes end with this command too
     code, _ = in_a_process(tracker.ui_command(options.port, options.host), start_new_session=True)
-    raise CommandError(f"the MLflow server ended by itself with exit code {code}; its messages stand above", 1)
+    raise CommandError(f"the MLflow server ended by itself with exit code {code}; see its messages above", 1)
 
 
 def _need_free_port(host: str, port: int) -> None:
-    """Refuse a port that nobody can listen on: MLflow's server would try for ever, without a word."""
+    """Raise an error for a port that cannot be used: MLflow's server would retry for ever without a message."""
     import errno
     import socket
 
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: no wait for old connections
+            # as servers do: do not wait for old connections to time out
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     if options.start is not None:
         from suite.world.lammps_job import job_digest
 
-        job_digest(options.start)  # refuses a job that is not there before anything is made
+        job_digest(options.start)  # raises an error if the job is missing, before any folder is made
     make_workspace(options.workspace)
     from store.runs import Tracker
     from suite.judge.remarks import remarks
@@ -71,17 +71,17 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run_each(options: argparse.Namespace) -> int:
-    """Each case in a process of its own: an engine that dies takes only its own case with it."""
+    """Run each case in its own process, so that an engine that crashes ends only its own case."""
     if options.start:
         raise CommandError("--start belongs to one spec; name one only", BAD_SPEC)
     from suite.spec import load
 
-    for name in options.specs:  # a bad spec stops everything before anything runs
+    for name in options.specs:  # read all specs first: a bad one stops the command before anything runs
         refuse_code(options, load(name, options.preset, options.overrides))
     worst = 0
     cases: list[Any] = []
     for name in options.specs:
-        # -P: nothing that lies in the current folder may stand in for a module of dislobench
+        # -P: files in the current folder must not be imported instead of modules of dislobench
         command = [sys.executable, "-P", "-m", "dislobench", "run", name, "--workspace", str(options.workspace)]
         command += spec_words(options)
         command += ["--name", options.name] if options.name else []

@@ -102,7 +102,7 @@ def _chosen_sweeps(options: argparse.Namespace, name: str, only: Sequence[str]) 
 def _run_sweeps(
     options: argparse.Namespace, chosen: Sequence[tuple[str, str, Sweep]]
 ) -> Iterator[tuple[str, SweepResult]]:
-    """Run sweeps given as (spec, name, sweep); each is told at once, for the next one may be stopped."""
+    """Run sweeps given as (spec, name, sweep). Each is printed at once, because the next one may be interrupted."""
     from suite.show.terminal import progress_reporter, sweep_table
     from suite.spec import load, toml_value
     from suite.study.sweep import run_sweep
@@ -144,7 +144,7 @@ def paper(options: argparse.Namespace) -> int:
     files: list[Path] = []
     for figure, (_, r) in zip(figures, _run_sweeps(options, chosen), strict=True):
         records[figure.number] = content_of(r)
-        files = write_page(records, options.preset, folder)  # at once: the next sweep takes long
+        files = write_page(records, options.preset, folder)  # after every sweep, because the next one takes long
     if options.json:
         told = {str(number): {"rates": record["rates"]} for number, record in records.items()}
         print(json.dumps({"figures": told, "files": [str(file) for file in files]}))

@@ -1,4 +1,4 @@
-"""Solution against solution: geometry and energy error, by full relaxation and by linear response.
+"""Errors of the solution: geometry and energy error, by full relaxation and by linear response.
 
 geometry error  ‖Dȳ - Dȳ_ML‖_ℓ2(Λ_N), Å          energy error  |E(ȳ) - E_ML(ȳ_ML)|, eV
 """
@@ -17,21 +17,21 @@ from suite.world.glide import Glide, Holding
 from suite.world.hessian import HessianProducts
 from suite.world.relaxation import Relaxation, Status, relax
 
-FAR = 0.1  # Å; a model's equilibrium with no atom further than this from ȳ has the curvature of the model at ȳ
-RESOLVED = 0.01  # Å; uncertainties of a geometry error below this never spoil it
-FLAT = 1e-4  # of the reference's c0: curvatures below this are rounding of force differences
+FAR = 0.1  # Å; if no atom of the model's equilibrium is further than this from ȳ, its curvature at ȳ is used
+RESOLVED = 0.01  # Å; a smaller uncertainty of the geometry error is always acceptable
+FLAT = 1e-4  # as a share of the reference's c0: smaller curvatures are rounding of force differences
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The model's equilibrium against the reference's; errors are None when the relaxation failed.
+    """Comparison of the model's equilibrium with the reference's; errors are None when the relaxation failed.
 
     `energy_difference` is E_ML(ȳ_ML) - E(ȳ), eV, each relative to its own perfect crystal. `linear_displacement` (n, 3)
-    Å is the first-order prediction H⁻¹ F_ML(ȳ) of ȳ_ML - ȳ. `stability` is the model's own c0 (eV/Å^2), at ȳ_ML, or at
-    ȳ when there is none; in three-dimensional cells an upper bound of it. `resolution` (Å) is how far the geometry
-    error may be off because forces are relaxed to a tolerance only; None when they were not.
-    `glide_force` (eV/Å) is what holds the model against a neutral glide mode g where its relaxation ended, a share of
-    the dual norm (`glide.Glide.along`), and `glide_curvature` its gᵀH_ML g there (eV/Å^2); None without such a mode.
+    Å is the first-order prediction H⁻¹ F_ML(ȳ) of ȳ_ML - ȳ. `stability` is the model's own c0 (eV/Å^2) at ȳ_ML, or
+    at ȳ if there is no ȳ_ML; in three-dimensional cells it is an upper bound. `resolution` (Å) is the uncertainty of
+    the geometry error from the tolerance of the forces; None when the relaxation failed.
+    `glide_force` (eV/Å) is the model's force along a neutral glide mode g at the end of its relaxation, as a share of
+    the dual norm (`glide.Glide.along`), and `glide_curvature` is gᵀH_ML g there (eV/Å^2); None without such a mode.
     """
 
     relaxation: Relaxation
@@ -77,8 +77,8 @@ def compare(
     The model's energies too are relative to its perfect crystal, of `model_energy_per_atom`, eV. At ȳ the reference
     force is zero, so that to first order u_ML - u = H⁻¹ F_ML(ȳ) and E_ML(ȳ_ML) = E_ML(ȳ) - ½ F·H⁻¹F.
 
-    Where the reference has a neutral glide mode, model and linear response are held in its complement: forces along it
-    count neither for the end of the relaxation nor for stability, and are told as `glide_force`.
+    If the reference has a neutral glide mode, model and linear response are restricted to its complement: forces along
+    the mode count neither for convergence nor for stability, and are reported as `glide_force`.
 
     A model whose forces are below the tolerance has an equilibrium only if it is stable there: see `_verdict`.
     """
@@ -88,7 +88,7 @@ def compare(
         model = Holding(free, glide)
     atoms = cell.atoms(equilibrium.displacement)
     atoms.calc = model
-    # the reference is relaxed to a tolerance only: its residual force belongs to the linear response too
+    # the reference is relaxed to a tolerance only, so that its residual force is part of the linear response
     forces = atoms.get_forces()
     energy = float(atoms.get_potential_energy()) - len(cell) * model_energy_per_atom
     shift = inverse(forces - equilibrium.forces, 1e-3)
@@ -143,17 +143,17 @@ def _stability(
 ) -> tuple[float, np.ndarray]:
     """The model's c0 (eV/Å^2) at `displacement` (n, 3) and its mode, from the `guess` (n, 3) of it.
 
-    An upper bound in three-dimensional cells; a negative value is always one, and proof enough.
+    In three-dimensional cells it is an upper bound, which proves an instability if it is negative.
     """
     return curvature.near(HessianProducts(cell, model, displacement, curvature.preconditioner), guess)
 
 
 def _resolution(forces: np.ndarray, stability: float, curvature: Curvature) -> float:
-    """How far in ‖D·‖ (Å) a model with residual `forces` (n, 3) and c0 = `stability` may be from its equilibrium.
+    """Largest distance ‖D·‖ (Å) from its equilibrium of a model with residual `forces` (n, 3) and c0 = `stability`.
 
     For v = H_ML⁻¹ f, c0_ML ‖Dv‖² <= v·H_ML v = f·H_ML⁻¹ f, and H_ML⁻¹ <= H⁻¹ c0 / c0_ML for a model that is softer
-    than the reference by one factor in all directions. Infinite for a model without curvature; a model that is scaled
-    down, forces and curvature alike, keeps its resolution.
+    than the reference by one factor in all directions. Infinite for a model without curvature. Scaling a model
+    down, forces and curvature alike, does not change it.
     """
     if stability <= 0:
         return float("inf")
@@ -162,7 +162,8 @@ def _resolution(forces: np.ndarray, stability: float, curvature: Curvature) -> f
 
 
 def _verdict(stability: float, geometry: float, resolution: float, c0: float, left: bool) -> Status:
-    """What a relaxation is whose forces are below the tolerance; `left`: the model is unstable at ȳ and went away."""
+    """The status of a relaxation whose forces are below the tolerance; `left`: the model is unstable at ȳ and moved
+    away."""
     if stability < -FLAT * c0:
         return Status.SADDLE
     if resolution > max(geometry, RESOLVED):

@@ -1,7 +1,7 @@
-"""Matching conditions, potential against potential: eps_E, eps_F, eps_H, eps_V1, eps_V2 (paper, 3.9-3.12).
+"""Matching conditions between two potentials: eps_E, eps_F, eps_H, eps_V1, eps_V2 (paper, 3.9-3.12).
 
 Energies are differences to the perfect crystal of the same potential. The maxima over a neighbourhood of the relaxed
-training cell, which nobody can compute, become maxima over the test set; the root mean squares stand beside them.
+training cell cannot be computed; they are replaced by maxima over the test set. Root mean squares are given as well.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from suite.world.elasticity import DegenerateElasticity, Line, field_change, rot
 class Matching:
     """Matching numbers by name, and the fields behind them.
 
-    `energies` (c,) eV and `dual_norms` (c,) eV/Å over all test sets; `forces` (c, n, 3) eV/Å of the model on each.
+    `energies` (c,) eV and `dual_norms` (c,) eV/Å are over all test sets, `forces` (c, n, 3) eV/Å of the model on each.
     """
 
     numbers: dict[str, float]
@@ -73,8 +73,8 @@ def error_numbers(
     squares: Mapping[str, float],
     components: Mapping[str, int],
 ) -> dict[str, float]:
-    """The numbers of `match_configurations` from errors: of the energy (c,) eV and in the dual norm (c,) eV/Å, and for
-    each amplitude (`f"{α:g}"`) the sum of squares and the number of all force components."""
+    """The numbers of `match_configurations`, from the energy errors (c,) eV, the dual norms of the force errors (c,)
+    eV/Å, and for each amplitude (`f"{α:g}"`) the sum of squares and the number of all force components."""
     numbers = {
         "eps_E": float(np.abs(energy_error).max()),
         "eps_F": float(dual.max()),
@@ -91,7 +91,7 @@ def error_numbers(
 
 
 def match_relaxed(sets: Sequence[tuple[StraightCell, np.ndarray, np.ndarray]], model: Calculator) -> dict[str, float]:
-    """`eps_F_relaxed`, eV/Å: eps_F at the relaxed training cell alone, the largest over training cells.
+    """`eps_F_relaxed`, eV/Å: eps_F at the relaxed training cell; with several training cells the largest one.
 
     `sets` are training cells with displacements (n, 3) of their equilibria and the reference's forces (n, 3) there.
     """
@@ -104,14 +104,15 @@ def match_relaxed(sets: Sequence[tuple[StraightCell, np.ndarray, np.ndarray]], m
 
 
 def match_elasticity(reference: Response, model: Response, felt: np.ndarray) -> dict[str, float]:
-    """eps_V1 and eps_V2 (eV/Å^3, Frobenius norms over 81 and 729 entries) and what of them a dislocation can feel.
+    """eps_V1 and eps_V2 (eV/Å^3, Frobenius norms over 81 and 729 entries) and their parts that exert forces.
 
     `eps_V1_null_free` and `eps_V2_null_free` are distances to the span of the null Lagrangians, which exert no force in
-    a fixed periodic cell; `eps_V1_felt` is what the dislocation of the case feels of the stress-strain coefficients, by
-    the form `felt` (k, 81) of `elasticity.felt_form`. `eps_V1_pressure_free` and `eps_V2_pressure_free` are errors of
-    W - s det F, s its tr(∂W)/3: the pressure and what comes with it are gone. `eps_V1_noise` and `eps_V2_noise` are how
-    much the first two change with twice the strain step: numbers that are not well above them are rounding or
-    truncation of the finite differences. Constants in GPa as `error_C11` ..., pressure as `pressure`.
+    a fixed periodic cell; `eps_V1_felt` is the part of the error of the stress-strain coefficients that exerts forces
+    in the field of this dislocation, by the form `felt` (k, 81) of `elasticity.felt_form`. `eps_V1_pressure_free` and
+    `eps_V2_pressure_free` are errors of W - s det F, s its tr(∂W)/3: the pressure and what comes with it are gone.
+    `eps_V1_noise` and `eps_V2_noise` are the changes of the first two with twice the strain step: numbers that are not
+    well above them are rounding or truncation of the finite differences. Constants in GPa as `error_C11` ..., pressure
+    as `pressure`.
     """
     difference = model - reference
     numbers = {
@@ -130,7 +131,7 @@ def match_elasticity(reference: Response, model: Response, felt: np.ndarray) -> 
     for name in ("C11", "C12", "C44"):
         numbers[f"error_{name}"] = ours[name] - theirs[name]
     numbers["pressure"] = ours["pressure"]
-    # the same constants of what is left without null Lagrangians: p·det F alone would add p to C12 and -p/2 to C44
+    # the same without the null Lagrangians: p·det F alone would add p to C12 and -p/2 to C44
     left = constants(Response(difference.d1, without_null_part(difference.d2), difference.d3))
     for name in ("C11", "C12", "C44"):
         numbers[f"error_{name}_null_free"] = left[name]
@@ -151,8 +152,8 @@ def energy_factor_numbers(coefficients: np.ndarray, line: Line, reference: float
 
 
 def match_energy_factor(reference: Response, model: Response, line: Line) -> dict[str, float]:
-    """What the energy of one dislocation of length t errs by for every factor e of distance, eV: t (K(C'_ML) - K(C'))
-    as `energy_factor_difference`, positive where the model's dislocations cost too much, and its magnitude `eps_K`.
+    """Error of the energy of one dislocation of length t for every factor e of distance, eV: t (K(C'_ML) - K(C')) as
+    `energy_factor_difference`, positive where the model's dislocations cost too much, and its magnitude `eps_K`.
 
     Both are infinite when the crystal of the model is not stable. C' are the stress-strain coefficients.
     """
@@ -163,12 +164,12 @@ def match_energy_factor(reference: Response, model: Response, line: Line) -> dic
 def match_growth(
     reference: Response, model: Response, line: Line, cores: int, stencil_density: float
 ) -> dict[str, float]:
-    """What the elastic constants say of the growth of both errors with the distance of straight dislocations.
+    """Growth of both errors with the distance of straight dislocations, as the elastic constants predict it.
 
     `growth_energy`, eV: the slope of the signed energy difference in ln L_D, n_D t (K_ML - K). `growth_geometry`, Å^2:
     that of the squared geometry error, n_D t Σ|ρ|²/(3Ω) ∮|β_ML - β|² dθ, with the elastic fields β of both and
-    `stencil_density` Σ|ρ|²/(3Ω) (1/Å); docs/theory.md. Infinite when the crystal of the model is not stable. For a
-    crystal that is isotropic, for which Stroh's fields are not known, `growth_geometry` is absent.
+    `stencil_density` Σ|ρ|²/(3Ω) (1/Å); docs/theory.md. Infinite when the crystal of the model is not stable. For an
+    isotropic crystal, where Stroh's solution is degenerate, `growth_geometry` is absent.
     """
     ours, theirs = (_in_frame(found, line) for found in (model, reference))
     found = {
@@ -191,8 +192,8 @@ def match_hessian(
 ) -> dict[str, float]:
     """eps_H (3.11), eV/Å^2: largest |λ| of (H - H_ML) v = λ K v, training equilibrium plus perfect crystal.
 
-    `sets` are training cells with the displacements (n, 3) of their equilibria; the largest counts. Lanczos;
-    Hessian-vector products by central force differences, K⁺ by the Fourier transform.
+    `sets` are training cells with the displacements (n, 3) of their equilibria; the largest value is returned.
+    Lanczos with Hessian-vector products by central force differences and K⁺ by the Fourier transform.
     """
     found = [_hessian_errors(cell, displacement, reference, model, step) for cell, displacement in sets]
     relaxed, perfect = (max(pair[place] for pair in found) for place in (0, 1))
@@ -232,7 +233,7 @@ def _hessian_errors(
         if np.abs(product(spread(seed))).max() < 1e-7 * np.abs(seed).max():  # equal within force differences
             parts[name] = 0.0
             continue
-        # inverse iteration lives on fields of zero mean, where K is positive and K⁺ is its inverse
+        # inverse iteration works on fields of zero mean, where K is positive and K⁺ is its inverse
         values = eigsh(
             LinearOperator((n, n), matvec=product, dtype=float),
             k=1,
@@ -256,7 +257,7 @@ NOISES = {
 
 
 def told(numbers: Mapping[str, float], name: str) -> str:
-    """A number for a table; an elastic error with its uncertainty where that is more than a tenth of it."""
+    """A number as text for a table; an elastic error with its uncertainty if that is more than a tenth of it."""
     value, noise = numbers[name], numbers.get(NOISES.get(name, ""), 0.0)
     if noise <= 0.1 * abs(value):
         return f"{value:.4g}"

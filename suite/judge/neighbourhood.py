@@ -2,8 +2,8 @@
 
     max |ΔE(v)|,  max ‖ΔF(v)‖_{U*}   over  ‖D(v - ȳ_L)‖ <= δ
 
-Nobody can compute these maxima; projected gradient ascent in the norm of the ball finds a local one, a lower bound of
-what the theorem means. The test set sees random configurations only, and rattles are no worst case.
+These maxima cannot be computed exactly. Projected gradient ascent in the norm of the ball finds a local maximum, which
+is a lower bound. The test set holds random configurations only, and random displacements are not the worst case.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ase.calculators.calculator import Calculator
 
 from suite.world.cell import StraightCell
 
-STEPS = 30  # of an ascent; the steps of a bad case are halved ones
-GAIN = 1e-4  # of the value: an ascent that gains less in a step has arrived
+STEPS = 30  # steps of an ascent; a difficult one uses many of them up by halving
+GAIN = 1e-4  # relative; an ascent ends when a step gains less
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,14 @@ class Ball:
     radius: float
 
     def project(self, v: np.ndarray) -> np.ndarray:
-        """The nearest displacement of the ball in ‖D·‖, and no translation."""
+        """The nearest displacement of the ball in ‖D·‖, without its translation."""
         away = v - self.centre
         away = away - away.mean(axis=0)
         return self.centre + away * min(1.0, self.radius / max(self.cell.strain_norm(away), 1e-300))
 
     def uphill(self, gradient: np.ndarray) -> np.ndarray:
-        """The direction of steepest ascent in ‖D·‖ for the `gradient` (n, 3), of norm 1, or zero."""
+        """The direction of steepest ascent in ‖D·‖ for the `gradient` (n, 3), with norm 1; zero if the gradient is
+        zero."""
         direction = self.cell.solve_laplacian(gradient)
         norm = self.cell.strain_norm(direction)
         return direction / norm if norm > 0 else direction
@@ -70,8 +71,8 @@ def match_neighbourhood(
     """`eps_E_ball` (eV) and `eps_F_ball` (eV/Å), the largest errors found within `radius` (Å) of training equilibria.
 
     `sets` are training cells with the displacements (n, 3) of their equilibria; `per_atom` energies of the perfect
-    crystal of both, eV. Ascents start at the equilibrium and at a random smooth field; that of the force error also
-    where the energy error is largest.
+    crystal of both, eV. Ascents start at the equilibrium and at a random smooth field; the ascent of the force error
+    also starts where the energy error is largest.
     """
     largest = {"eps_E_ball": 0.0, "eps_F_ball": 0.0}
     for cell, equilibrium in sets:
@@ -114,7 +115,7 @@ def _force_error(difference: Difference, step: float = 1e-3) -> tuple[Value, Gra
 
 
 def ascend(ball: Ball, start: np.ndarray, value: Value, gradient: Gradient) -> tuple[float, np.ndarray]:
-    """The largest `value` on a projected ascent from `start` (n, 3), and where it is. It never falls."""
+    """The largest `value` on a projected ascent from `start` (n, 3), and where it is. The value never decreases."""
     place = ball.project(start)
     best, length = value(place), ball.radius
     for _ in range(STEPS):
@@ -122,7 +123,7 @@ def ascend(ball: Ball, start: np.ndarray, value: Value, gradient: Gradient) -> t
         while best <= before and length > 1e-3 * ball.radius:
             candidate = ball.project(place + length * direction)
             found = value(candidate)
-            if found > best:  # what is not finite is no ascent
+            if found > best:  # a value that is not finite is not accepted
                 best, place, length = found, candidate, min(2 * length, 2 * ball.radius)
             else:
                 length /= 2

@@ -1,8 +1,8 @@
-"""Every number of a run: name, symbol, unit, meaning, group. Tables, axes, reports and pages take their words here.
+"""Every number of a run: name, symbol, unit, meaning, group. Tables, axes, reports and pages are made from this table.
 
-The symbol is what stands in the head of a column or at an axis, the meaning a phrase that explains it. A number that
-only some runs have says which ones with `needs`. Numbers of single amplitudes are called as `NUMBERS_OF_AMPLITUDES`
-say, with the amplitude (Å) behind: `rmse_F_0.1`.
+The symbol appears in the head of a column or at an axis; the meaning is a phrase that explains it. `needs` says which
+runs have a number that not all runs have. A number in `NUMBERS_OF_AMPLITUDES` also exists for each amplitude (Å) of the
+test set, with the amplitude at the end of its name: `rmse_F_0.1`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Need = Literal["", "split", "hessian", "neighbourhood"]
 
 @dataclass(frozen=True)
 class Number:
-    """One number of a run; `unit` is empty for pure numbers, `under` names the number whose variant it is."""
+    """One number of a run; `unit` is empty for pure numbers, `under` names the number that this one is a variant of."""
 
     name: str
     symbol: str
@@ -45,7 +45,7 @@ class Number:
 
     @property
     def axis(self) -> str:
-        """What stands at an axis: symbol, meaning, and unit."""
+        """Label of an axis: symbol, meaning, and unit."""
         words = self.symbol if self.symbol == self.meaning else f"{self.symbol}, {self.meaning}"
         return f"{words} [{self.unit}]" if self.unit else words
 
@@ -326,7 +326,7 @@ NUMBERS_OF_AMPLITUDES = ("rmse_E", "rmse_F", "eps_F")
 
 
 def number(name: str) -> Number | None:
-    """The entry of a number, also of a single amplitude; None for what is no number of a verdict."""
+    """The entry of a number, also of a single amplitude; None if `name` is no number of a verdict."""
     if name in NUMBERS:
         return NUMBERS[name]
     for base in NUMBERS_OF_AMPLITUDES:
@@ -338,6 +338,6 @@ def number(name: str) -> Number | None:
 
 
 def head(name: str) -> str:
-    """Symbol and unit of a number, or its name where it is none."""
+    """Symbol and unit of a number; `name` itself if it is no number of a verdict."""
     found = number(name)
     return name if found is None else found.head

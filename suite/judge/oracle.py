@@ -95,8 +95,8 @@ class Oracle:
 
 
 def _squares(triangles: np.ndarray, x: np.ndarray, height: int = 32) -> np.ndarray:
-    """‖R x‖² (t,) of each upper triangle in (t, k, n). What is below their diagonals is not read, but for the blocks
-    on them: all of them do not fit into a cache, and memory is what takes the time."""
+    """‖R x‖² (t,) of each upper triangle in (t, k, n). Entries below the diagonal blocks are not read: the
+    triangles do not fit into the processor's cache, so that reading memory takes most of the time."""
     total = np.zeros(len(triangles))
     for first in range(0, triangles.shape[1], height):
         part = triangles[:, first : first + height, first:] @ x[first:]
@@ -105,8 +105,8 @@ def _squares(triangles: np.ndarray, x: np.ndarray, height: int = 32) -> np.ndarr
 
 
 def elastic_forms(rows: Mapping[str, np.ndarray], reference: Response, felt: np.ndarray) -> dict[str, np.ndarray]:
-    """Compressed rows of eps_stress, eps_V1, eps_V2, their parts that are null-free and without the pressure, and what
-    is felt of eps_V1 by the form `felt` (k, 81) of `elasticity.felt_form`: ‖rows [c; -1]‖ is the number."""
+    """Compressed rows of eps_stress, eps_V1, eps_V2, of their null-free and pressure-free parts, and of eps_V1_felt
+    with the form `felt` (k, 81) of `elasticity.felt_form`. Each number is ‖rows [c; -1]‖."""
     stress, virial1 = _with_target(rows, reference)
     virial2 = np.column_stack([rows["virial2"], reference.d3.ravel()])
     free = {
@@ -126,13 +126,13 @@ def elastic_forms(rows: Mapping[str, np.ndarray], reference: Response, felt: np.
 
 
 def _with_target(rows: Mapping[str, np.ndarray], reference: Response) -> tuple[np.ndarray, np.ndarray]:
-    """Elastic rows of first and second order, (9, n + 1) and (81, n + 1), with what they should give."""
+    """Elastic rows of first and second order, (9, n + 1) and (81, n + 1), with their targets as the last column."""
     stress = np.column_stack([rows["stress"], reference.d1.ravel()])
     return stress, np.column_stack([rows["virial1"], reference.d2.ravel()])
 
 
 def line_moduli(rows: Mapping[str, np.ndarray], reference: Response, line: Line) -> np.ndarray:
-    """Rows (81, n + 1) of the stress-strain coefficients in the frame of `line`, those of the `reference` last."""
+    """Rows (81, n + 1) of the stress-strain coefficients in the frame of `line`; the last column is the `reference`."""
     columns = stress_strain_coefficients(*_with_target(rows, reference))
     return np.column_stack([rotate(column, line.frame).ravel() for column in columns.T])
 
@@ -202,8 +202,8 @@ def reduce_response(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """`geometry`, `energy`, `pull` and `shift` of an `Oracle`; `reference_energy` relative to the perfect crystal, eV.
 
-    At ȳ the forces of a fit are A c: its equilibrium differs by H⁻¹ (A c - f) to first order, with f what the
-    reference's relaxation left.
+    At ȳ the forces of a fit are A c. To first order its equilibrium differs by H⁻¹ (A c - f), where f is the residual
+    force of the reference's relaxation.
     """
     energy, force = parameters.build().energy_and_force_rows(cell.atoms(equilibrium.displacement))
     augmented = np.column_stack([force, equilibrium.forces.ravel()])

@@ -1,4 +1,4 @@
-"""What the numbers of a run warn of, in sentences: it ended well, and yet it may not mean what it seems to mean."""
+"""Warnings about the numbers of a run that converged, but whose numbers may be misleading."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from suite.judge.matching import NOISES
 from suite.world.core_state import DIFFERENT, UNLIKE
 from suite.world.glide import NEUTRAL
 
-LEAST = 1e-4  # eV; rounding below this spoils no energy error
+LEAST = 1e-4  # eV; smaller rounding errors of the energy do not matter
 
 
 def remarks(numbers: Mapping[str, float]) -> list[str]:
@@ -46,7 +46,7 @@ def remarks(numbers: Mapping[str, float]) -> list[str]:
     noisy = [name for name in ("eps_V1", "eps_V2") if numbers.get(NOISES[name], 0.0) > 0.5 * numbers.get(name, 0.0) > 0]
     if noisy:
         found.append(
-            f"{' and '.join(noisy)} change with the strain step nearly as much as they are large: they are mostly "
+            f"{' and '.join(noisy)} change with the strain step by more than half of their size: they are mostly "
             "rounding or truncation. Try other steps (material.strain_step, model.strain_step); there may be no better "
             "one for a potential made of splines, or with energies of 32 bits"
         )

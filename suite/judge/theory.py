@@ -3,8 +3,8 @@
     geometry <= C_G √n_D ( eps_F + log^½(L_D) eps_V1 + eps_V2/L + 1/L² )                      (3.13)
     energy   <= C_E n_D ( (the bracket)² + 1/L² + eps_E )                                     (3.14)
 
-(3.14) as printed is too small: the energy error between L and L_D is of first order in eps_V1, and no term holds it.
-The corrected bounds, with the bracket B = eps_F + (1 + log(L_D/L))^½ eps_V1 + eps_V2/L + 1/L²:
+(3.14) as printed is too small: the energy error between L and L_D is of first order in eps_V1, and no term of the bound
+is. The corrected bounds, with the bracket B = eps_F + (1 + log(L_D/L))^½ eps_V1 + eps_V2/L + 1/L²:
 
     geometry <= C_G √n_D B
     energy   <= C_E n_D ( B² + eps_E + (1 + log(L_D/L)) eps_V1 + eps_V2/L + 1/L² )
@@ -55,7 +55,8 @@ def bound(matching: Mapping[str, float], size: float, distance: float, cores: in
 def corrected_bound(matching: Mapping[str, float], size: float, distance: float, cores: int) -> dict[str, float]:
     """Terms of the corrected bounds with C = 1 for L = `size` and L_D = `distance` in a0, and their sums.
 
-    eps_V1 and eps_V2 are those without the pressure (`eps_V1_pressure_free`): it costs no energy in a fixed cell.
+    eps_V1 and eps_V2 are those without the pressure (`eps_V1_pressure_free`): a pressure costs no energy in a fixed
+    cell.
     """
     logarithm, bare = 1 + log_ratio(distance, size), size**-2.0
     first, second = matching["eps_V1_pressure_free"], matching["eps_V2_pressure_free"] / size
@@ -76,16 +77,17 @@ def log_ratio(distance: float, size: float) -> float:
 
 
 def limiting_term(terms: Mapping[str, float], among: Mapping[str, str] = TERMS) -> str:
-    """Name of the largest term, of the geometry bracket or of those `among`: what to improve first."""
+    """Name of the largest of the terms in `among` (default: the bracket of the geometry bound): what to improve
+    first."""
     return max(among, key=lambda name: terms[name])
 
 
 def balance(matching: Mapping[str, float], distance: float, stability: float, strain: float) -> dict[str, float]:
     """The three numbers of the balance eps_E ≈ eps_F² ≈ log(L_D) eps_V1², literally and calibrated, and their spread.
 
-    The literal numbers have three different units, as in the paper. The calibrated ones are energies (eV):
-    eps_E, eps_F²/c0 and S log(L_D) eps_V1²/c0 with the null-free eps_V1, c0 = `stability` (eV/Å^2) and S = `strain`
-    (Å^4, `elastic_leverage`). The spread is the difference of the largest and the smallest logarithm: 0 is balance.
+    The literal numbers have three different units, as in the paper. The calibrated ones are energies (eV): eps_E,
+    eps_F²/c0 and S log(L_D) eps_V1²/c0 with the null-free eps_V1, c0 = `stability` (eV/Å^2) and S = `strain` (Å^4,
+    `elastic_leverage`). The spread is the difference of the largest and the smallest logarithm; it is 0 in balance.
     """
     log_distance = float(np.log(distance))
     literal = {
@@ -112,8 +114,9 @@ def corrected_balance(
     """The three energies (eV) of the corrected balance eps_E ≈ eps_F² ≈ log(L_D/L) eps_V1, and their spread.
 
     eps_E, eps_F²/c0 with c0 = `stability` (eV/Å^2), and (1 + log(L_D/L)) eps_K. eps_K is the exact coefficient of the
-    logarithm in the energy of one dislocation, of first order in the error of the elastic constants: a norm of them
-    (null-free, or felt) would count combinations that cost no energy, and felt none of those that displace nothing.
+    logarithm in the energy of one dislocation, of first order in the error of the elastic constants: a norm of
+    this error (null-free or felt) would count combinations that cost no energy, and the felt norm would miss those that
+    displace nothing.
     The spread is infinite where eps_K is.
     """
     energies = {

@@ -1,6 +1,6 @@
 """Figures of a run, from its store alone.
 
-Colours survive greyscale and colour blindness (viridis, and the Okabe-Ito blue, orange and grey).
+Colours can be told apart in greyscale and with colour blindness (viridis; blue, orange and grey of Okabe and Ito).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def draw_all(
 ) -> list[Path]:
     """Draw the figures of a run (its store `tree`), or those of `names`, as FOLDER/PREFIXname.png; returns the paths.
 
-    Those that its dislocations do not have are left out. What a figure raises is raised here, or put into `failed` by
-    the figure's name, and the others are drawn.
+    Figures that do not exist for its dislocations are left out. An exception of a figure is raised; if `failed` is
+    given, the exception is stored there by the figure's name, and the other figures are drawn.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -44,7 +44,7 @@ def draw_all(
         path = folder / f"{prefix}{name}.png"
         try:
             draw(tree).savefig(path, dpi=dpi)
-        except Exception as error:  # whatever a drawing library finds wrong; the caller tells it
+        except Exception as error:  # anything that a drawing library may raise; the caller reports it
             if failed is None:
                 raise
             failed[name] = error
@@ -83,7 +83,7 @@ def _cores(axes: Axes, group: Any) -> None:
 
 
 def _section(group: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A section through the middle of a loop that contains its normal: which atoms lie within a0/2 of it, their
+    """A plane section through the middle of a loop that contains the loop's normal: the atoms within a0/2 of it, their
     positions along an axis in the plane of the loop and along the normal (k, 2), and both axes (2, 3)."""
     burgers = group["core_burgers"].to_numpy()[0]
     normal = burgers / np.linalg.norm(burgers)
@@ -109,7 +109,7 @@ def _scatter(axes: Axes, group: Any, values: np.ndarray, label: str, style: dict
         axes.set(xlim=(-half, half), ylim=(-half, half))
         return
     points, size, _ = _plane(group)
-    # dots as wide as columns are apart: about 3.6 inches of 72 points carry sqrt(n) of them
+    # dots as wide as the distance of the columns: about 3.6 inches (72 points each) hold sqrt(n) of them
     diameter = 0.9 * 3.6 * 72 / np.sqrt(len(points))
     dots = axes.scatter(points[:, 0], points[:, 1], c=values, s=diameter**2, linewidths=0, **style)
     axes.figure.colorbar(dots, ax=axes, label=label, shrink=0.85)
@@ -272,7 +272,7 @@ def balance(tree: xr.DataTree) -> Figure:
         ("calibrated balance", ("calibrated_E", "calibrated_F", "calibrated_V1"), "eV"),
         ("terms of the bound (3.13)", tuple(TERMS), "mixed units"),
     ]
-    if "corrected_spread" in numbers:  # not of a model whose crystal is unstable, nor of an older version
+    if "corrected_spread" in numbers:  # missing for a model whose crystal is unstable, and in runs of an older version
         panels.insert(2, ("corrected balance", ("corrected_E", "corrected_F", "corrected_K"), "eV"))
     figure, axes = _figure(3.7 * len(panels), 3.9, len(panels))
     for axis, (title, bars, unit) in zip(axes, panels, strict=True):
@@ -281,7 +281,7 @@ def balance(tree: xr.DataTree) -> Figure:
         axis.bar(places, values, color=BLUE, width=0.6)
         positive = [value for value in values if value > 0 and np.isfinite(value)]
         low, high = (min(positive) / 3, max(positive) * 4) if positive else (0.1, 1.0)  # a model without errors
-        axis.set_ylim(low, high)  # before the scale: bars of zero height alone have no logarithmic range
+        axis.set_ylim(low, high)  # before the scale is set, because bars of zero height have no logarithmic range
         axis.set_yscale("log")
         axis.set_ylim(low, high)
         for place, value in zip(places, values, strict=True):

@@ -1,5 +1,5 @@
-"""A report in two forms: one standalone HTML file (figures inside, tables that sort on a click, nothing from
-elsewhere), and Markdown.
+"""A report in two forms: one standalone HTML file (it contains its figures, its tables sort on a click, and it loads
+nothing from the network), and Markdown.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Page:
         self._add(table.markdown(), kind="table", table=table)
 
     def figure(self, path: Path, caption: str) -> None:
-        """An image, inside the HTML file, and by its path from the folder of the Markdown file."""
+        """An image: embedded in the HTML file, linked by a relative path in the Markdown file."""
         data = base64.b64encode(path.read_bytes()).decode()
         words = f"![{caption}]({path.parent.name}/{path.name})\n\n{caption}\n"
         self._add(words, kind="figure", caption=caption, data=data)

@@ -1,5 +1,5 @@
-"""The report of a workspace, from its store alone: what was run, matching conditions, errors, rates with verdicts,
-cost, failures with their remedies. One HTML file without a server, the same in Markdown, and tables as CSV.
+"""The report of a workspace, from its stores alone: runs, matching conditions, errors, rates with verdicts, cost, and
+failures with their remedies. It is one HTML file that needs no server, the same as Markdown, and tables as CSV.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class NothingToReport(BadStore, LookupError):
 def write_report(workspace: Path, folder: Path, case: str | None = None) -> list[Path]:
     """Write report.html, report.md, runs.csv, rates.csv and figures/ into `folder`; returns their paths.
 
-    Numbers are those of the sealed stores. What is damaged or differs from its seal is told, and the rest is shown.
+    Numbers come from the sealed stores. Runs that are damaged or differ from their seal are listed as such.
 
     Raises `NothingToReport` when the workspace has no run (of `case`), WorkspaceError when its database is lost.
     """
@@ -79,16 +79,16 @@ def _short(value: float | None) -> str:
 
 
 def _file_name(*words: str) -> str:
-    """A name of a file from names that a stranger may have chosen."""
+    """A safe file name made from names that may come from other people's workspaces."""
     return "-".join(re.sub(r"[^\w.+-]+", "_", word).lstrip(".") for word in words)
 
 
 def _distrust(runs: Sequence[RunRecord], notes: Mapping[str, str], page: Page) -> None:
-    """What cannot be believed as it stands in the database."""
+    """A list of the runs whose entries in the database cannot be trusted."""
     wrong = [[r.name, r.id[:8], notes[r.id]] for r in runs if r.id in notes]
     if wrong:
         page.heading("Damaged, or different from the sealed store")
-        page.text("Numbers of these runs are those of their seal; where nothing vouches for them, they are left out.")
+        page.text("Numbers of these runs come from their sealed files; where these are damaged, numbers are left out.")
         page.table(["run", "id", "what is wrong"], wrong)
 
 
@@ -101,7 +101,7 @@ def _sweeps(
         if not path.exists() and record.status != "FINISHED":
             continue  # it was stopped before its end
         try:
-            content = read_json(path, "give the sweep again: its points are kept, its rates are measured anew")
+            content = read_json(path, "give the sweep again: its points are kept, its rates are computed again")
         except StoreError as error:
             page.heading(f"Sweep {record.tags.get('sweep', record.name)} of {record.experiment}")
             page.text(f"Not shown: {error}.")
@@ -168,7 +168,8 @@ PORTRAITS = {
 
 
 def _portraits(tracker: Tracker, records: Sequence[RunRecord], notes: dict[str, str], page: Page, folder: Path) -> None:
-    """Cells and cores of the newest run of every case whose fields can be read; what is damaged goes into `notes`."""
+    """Figures of cells and cores of the newest run of every case whose fields can be read; damage is reported in
+    `notes`."""
     drawn: set[str] = set()
     for record in reversed(records):
         case, store = record.experiment, tracker.store_of(record.id)
@@ -256,7 +257,7 @@ def _failures(records: Sequence[RunRecord], page: Page) -> None:
 def _provenance(records: Sequence[RunRecord], page: Page) -> None:
     page.heading("What was run")
     names = sorted({r.parameters.get("reference", "") for r in records})
-    rows = [[name, CATALOGUE[name].source if name in CATALOGUE else "not of the catalogue"] for name in names if name]
+    rows = [[name, CATALOGUE[name].source if name in CATALOGUE else "not in the catalogue"] for name in names if name]
     page.table(["reference potential", "source"], rows)
     tags = sorted({(k, v) for r in records for k, v in r.tags.items() if k in VERSIONS or k.startswith("machine.")})
     page.table(["package or machine", "version"], tags)

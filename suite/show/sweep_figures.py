@@ -1,4 +1,4 @@
-"""Figures of a sweep, from what its run keeps: errors against the axis, fitted slopes, guide lines of the theory."""
+"""Figures of a sweep, from its `sweep.json`: errors against the axis, fitted slopes, guide lines of the theory."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ CURVE_STYLES = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREY, "^", ":"), ("black
 
 
 def axis_label(name: str) -> str:
-    """What stands at an axis of a number of runs: with its unit, or the name itself where it is none."""
+    """Label of an axis: of a size, or of a number of runs with its unit; other names stay as they are."""
     return AXES[name].label if name in AXES else head(name)
 
 
 def _styles(curves: Sequence[str]) -> dict[str, tuple[str, str, str]]:
-    """Colour, marker and line of every curve: those of its setting, or the next ones in turn."""
+    """Colour, marker and line of every curve: fixed ones for the three settings, otherwise taken in turn."""
     if set(curves) <= set(SETTING_STYLES):
         return {curve: SETTING_STYLES[curve] for curve in curves}
     return dict(zip(curves, cycle(CURVE_STYLES), strict=False))
@@ -63,7 +63,7 @@ ORDERING = (
 def draw_ordering(record: Mapping[str, Any], path: Path) -> Path:
     """Both errors of every point of a sweep against matching numbers, with their rank correlation, as PNG.
 
-    A sweep of an older version has ordered its geometry errors only, and its figure has one row.
+    A sweep of an older version holds correlations of the geometry error only; its figure has one row.
     """
     chosen = [row for row in ORDERING if record.get(row[1])]
     figure = Figure(figsize=(11, 3.9 * len(chosen)), layout="constrained")
@@ -82,7 +82,7 @@ def draw_ordering(record: Mapping[str, Any], path: Path) -> Path:
 
 
 def _against(axis: Axes, points: Sequence[Mapping[str, Any]], name: str, error: str) -> None:
-    """An error of every point against a number of the same run, in the style of its setting."""
+    """Draw an error of every point against a number of the same run, in the style of its curve."""
     for setting, (colour, marker, _) in _styles(list(dict.fromkeys(p["setting"] for p in points))).items():
         chosen = [p["numbers"] for p in points if p["setting"] == setting and name in p["numbers"]]
         x = [max(numbers[name], 1e-12) for numbers in chosen]
@@ -99,7 +99,7 @@ def _label_x(axis: Axes, ticks: Sequence[float]) -> None:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """At most five round numbers between `low` and `high`: labels of more run into each other."""
+    """At most five round numbers between `low` and `high`; labels of more would overlap."""
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     for steps in ((1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9), (1, 2, 5), (1, 3), (1,)):
         found = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
@@ -149,7 +149,7 @@ GROWTH_LABELS = {
 
 
 def _growth_panel(axis: Axes, record: Mapping[str, Any], error: str, label: str) -> None:
-    """An error against ln L_D in linear axes: a line for each seed, and through its middle the predicted slope."""
+    """Draw an error against ln L_D in linear axes: a line for each seed, and the predicted slope through its middle."""
     value, prediction = GROWTHS[error]
     wanted = {error, prediction}
     points = [p for p in record["points"] if p["x"] is not None and wanted <= set(p["numbers"])]
@@ -180,7 +180,7 @@ def _over_seeds(points: Sequence[Mapping[str, Any]], error: str) -> tuple[np.nda
     for group in groups.values():
         values = np.array([max(p["numbers"][error], 1e-12) for p in group])
         x = float(np.exp(np.mean([np.log(p["x"]) for p in group])))
-        middle = float(np.clip(np.exp(np.log(values).mean()), values.min(), values.max()))  # but for rounding it is
+        middle = float(np.clip(np.exp(np.log(values).mean()), values.min(), values.max()))  # equal apart from rounding
         rows.append((x, middle, values.min(), values.max()))
     return tuple(np.array(sorted(rows)).T)
 

@@ -1,4 +1,4 @@
-"""A table as one value: rendered to the terminal, to HTML, to Markdown and to CSV."""
+"""A table as a value that can be shown in the terminal, in HTML, in Markdown and as CSV."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class Table:
 
     @classmethod
     def of_records(cls, records: Sequence[Mapping[str, object]]) -> Table:
-        """A column for each key of any record, empty where a record lacks it."""
+        """A table with a column for each key of any record; the cell is empty where a record lacks the key."""
         heads = list(dict.fromkeys(name for record in records for name in record))
         return cls(heads, [[record.get(name, "") for name in heads] for record in records])
 
     def marked(self) -> list[tuple[bool, list[str]]]:
-        """Rows of words, each with whether it is the best."""
+        """Rows as text, each with a flag: is it the best row?"""
         return [(index == self.best, list(map(str, row))) for index, row in enumerate(self.rows)]
 
     def terminal(self) -> RichTable:
-        """For `rich`; what a terminal would take for commands is taken out."""
+        """The table for `rich`, without characters that a terminal would take for commands."""
         shown = RichTable(title=_plain(self.title), title_justify="left", show_edge=False)
         for name in self.heads:
             shown.add_column(_plain(name), overflow="fold")

@@ -1,4 +1,4 @@
-"""What a person sees: progress with remaining time, and tables. Plain lines when the output is no terminal."""
+"""Output for people: progress with remaining time, and tables. Plain lines if the output is no terminal."""
 
 from __future__ import annotations
 
@@ -87,12 +87,12 @@ def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) ->
 
 
 POINT_NUMBERS = (*ERRORS, "rmse_F")
-# What the table of a study tells of a weighing before it is relaxed
+# Predicted numbers of a weighing that the table of a study shows
 ENTRY_PREDICTED = (
     *("balance_spread", "calibrated_spread", "corrected_spread"),
     *("geometry_error_linear", "energy_error_linear"),
 )
-# Numbers of a run that its table shows, in this order
+# Numbers that the table of a run shows, in this order
 _SHOWN = (
     *("geometry_error", "geometry_resolution", "geometry_error_linear"),
     *("energy_error", "energy_difference", "energy_error_linear", "energy_rounding"),
@@ -123,7 +123,7 @@ def _numbers(numbers: dict[str, float], limiting: str) -> list[list[str]]:
 
 
 def run_table(spec: Spec, result: CaseResult) -> None:
-    """Print a finished run: numbers, stages, and where everything lies."""
+    """Print a finished run: its numbers, its stages, and where its files are."""
     status = result.verdict.status
     world = result.world
     table(
@@ -156,7 +156,7 @@ def run_table(spec: Spec, result: CaseResult) -> None:
 
 
 def store_table(record: Any, tree: Any, folder: Path) -> None:
-    """Print a run from its store: numbers, parameters of the record, and the redrawn figures."""
+    """Print a run from its store: its numbers, its parameters, and the paths of its redrawn figures."""
     attrs = tree.attrs
     table(
         f"{record.name} ({record.id}): {attrs['status']}",
@@ -168,7 +168,7 @@ def store_table(record: Any, tree: Any, folder: Path) -> None:
 
 
 def tune_table(result: TuneResult) -> None:
-    """Print the verified weighings of a study, and how well the prediction ranks them."""
+    """Print the verified weighings of a study, and the rank correlation of prediction and relaxation."""
 
     def cell(numbers: dict[str, float], name: str) -> str:
         return f"{numbers[name]:.4g}" if name in numbers else ""

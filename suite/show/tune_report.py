@@ -19,7 +19,7 @@ from suite.study.weighings import BALANCES, PAPER, Entry, TuneResult, number_of,
 
 
 def _label(objective: str, spec: Spec) -> str:
-    """What an axis of an objective is called; `balance` is the one that the spec names."""
+    """Label of the axis of an objective; `balance` is the balance that the spec names."""
     return head(number_of(objective, spec.tune))
 
 
@@ -27,7 +27,8 @@ DOTS: dict[str, Any] = {"markersize": 7, "markeredgecolor": "black", "linestyle"
 
 
 def write_report(result: TuneResult) -> list[Path]:
-    """Write report.html, report.md, recommended.toml and figures/ into the study's folder; returns what to keep."""
+    """Write report.html, report.md, recommended.toml and figures/ into the study's folder; returns the paths that
+    belong into MLflow."""
     folder = result.folder
     pictures = folder / "figures"
     pictures.mkdir(exist_ok=True)
@@ -254,7 +255,7 @@ def imbalance(result: TuneResult) -> Figure | None:
 
 
 def importance(result: TuneResult) -> Figure | None:
-    """Bars of the importance of each parameter, one panel for each objective."""
+    """Bar chart of the importance of each parameter, one panel for each objective."""
     if not result.importance:
         return None
     figure, axes = _axes(len(result.importance), 4.6, 2.8)
@@ -267,7 +268,7 @@ def importance(result: TuneResult) -> Figure | None:
 
 
 def terms(result: TuneResult) -> Figure:
-    """Terms of the bound before and after."""
+    """Terms of the bound with the spec's weights and with the recommended ones."""
     figure, (axis,) = _axes(1, 6.4, 3.8)
     paper = next((entry for entry in result.entries if entry.name == PAPER), None)
     shown = [(label, entry) for label, entry in ((PAPER, paper), ("recommended", result.recommended)) if entry]

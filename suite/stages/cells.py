@@ -1,4 +1,5 @@
-"""What a spec places: the dislocation, the simulation cell, the training cells; and what is done with cells alone."""
+"""The geometry that a spec describes: dislocation, simulation cell, training cells. Also commands that need no
+model."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ def training_cells(spec: Spec, crystal: Crystal, response: Response) -> tuple[St
     dislocation, kind = spec.dislocation, dislocation_of(spec)
     cells = []
     for _, straight, repeats in kind.training_shapes(spec.training.size):
-        # the core site that a spec names is that of its own straight dislocation
+        # a core site that the spec names belongs to its own dislocation; other training dislocations take their usual
+        # one
         usual = dislocation.core if straight is kind else next(iter(straight.sites))
         sites = dislocation.sites or straight.sites[usual]
         cells.append(build_cell(crystal, straight, elasticity_of(straight, response), "dipole", repeats, sites))
@@ -58,7 +60,7 @@ def simulation_cell(spec: Spec, crystal: Crystal, response: Response) -> Cell:
     """The simulation cell (N wide), displaced by the elastic field, not relaxed."""
     dislocation, kind = spec.dislocation, dislocation_of(spec)
     repeats = kind.repeats(spec.simulation.size)
-    if isinstance(kind, Loop):  # the two kinds of cell are built of different settings
+    if isinstance(kind, Loop):  # the two kinds of cell are built from different settings
         assert dislocation.diameter is not None  # `Spec` refuses a loop without one
         return build_loop(crystal, kind, elastic_tensor(response), repeats[0], dislocation.diameter)
     sites = dislocation.sites or kind.sites[dislocation.core]
@@ -66,7 +68,7 @@ def simulation_cell(spec: Spec, crystal: Crystal, response: Response) -> Cell:
 
 
 def perturbed(spec: Spec, cell: Cell) -> np.ndarray:
-    """The displacement (n, 3) of the elastic field with the spec's noise: where a relaxation starts."""
+    """The start of a relaxation: the displacement (n, 3) of the elastic field plus the spec's noise."""
     noise = np.random.default_rng(spec.simulation.seed).standard_normal(cell.predictor.shape)
     return cell.predictor + spec.simulation.perturbation * noise
 
@@ -74,7 +76,7 @@ def perturbed(spec: Spec, cell: Cell) -> np.ndarray:
 def export_job(spec: Spec, folder: Path, progress: Progress = silent) -> list[Path]:
     """Write the relaxation of the simulation cell as a LAMMPS job for `mpirun`; returns its files.
 
-    The job stops at ten times the spec's force tolerance; `build_world` goes on from there.
+    The job stops at ten times the spec's force tolerance; `build_world` continues from its result.
     """
     calculator = build_reference(spec.material.reference, spec.material.arguments)
     progress("crystal", 0.0, "lattice constant and elastic response")

@@ -1,4 +1,4 @@
-"""The last stage: what a model is worth. Also the oracle, which judges fits without relaxing them."""
+"""The last stage judges a model. This module also builds the oracle, which judges fits without relaxations."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ Numbers = dict[str, float]
 def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progress = silent) -> Verdict:
     """Matching numbers, geometry and energy error (relaxed and by linear response), bound and balance.
 
-    A relaxation that fails is an outcome, told by `Verdict.status`: its errors are absent from `numbers`. So is a model
-    that is not stable at its equilibrium, or that has no forces to speak of.
+    A failed relaxation raises nothing: `Verdict.status` says how it failed, and its errors are absent from `numbers`.
+    The same holds for a model that is not stable at its equilibrium, or whose forces are negligible.
     """
     calculator = model.calculator(rows)
     ground = energy_per_atom(world.crystal, calculator)
@@ -80,9 +80,9 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
 def _match(
     spec: Spec, world: World, rows: Rows, calculator: Calculator, ground: float, progress: Progress
 ) -> tuple[Matching, Response, Numbers]:
-    """Potential against potential: on the test set, in elasticity, and around the relaxed training cells.
+    """Compare the two potentials on the test set, in elasticity, and around the relaxed training cells.
 
-    `ground` is the model's energy of an atom of its perfect crystal, eV.
+    `ground` is the model's energy per atom of its perfect crystal, eV.
     """
     progress("matching", 0.0, "test set and elastic response")
     matching = match_configurations(list(zip(world.training, rows.test, strict=True)), calculator, ground)
@@ -90,7 +90,7 @@ def _match(
     elastic = response(world.crystal, calculator, strain_path(world.crystal, calculator, step, coarse=True))
     numbers = {**matching.numbers, **match_elasticity(world.response, elastic, world.felt), "strain_step": step}
     numbers |= _finite(match_energy_factor(world.response, elastic, world.line))
-    if lines := world.simulation.straight_lines:  # the distance of a loop is its own diameter
+    if lines := world.simulation.straight_lines:  # not for loops, whose distance is their own diameter
         numbers |= _finite(match_growth(world.response, elastic, world.line, lines, world.stencil_density))
     numbers |= match_relaxed([(cell, found.displacement, found.forces) for cell, found in world.trained], calculator)
     relaxed = [(cell, found.displacement) for cell, found in world.trained]
@@ -113,7 +113,7 @@ def _finite(numbers: Mapping[str, float | None]) -> Numbers:
 
 
 def _strain_step(spec: Spec, crystal: Crystal, calculator: Calculator, progress: Progress) -> float:
-    """The strain step for the model: that of the spec, or one that the precision of its energies allows."""
+    """The strain step for the model: the one of the spec, or a larger one if its energies have single precision."""
     if spec.model.strain_step is not None or not single_precision(crystal, calculator):
         return spec.model.step
     progress("matching", 0.0, f"energies of 32 bits: strain step {SINGLE_STEP:g} instead of {spec.model.step:g}")
@@ -136,7 +136,7 @@ def _error_numbers(comparison: Comparison) -> Numbers:
 
 
 def _rounding(world: World, rows: Rows, model: Model) -> Numbers:
-    """How far rounding lets the energy of the simulation cell be known: a fit is a sum of large terms."""
+    """The rounding error of the model's energy of the simulation cell: a fit is a sum of large terms."""
     if not rows.functions:
         return {}
     summands = float(np.abs(model.coefficients * rows.perfect).sum())
@@ -155,7 +155,7 @@ def _theory_numbers(spec: Spec, world: World, numbers: Numbers) -> Numbers:
 
 
 def _glide_numbers(world: World, comparison: Comparison) -> Numbers:
-    """What a neutral glide mode of the reference costs, and the model along it."""
+    """Curvatures and forces along a neutral glide mode of the reference, if it has one."""
     glide = world.landscape.glide
     if glide is None:
         return {"neutral_modes": 0}
@@ -168,7 +168,8 @@ def _glide_numbers(world: World, comparison: Comparison) -> Numbers:
 
 
 def _core_numbers(world: World, relaxation: Relaxation) -> Numbers:
-    """How alike the cores are: within the simulation, to those trained on, and the model's to the reference's (Å)."""
+    """Differences between cores (Å): within the simulation, from the training cells, and of the model from the
+    reference."""
     cell, displacement = world.simulation, world.equilibrium.displacement
     if not isinstance(cell, StraightCell):  # the core of a loop is a curve, and has no shape to compare
         return {}
@@ -183,8 +184,8 @@ def _core_numbers(world: World, relaxation: Relaxation) -> Numbers:
 
 
 def _partial_numbers(world: World, relaxation: Relaxation, calculator: Calculator) -> Numbers:
-    """How far partials are apart in the simulation cell (Å, mean over its dislocations), with the reference, the model,
-    and by elastic theory; and what the fault between them costs (mJ/m^2). Nothing for cores that do not split."""
+    """Distance of the partials in the simulation cell (Å, mean over its dislocations) for the reference, for the model
+    and by elastic theory, and the energies of the fault between them (mJ/m^2). Empty for cores that do not split."""
     cell, kind, fault = world.simulation, world.straight, world.fault_energy
     if fault is None or not isinstance(cell, StraightCell):
         return {}
@@ -206,7 +207,7 @@ def _partial_numbers(world: World, relaxation: Relaxation, calculator: Calculato
 
 def _separation(cell: StraightCell, displacement: np.ndarray) -> float:
     found = cell.partials(displacement)
-    assert found is not None  # of a cell whose cores split
+    assert found is not None  # cores of this cell split, so that there are partials
     return float(found.separation.mean())
 
 
@@ -217,10 +218,10 @@ def _separation(cell: StraightCell, displacement: np.ndarray) -> float:
 def build_oracle(
     spec: Spec, world: World, rows: Rows, progress: Progress = silent, workers: int | None = None
 ) -> Oracle:
-    """Reduce the test set and the linear response at ȳ to small matrices, which judge a fit in milliseconds.
+    """Reduce the test set and the linear response at ȳ to small matrices, with which a fit is judged in milliseconds.
 
-    Raises `NoOracle` for loops, where linear response would take conjugate gradients for every basis function, and for
-    given potentials.
+    Raises `NoOracle` for given potentials and for loops: without a factorised Hessian, linear response would need
+    conjugate gradients for every basis function.
     """
     if not rows.functions:
         raise NoOracle("a study of weights needs a model to fit; model.backend = 'calculator' gives one that is fixed")

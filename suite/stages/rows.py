@@ -1,4 +1,4 @@
-"""The second and third stage: labelled configurations and the design matrix of a model; and its fit."""
+"""The second and third stage: labelled configurations and the design matrix of a model, then its fit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from suite.world.reference import build_reference
 
 
 def recipe_of(spec: Spec) -> Recipe:
-    """The basis that the spec describes, or the potential or the functions that it names."""
+    """How to build what the spec describes: a basis, a given potential, a list of functions, another trainer."""
     backend = backend_of(spec.model.backend)
     assert backend is not None  # `Spec` refuses others
     return backend.recipe(spec.material.species, spec.model)
@@ -63,7 +63,7 @@ def build_rows(spec: Spec, world: World, progress: Progress = silent, workers: i
         return Rows(recipe_of(spec), {}, {}, np.zeros(0), energy, training, testing, world.response)
     recipe = recipe_of(spec)
     basis = recipe.build()
-    # the reference's relaxed path: right to first order in the model error (envelope theorem)
+    # internal shifts are those of the reference: exact to first order in the model error (envelope theorem)
     calculator = build_reference(spec.material.reference, spec.material.arguments)
     path = strain_path(world.crystal, calculator, spec.model.step)
     progress("elastic rows", 0.0, f"{len(basis)} functions")
@@ -81,12 +81,12 @@ def build_rows(spec: Spec, world: World, progress: Progress = silent, workers: i
 
 
 def _shares(count: int, cells: int) -> list[int]:
-    """`count` configurations for so many cells, as equally as can be."""
+    """`count` configurations divided among `cells` cells as equally as possible."""
     return [count // cells + (index < count % cells) for index in range(cells)]
 
 
 def blocks_of(spec: Spec, rows: Rows) -> dict[str, Block]:
-    """The reduced blocks of the rows, with the elastic constants that the spec shifts."""
+    """The reduced blocks of the rows, with the target elastic constants shifted as the spec says."""
     if not spec.observables.shift:
         return rows.blocks
     shift, found = spec.observables.shift, rows.response

@@ -28,10 +28,10 @@ def build_world(
 ) -> World:
     """Reference crystal and elasticity, then training and simulation cell with their equilibria.
 
-    The simulation cell starts from the result of a LAMMPS `job` where there is one (see `cells.export_job`). With
-    `simulated`, an earlier result for another training cell, crystal and simulation cell are taken from it.
-    Raises `FailedRelaxation` when an equilibrium is no dislocation dipole or quadrupole any more (annihilated, moved,
-    a saddle), before anything is fitted to it.
+    With a `job`, the relaxation of the simulation cell starts from the result of a LAMMPS job (see `cells.export_job`).
+    With `simulated`, an earlier result, crystal and simulation cell are taken from it.
+    Raises `FailedRelaxation` before anything is fitted when an equilibrium has lost its dislocations (they annihilated
+    or moved) or is a saddle.
     """
     calculator = build_reference(spec.material.reference, spec.material.arguments)
     if simulated is None:

@@ -1,4 +1,4 @@
-"""Between the pipeline's records and datasets: what a run keeps, and what the cache keeps to go on from.
+"""Converts the pipeline's records to datasets and back: what a run stores, and what the cache stores.
 
 `run_groups` follows `store.schema`. The cache's groups hold only what cannot be rebuilt in a moment: cells are built
 again from the spec, relaxed displacements and the Hessian are read.
@@ -55,7 +55,7 @@ def _cell_group(cell: Cell, equilibrium: Relaxation) -> Arrays:
 
 
 def run_groups(world: World, rows: Rows, model: Model, verdict: Verdict) -> dict[str, xr.Dataset]:
-    """Everything one needs to redraw every figure and to difference two runs; see `store.schema`."""
+    """Everything that is needed to redraw every figure and to compare two runs; see `store.schema`."""
     cell, comparison = world.simulation, verdict.comparison
     error = comparison.relaxation.displacement - world.equilibrium.displacement
     tensors = {
@@ -119,7 +119,7 @@ def _relaxation_group(result: Relaxation) -> xr.Dataset:
 
 def _relaxation(group: xr.Dataset) -> Relaxation:
     return Relaxation(
-        Status.CONVERGED,  # nothing else is ever cached
+        Status.CONVERGED,  # only converged equilibria are cached
         group["displacement"].values,
         float(group["energy"]),
         group["forces"].values,
@@ -137,7 +137,7 @@ def _response(group: Any) -> Response:
 
 
 def simulation_groups(simulated: Simulation) -> dict[str, xr.Dataset]:
-    """The parts of a simulation that took time."""
+    """The parts of a simulation that are expensive to compute."""
     coarse = simulated.response.coarse
     assert coarse is not None  # `pipeline.build_world` measures with both steps
     groups = {
@@ -180,7 +180,7 @@ def simulation_from(spec: Spec, groups: Any) -> Simulation:
 
 
 def _split_arrays(simulated: Simulation) -> dict[str, tuple[tuple[str, ...], Any]]:
-    """What only dislocations have that split."""
+    """Arrays that exist only for dislocations that split."""
     arrays: dict[str, tuple[tuple[str, ...], Any]] = {}
     if simulated.fault_energy is not None:
         arrays["fault_energy"] = ((), simulated.fault_energy)

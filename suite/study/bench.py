@@ -1,4 +1,4 @@
-"""What judges a trial: reduced blocks and oracle of every basis of a study. No configuration is touched."""
+"""The bench on which trials are judged: reduced blocks and oracle of every basis of a study, and no configurations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from suite.study.session import Session, Stages
 from suite.study.space import bases_of, basis_key
 
 ORACLE_VERSION = 6
-STUDY_VERSION = 3  # of what the journal holds: numbers of the corrected bound
+STUDY_VERSION = 3  # version 3: the journal holds the numbers of the corrected bound
 
 
 class Ground(NamedTuple):
@@ -33,8 +33,8 @@ class Ground(NamedTuple):
 
 @dataclass(frozen=True)
 class Bench:
-    """What trials need: reduced blocks and oracle of every basis of a study, by its channels in words; `joint` are the
-    blocks as trials use them that leave the amplitudes alone."""
+    """Reduced blocks and oracle of every basis of a study, by `basis_key`. `joint` are the blocks merged by observable,
+    for trials that do not change the factors of amplitudes."""
 
     spec: Spec
     blocks: dict[str, dict[str, Block]]
@@ -61,7 +61,7 @@ class Bench:
         )
 
     def judge(self, candidate: Spec) -> dict[str, float]:
-        """Fit and evaluate; every number of the oracle. Raises `regression.Unsolvable`."""
+        """Fit, and return every number of the oracle. Raises `regression.Unsolvable`."""
         key = basis_key(candidate)
         own = candidate.weights.amplitudes == self.spec.weights.amplitudes
         joint = self.joint[key] if own else by_observable(candidate, self.blocks[key])
@@ -72,7 +72,7 @@ class Bench:
 
 
 def prepare(spec: Spec, session: Session, stages: Stages) -> tuple[Bench, dict[str, Ground]]:
-    """The bench of a study, and world and rows of each of its bases, from the cache as far as they are there."""
+    """The bench of a study, and world and rows of each of its bases. What the cache holds is not computed again."""
     grounds, blocks, oracles = {}, {}, {}
     for each in bases_of(spec):
         key = basis_key(each)
@@ -90,7 +90,7 @@ def oracle_key(spec: Spec) -> str:
 
 
 def cached_oracle(spec: Spec, world: World, rows: Rows, session: Session) -> Oracle:
-    """The oracle of a world and rows, from the cache when its key is there."""
+    """The oracle of a world and rows, from the cache if it is there."""
     oracle, _ = cached(
         session.workspace / "cache" / f"oracle-{oracle_key(spec)}.zarr",
         archive.oracle_from,

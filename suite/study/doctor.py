@@ -1,4 +1,4 @@
-"""Does every engine work on this machine? One line each, with the cure."""
+"""Does every engine work on this machine? Each gets one line, with the cure if it fails."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ ENGINES: dict[str, Callable[[], str]] = {
 
 
 def examine() -> list[tuple[str, bool, str]]:
-    """(engine, works, detail) for each; a failure is a line, not an exception."""
+    """(engine, works, detail) for each engine; a failure is reported as a line and raises nothing."""
     found = []
     for name, check in ENGINES.items():
         try:

@@ -4,8 +4,9 @@
         study.tell(last, values)
         trial = study.ask()
 
-Optuna appends an entry for every parameter, attribute and state, each with a lock, a flush to the disk, and a look at
-what others wrote: eight and more a trial. Here they are applied in memory as they come, and appended at the end.
+Optuna appends one entry for every parameter, attribute and state. Each entry takes a lock, a flush to the disk, and a
+read of what other processes wrote; a trial has eight entries or more. Here the entries take effect in memory at once,
+and all of them are appended to the file in one write at the end.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from optuna.storages.journal._storage import JournalOperation
 
 from store.seal import StoreError, writing
 
-FLUSH = 1.0  # least seconds between two flushes to the disk: a power cut may take what came after, a kill takes nothing
+FLUSH = 1.0  # least seconds between two flushes to the disk: only a power cut can lose the entries since the last one
 NUMBERED = (JournalOperation.CREATE_STUDY, JournalOperation.DELETE_STUDY, JournalOperation.CREATE_TRIAL)
 
 
 class Backend(JournalFileBackend):
-    """The journal's file. Cuts off what a failed write left, under the same lock, before another process appends."""
+    """The journal's file. If a write fails, the incomplete entry is removed before another process can append."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
@@ -40,7 +41,7 @@ class Backend(JournalFileBackend):
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold both locks of the file: ours, which the kernel drops when its holder dies, and that of Optuna."""
+        """Hold both locks of the file: our own, which the kernel releases when its holder dies, and Optuna's."""
         with writing(self.path), open(self.path, "rb") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
             with get_lock_file(self._lock):
@@ -51,15 +52,15 @@ class Backend(JournalFileBackend):
             self._append("".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs))
 
     def append_lines(self, lines: list[str], number: int) -> None:
-        """Append `lines`, entries `number` and the following ones of the file; the caller is `alone`, and has read all
-        before them."""
+        """Append `lines`; the first one becomes entry `number` of the file. The caller holds the locks (`alone`) and
+        has read all earlier entries."""
         start = self._log_number_offset[number]
         self._append("".join(line + "\n" for line in lines))
-        # where to read on, so that nobody counts the lines from the beginning
+        # remember where the next entry begins, so that reading need not count lines from the start of the file
         self._log_number_offset[number + len(lines)] = start + sum(len(line.encode()) + 1 for line in lines)
 
     def flush(self) -> None:
-        """Have the disk keep all that was appended."""
+        """Flush everything that was appended to the disk."""
         with writing(self.path), open(self.path, "rb") as handle:
             os.fsync(handle.fileno())
 
@@ -78,7 +79,7 @@ class Backend(JournalFileBackend):
 
 
 class Journal(JournalStorage):
-    """Optuna's storage in the file of `backend`, whose entries can be written `together`."""
+    """Optuna's storage in the file of `backend`; several entries can be written in one go with `together`."""
 
     _held: list[str] | None = None
 
@@ -87,16 +88,17 @@ class Journal(JournalStorage):
         super().__init__(backend)
 
     def flush(self) -> None:
-        """Have the disk keep all entries: after it even a power cut takes none."""
+        """Flush all entries to the disk: after that not even a power cut loses one."""
         self._file.flush()
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Entries that are made inside take effect at once and are appended in one write at the end, also after an
-        exception. What others write meanwhile is not seen before.
+        """Collect the entries that are made inside the `with` block and append them in one write at its end, also after
+        an exception. They take effect in this process at once; entries of other processes are read only at the end.
 
-        Trials are numbered in the order of the file: who makes trials inside keeps others from it by a lock. Raises
-        StoreError when a program without that lock made one meanwhile (nothing is written then), or the disk refuses.
+        Trials are numbered in the order of the file, so the caller must hold a lock that keeps other processes from
+        creating trials meanwhile. Raises StoreError if a program without that lock created one (nothing is written
+        then), or if the disk cannot be written.
         """
         with self._thread_lock:
             self._sync_with_backend()
@@ -129,7 +131,7 @@ class Journal(JournalStorage):
         entry = {"op_code": op_code, "worker_id": self._replay_result.worker_id, **extra_fields}
         line = json.dumps(entry, separators=(",", ":"))
         self._held.append(line)
-        self._replay_result.apply_logs([json.loads(line)])  # what a reader of the file will have
+        self._replay_result.apply_logs([json.loads(line)])  # the same values that a reader of the file will get
 
     def _sync_with_backend(self) -> None:
         if self._held is None:

@@ -1,4 +1,5 @@
-"""The runs of a workspace as they are listed: numbers of their seals, trials and points counted in their parents."""
+"""The list of runs of a workspace. Numbers come from the sealed stores; trials and points are counted in their
+parent."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ class Row:
 
 
 def ledger(tracker: Tracker, case: str | None = None, trials: bool = False, points: bool = False) -> list[Row]:
-    """Rows of all runs, or those of one case, newest first; each with the numbers of its seal.
+    """Rows of all runs, or of one case, newest first; each has the numbers of its sealed store.
 
     Trials of a study and points of a sweep are counted in the row of their parent, unless `trials` or `points` are
     wanted. Raises WorkspaceError as `Tracker.history`.
@@ -42,5 +43,5 @@ def ledger(tracker: Tracker, case: str | None = None, trials: bool = False, poin
 
 
 def believed(tracker: Tracker, reference: str) -> Believed:
-    """The run that answers to `reference`, with the numbers of its seal; raises as `Tracker.find`."""
+    """The run that `reference` names, with the numbers of its sealed store; raises what `Tracker.find` raises."""
     return tracker.believe(tracker.find(reference))

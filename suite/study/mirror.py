@@ -1,4 +1,4 @@
-"""A study in MLflow: a parent run, its finished trials as children, and what it concludes."""
+"""A study in MLflow: a parent run, its finished trials as children, and its result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def run_of(tracker: Tracker, spec: Spec, place: Place) -> Run:
-    """The run of the study, the parent of its trials; that of an earlier call goes on."""
+    """The run of the study, which is the parent of its trials. The run of an earlier call is continued."""
     run = tracker.start_or_resume(
         spec.case.name,
         f"study {spec.case.name} {place.key[:8]}",
@@ -31,8 +31,8 @@ def run_of(tracker: Tracker, spec: Spec, place: Place) -> Run:
 
 
 def mirror(tracker: Tracker, experiment: str, parent: str, study: Study) -> int:
-    """Log the finished trials that MLflow does not have yet, and delete those that the journal has lost; returns how
-    many were logged."""
+    """Log the finished trials that MLflow does not have yet, and delete those that are no longer in the journal;
+    returns how many were logged."""
     import optuna
 
     known = {(r.tags.get("trial"), r.tags.get("seal", "")): r.id for r in tracker.children(parent)}
@@ -62,7 +62,7 @@ def mirror(tracker: Tracker, experiment: str, parent: str, study: Study) -> int:
 
 
 def _axes_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of a trial as MLflow's parallel coordinates can show them: its axes are linear, ratios are not."""
+    """Parameters of a trial for MLflow's parallel coordinates: ratios as log10, because its axes are linear."""
     return {
         f"log10_{name}".replace("@", "_") if isinstance(value, float) else name: (
             round(math.log10(value), 4) if isinstance(value, float) else value

@@ -1,7 +1,7 @@
 """The figures of Wang, Patel and Ortner, CMAME 422, 116831 (2024), as sweeps of shipped specs, and a page of them.
 
-Each figure is the sweep `figN` of one spec. `write_page` needs nothing but what sweeps keep (`sweep.content_of`), so
-that a page can be made again from `paper.json` without a workspace.
+Each figure is the sweep `figN` of one spec. `write_page` needs only what a sweep stores (`sweep.content_of`), so
+that the page can be made again from `paper.json` without a workspace.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def verdict(record: Mapping[str, Any], error: str) -> str:
 
 
 def summary(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a page needs of a sweep: its content with the errors and the axis of each point, and no other numbers."""
+    """The part of a sweep that the page needs: its content, with only the errors and the axis value of each point."""
     points = [
         {
             **{key: point[key] for key in ("setting", "seed", "values", "x", "status")},

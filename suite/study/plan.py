@@ -1,4 +1,4 @@
-"""What a run will take: atoms, rows, columns, memory, minutes; one call of everything is timed on small crystals."""
+"""What a run will cost: atoms, rows, columns, memory, minutes. Each kind of call is timed once on small crystals."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from suite.world.crystal import LATTICES, Crystal, equilibrium_crystal
 from suite.world.dislocation import Dislocation, Loop
 from suite.world.reference import build_reference
 
-WARNING = "warning"  # key of `plan` that is there only when something is wrong
-WIDE = 11.0  # Å; crystal that is wider than most cutoffs, so that a call costs what it costs in a large cell
-LONG, DOUBLINGS = 0.02, 6  # seconds; a call that takes longer is timed well enough, or the largest crystal is
+WARNING = "warning"  # this key of `plan` exists only when something is wrong
+WIDE = 11.0  # Å; a crystal wider than most cutoffs, so that a call costs as much per atom as in a large cell
+LONG, DOUBLINGS = 0.02, 6  # seconds; a call that takes longer than this is timed accurately enough
 CONFIGURATION = 4 * 3 * 8  # bytes per atom: displacements, their noise, positions, forces
 MODEL_CALLS = 20  # of the model in the simulation cell, half of them for its softest mode
 
 
 @dataclass(frozen=True)
 class Effort:
-    """What a simulation cell takes, for each of its atoms.
+    """What a simulation cell costs, per atom.
 
     `relaxation` and `hessian`: force calls to relax it and for its Hessian, which all cores share; `products` with the
     Hessian for the softest mode and the linear response where there is no factor, two engines at once; `factor`:
@@ -49,7 +49,8 @@ class Effort:
 
     @classmethod
     def factored(cls, calls: int, hessian: int, factor: int) -> Effort:
-        """Of a Hessian with so many force calls, and nonzeros in a row of it and of its factor."""
+        """The effort with a factorised Hessian, from its number of force calls and the nonzeros per row of it and its
+        factor."""
         return cls(40, calls, 0, 3e-4, 3 * hessian * 3 * 12 + 2 * factor * 3 * 12, False)
 
 
@@ -59,18 +60,19 @@ LOOP = Effort(80, 0, 100, 0.0, 2600, True)  # 17.5 GB for 6.75 million atoms
 
 
 def effort_of(kind: Dislocation | Loop) -> Effort:
-    """What the simulation cell of a dislocation takes."""
+    """What the simulation cell of a dislocation costs."""
     if isinstance(kind, Loop):
         return LOOP
     return STRAIGHT if kind.fault is None else SPLIT
 
 
 class BeyondNumbers(BadInput, OverflowError):
-    """A cell or a set of configurations that is so large that its size is no number."""
+    """A cell or a set of configurations so large that its size overflows double precision."""
 
 
 def plan(spec: Spec) -> dict[str, Any]:
-    """Counts and estimates by name. Estimates are for this number of cores and good to a factor of two.
+    """Counts and estimates by name. Estimates are for the cores of this machine and are right to within a factor of
+    two.
 
     `WARNING` is among the names when the run needs more memory than this machine has. Raises `BeyondNumbers` when a
     count is infinite in double precision.
@@ -149,7 +151,8 @@ def _costs(crystal: Crystal, calculator: Calculator, family: LinearFamily) -> di
     model = family.calculator(np.full(len(family), 1e-3))
 
     def seconds(work: Callable[[Atoms], Any]) -> float:
-        """Of one call per atom, in crystals that grow until a call takes so long that its overhead does not count."""
+        """Seconds per atom of one call. The crystal grows until a call takes so long that its overhead is
+        negligible."""
         for doubling in range(DOUBLINGS):
             atoms = block.repeat((2**doubling, 1, 1))
             work(atoms)  # builds tables and lists of neighbours

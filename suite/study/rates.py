@@ -1,6 +1,4 @@
-"""Rates are measured: slopes in double logarithms with a confidence interval, compared with what the theory
-promises.
-"""
+"""Measured rates: slopes in double logarithms with a confidence interval, compared with the exponents of the theory."""
 
 from __future__ import annotations
 
@@ -56,13 +54,13 @@ def measure(
 ) -> Rate | None:
     """Fit y ~ x^slope by least squares in logarithms over the asymptotic window; None with fewer than three rungs.
 
-    `rungs` tell which points belong to one step of the ladder: seeds of one step have different x where x is a number
-    of the run, such as an RMSE. Without them every value of x is a rung.
+    `rungs` tell which points belong to one step of the ladder. They are needed where x is a number of the run, such as
+    an RMSE, because seeds of one step then have different x. Without `rungs` every value of x is a step.
 
-    Window: `towards` ("large" or "small" x) is the asymptotic end. Starting from all points, the rung furthest from it
-    (by its geometric mean) is dropped as long as more than four are left and the curvature of a parabola through the
-    rest is significant (|t| > 2). Every point of a seed counts by itself, so that the interval (Student's t) holds
-    their scatter.
+    Window: `towards` ("large" or "small" x) is the asymptotic end. The fit starts with all points. As long as more than
+    four rungs are left and a parabola through them is significantly curved (|t| > 2), the rung furthest from that end
+    (by its geometric mean) is dropped. Seeds are not averaged, so that the interval (Student's t) includes their
+    scatter.
     """
     labels = [round(float(np.log(a)), 9) if a > 0 else None for a in x] if rungs is None else rungs
     finite = [
@@ -89,7 +87,7 @@ def measure(
     if expected is None:
         verdict = MEASURED
     elif not low - CLOSE <= expected <= high + CLOSE:
-        verdict = DISAGREES  # however wide the interval is
+        verdict = DISAGREES  # even if the interval is wide
     else:
         verdict = AGREES if half <= RESOLVED else UNRESOLVED
     span = np.exp([window[:, 0].min(), window[:, 0].max()])
@@ -97,7 +95,7 @@ def measure(
 
 
 NO_GROWTH = "no growth"
-NEGLIGIBLE = 0.1  # of the error itself, over the whole ladder: a growth that is smaller is none
+NEGLIGIBLE = 0.1  # as a share of the error, over the whole ladder: a smaller growth counts as none
 
 
 @dataclass(frozen=True)
@@ -150,9 +148,9 @@ def growth_cells(growth: Mapping[str, Any]) -> list[str]:
 def measure_growth(series: Sequence[tuple[Sequence[float], Sequence[float], float]]) -> Growth | None:
     """Straight lines y = a + slope x through the `series` (x, y, predicted slope), one for each seed.
 
-    Seeds are the units of the statistics: points of one seed lie on one smooth curve, and would narrow an interval
-    without telling anything new. With one seed the interval is that of its residuals. None without a series of three
-    values of x.
+    The statistics count seeds, not points: the points of one seed lie on one smooth curve, so that counting them would
+    narrow the interval without new information. With one seed the interval follows from its residuals. Returns None if
+    no series has three values of x.
     """
     from scipy.stats import t
 

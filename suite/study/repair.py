@@ -1,10 +1,10 @@
-"""Repair of a workspace: a lost database is rebuilt from sealed stores and records, and what dead processes left is
-cleared.
+"""Repair of a workspace: a lost database is rebuilt from sealed stores and records, and files that killed processes
+left are removed.
 
     for sentence in repair(workspace).done: ...
 
-What is repaired once is not touched again: a second repair finds nothing to do. A damaged file is set aside, never
-deleted. Runs whose processes live are left alone.
+A second repair finds nothing to do. A damaged file is renamed, never deleted. Runs of processes that are still alive
+are left alone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ID = re.compile("[0-9a-f]{32}")
 
 @dataclass
 class Repaired:
-    """What was done, and what could not be, a sentence each."""
+    """What was done and what could not be done, one sentence for each item."""
 
     done: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Repaired:
 
 @dataclass(frozen=True)
 class _Lost:
-    """A run that the database does not know, as its sealed files tell it."""
+    """A run that is missing in the database, as its sealed files describe it."""
 
     run: FinishedRun
     experiment: str
@@ -106,7 +106,7 @@ def _alive(tracker: Tracker, run_id: str) -> bool:
 
 
 def _restore(tracker: Tracker, found: Repaired) -> None:
-    """Insert every run that a sealed file tells of and the database does not know."""
+    """Insert every run that has a sealed file but is missing in the database."""
     known = listing.known_ids(tracker.database)
     lost = {each.run.id: each for each in _lost(tracker, known, found) if not _alive(tracker, each.run.id)}
     if not lost:
@@ -115,7 +115,7 @@ def _restore(tracker: Tracker, found: Repaired) -> None:
     for missing in sorted(parents - known - lost.keys()):
         children = [key for key, each in lost.items() if each.parent == missing]
         found.left.append(
-            f"the sweep or study {missing[:8]} of {len(children)} runs: nothing is left of it; they stand alone now"
+            f"the sweep or study {missing[:8]} of {len(children)} runs: nothing is left of it; they have no parent now"
         )
         lost.update({key: replace(lost[key], parent=None) for key in children})
     count = attached = 0
@@ -134,7 +134,7 @@ def _insert(tracker: Tracker, each: _Lost, found: Repaired) -> None:
     try:
         tracker.log_batch_of_runs(each.experiment, each.parent, [each.run])
     except RunNotFound:  # deleted in the UI
-        found.left.append(f"run {each.run.name!r} ({each.run.id[:8]}): its parent was deleted; it stands alone now")
+        found.left.append(f"run {each.run.name!r} ({each.run.id[:8]}): its parent was deleted; it has no parent now")
         tracker.log_batch_of_runs(each.experiment, None, [each.run])
 
 
@@ -142,7 +142,8 @@ def _insert(tracker: Tracker, each: _Lost, found: Repaired) -> None:
 
 
 def _lost(tracker: Tracker, known: set[str], found: Repaired) -> Iterator[_Lost]:
-    """Runs that the database does not know: from `run.json` and the store, from the store, from `sweep.json`."""
+    """Runs that are missing in the database, found by `run.json` and the store, by the store alone, or by
+    `sweep.json`."""
     beside = {path.parent.name: path for path in tracker.artifacts.glob(f"*/*/{RECORD}")}
     stores = {path.stem: path for path in tracker.fields.glob("*.zarr")}
     for key in sorted((beside.keys() | stores.keys()) - known):
@@ -194,7 +195,7 @@ def _read_store(path: Path | None, key: str, wrong: list[str]) -> dict[str, Any]
 def _of_records(record: Mapping[str, Any] | None, sealed: Mapping[str, Any] | None, end: float) -> _Lost:
     """A run from the record beside its artifacts, with the entries of its store where it has one.
 
-    The first knows how the run ended, the second is written before its end.
+    The record says how the run ended; the store is written before that.
     """
     base = record or sealed
     assert base is not None
@@ -237,7 +238,7 @@ def _spec_of(text: str) -> Spec | None:
 
 
 def _of_old_sweep(key: str, path: Path, found: Repaired) -> Iterator[_Lost]:
-    """A sweep of an older version from its `sweep.json`; it had no seal, so that only its name is taken over."""
+    """A sweep of an older version, from its `sweep.json`. That file has no seal, so that only the name is used."""
     try:
         content = read_json(path, "give the sweep again")
         name = str(content["name"])
@@ -255,7 +256,7 @@ def _of_old_sweep(key: str, path: Path, found: Repaired) -> Iterator[_Lost]:
 
 
 def _mend_study(tracker: Tracker, path: Path, found: Repaired) -> None:
-    """Cut a damaged journal, and give the database the study and the trials that it lacks."""
+    """Cut a damaged journal, and add the study and the trials that are missing in the database."""
     folder = path.parent
     try:
         with only_one(folder):
@@ -292,7 +293,7 @@ def _history(tracker: Tracker, case: str) -> list[Any]:
 
 
 def _new_study(tracker: Tracker, case: str, key: str, path: Path) -> str:
-    """A run for a study that has none; the artifacts of the lost one are known by their report."""
+    """A new run for a study that has none; the artifacts of the lost run are recognised by their report."""
     known, report = listing.known_ids(tracker.database), path.with_name("report.md")
     same = [
         each.parent.parent.name

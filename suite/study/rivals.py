@@ -1,4 +1,4 @@
-"""Weights that nobody searched for: what a study has to beat."""
+"""Weights that need no search: a study has to do better than these."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from suite.observables import OBSERVABLES, block_parts
 from suite.spec import Spec
 
 PRIOR = 1e-6
-SHARE = 0.1  # weight of virial1, as a part of the weight of all force components
+SHARE = 0.1  # weight of virial1, as a fraction of the weight of all force components
 Weighing = dict[str, float]  # observable -> weight
 
 
@@ -32,10 +32,10 @@ def uniform(spec: Spec) -> Weighing:
 
 
 def elastic_share(spec: Spec, blocks: Mapping[str, Block]) -> Weighing:
-    """The spec's weights, but that of virial1: `SHARE` of the weight of all force components of the training set.
+    """The spec's weights, but virial1 gets `SHARE` of the weight of all force components of the training set.
 
-    The elastic constants of a fit are then right to a hundredth of what energies and forces alone leave, and its forces
-    hardly worse (docs/tuning.md). Without virial1 or forces the weights are those of the spec.
+    The errors of the elastic constants are then a hundredth of those that a fit to energies and forces leaves, and the
+    forces are hardly worse (docs/tuning.md). Without virial1 or forces the weights are those of the spec.
     """
     weights = {name: spec.weight(name) for name in observed(spec)}
     if {"virial1", "force"} <= set(weights):
@@ -49,10 +49,10 @@ def elastic_share(spec: Spec, blocks: Mapping[str, Block]) -> Weighing:
 def evidence(spec: Spec, blocks: Mapping[str, Block], most: int = 50) -> Weighing:
     """Weights 1/σ² with the noise level σ of each observable that maximises the evidence.
 
-    MacKay's fixed point with one noise level a block: σ_b² = ‖r_b‖² / (N_b - γ_b), γ_b the number of coefficients that
-    block b determines; the vague prior of ARD (1e-6, relative to the mean square target) keeps it from zero where a few
-    elastic rows are fitted exactly. Relative to the forces' weight of the spec; for `normalisation = "mean"` the
-    weights are multiplied by the number of rows, which makes them the same problem.
+    MacKay's fixed point with one noise level for each block: σ_b² = ‖r_b‖² / (N_b - γ_b), where γ_b is the number of
+    coefficients that block b determines. The vague prior of ARD (1e-6, relative to the mean square target) keeps σ_b
+    positive where a few elastic rows are fitted exactly. The weights are scaled so that forces keep the weight of the
+    spec. For `normalisation = "mean"` they are multiplied by the number of rows, which gives the same problem.
     """
     names = observed(spec)
     merged = _merged(spec, blocks)
@@ -84,8 +84,8 @@ def evidence(spec: Spec, blocks: Mapping[str, Block], most: int = 50) -> Weighin
 
 
 def balanced(spec: Spec, blocks: Mapping[str, Block], oracle: Oracle, most: int = 60) -> Weighing:
-    """The closed rule W ∝ 1/eps², iterated to the literal balance: the weight of what errs too much grows by the square
-    root of its excess. Returns the weighing of least spread."""
+    """The closed rule W ∝ 1/eps², iterated towards the literal balance: if the term of an observable is too large, its
+    weight grows by the square root of the excess. Returns the weighing with the least spread."""
     pairs = {entry.name: entry.balance for entry in OBSERVABLES.values() if entry.balance}
     names = [name for name in pairs if spec.weight(name) > 0]
     joint = by_observable(spec, blocks)
@@ -122,7 +122,7 @@ def random_search(
     judge: Callable[[Mapping[str, float]], dict[str, float]],
     score: Callable[[dict[str, float]], float],
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """The best of as many log-uniform draws as a study has trials: parameters and numbers. No memory, no model."""
+    """The best of `trials` independent log-uniform draws: its parameters and its numbers."""
     generator = np.random.default_rng(seed)
     best: tuple[float, dict[str, float], dict[str, float]] | None = None
     for _ in range(trials):
@@ -136,6 +136,6 @@ def random_search(
 
 
 def _relative(spec: Spec, weights: Mapping[str, float]) -> Weighing:
-    """Only ratios matter: scaled so that the forces keep the spec's weight."""
+    """The weights, scaled so that the forces keep the weight of the spec: only ratios matter."""
     factor = spec.weights.force / weights["force"] if weights.get("force") else 1.0
     return {name: float(weight * factor) for name, weight in weights.items()}

@@ -1,7 +1,7 @@
-"""Trials of a study: Optuna proposes, workers judge, the journal of the study keeps.
+"""Trials of a study: Optuna proposes parameters, workers judge them, the journal stores the results.
 
-Every worker opens the journal itself. A study that is killed loses at most the trials that were running, which are
-asked again.
+Every worker opens the journal itself. If a study is killed, only the trials that were running are lost; they are tried
+again when the study continues.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from suite.study.journaling import Journal
 
 JOURNAL = "journal.log"
-BATCH, MOST = 25, 250  # trials of one worker before the parent hears of them: at first, and at most
+BATCH, MOST = 25, 250  # trials of one worker between two reports to the parent: at first, and at most
 
 
 class Place(NamedTuple):
@@ -47,7 +47,7 @@ class StudyInUse(BadInput, RuntimeError):
 
 
 def place_of(spec: Spec, workspace: Path) -> Place:
-    """The place of the study of `spec`; its folder is made unless it is there."""
+    """The place of the study of `spec`; its folder is created if it is missing."""
     key = study_key(spec)
     folder = workspace / "studies" / f"{spec.case.name}-{key[:8]}"
     with writing(folder):
@@ -67,13 +67,13 @@ def only_one(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StudyInUse(
-                f"another process works on the study in {folder}; give one command more --workers instead"
+                f"another process works on the study in {folder}; start one command with more --workers instead"
             ) from error
         yield
 
 
 def open_study(spec: Spec, place: Place, seed: int) -> tuple[Study, Journal]:
-    """The study at `place`, made unless it is there, and its storage; `seed` is that of the sampler."""
+    """The study at `place`, created if it is missing, and its storage; `seed` is the seed of the sampler."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -99,8 +99,8 @@ def open_study(spec: Spec, place: Place, seed: int) -> tuple[Study, Journal]:
 
 
 def started(spec: Spec, place: Place) -> Study:
-    """The study at `place`, ready to go on: a new one begins with `first_trials`, in another one the trials that a
-    killed process left running are asked again."""
+    """The study at `place`, ready to run. A new study begins with `first_trials`; in an existing one, trials that a
+    killed process left running are queued again."""
     study, _ = open_study(spec, place, spec.tune.seed)
     requeue_orphans(study)
     if not study.trials:
@@ -110,7 +110,7 @@ def started(spec: Spec, place: Place) -> Study:
 
 
 def requeue_orphans(study: Study) -> int:
-    """Trials that a killed process left running are failed and asked again; returns how many."""
+    """Mark trials that a killed process left running as failed, and queue their parameters again; returns how many."""
     import optuna
 
     dead = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
@@ -136,11 +136,12 @@ def run_trials(study: Study, bench: Bench, place: Place, budget: int, session: S
     seed, workers = bench.spec.tune.seed, session.workers or 1
     while (done := count()) < budget:
         session.progress("trials", done / budget, f"{done} of {budget}")
-        requeue_orphans(study)  # of a worker that was killed: a trial left running would keep its place for ever
-        # the sampler's own seed goes on from where the study stands, or a continued study would repeat its draws
+        requeue_orphans(study)  # a killed worker leaves a trial running, which would count against the budget for ever
+        # the seed depends on how many trials there are, or a continued study would repeat its draws
         begun = len(study.get_trials(deepcopy=False))
         seeds = [seed + begun + 1000 * worker for worker in range(workers)]
-        # each batch reads the whole journal: batches that grow with it keep that in proportion to the number of trials
+        # each batch reads the whole journal; as batches grow with it, the total time stays linear in the number of
+        # trials
         most = min(max(BATCH, begun // 2), MOST)
         for _ in map_pieces(_work, [(bench, place, budget, most, each) for each in seeds], workers):
             pass
@@ -160,7 +161,7 @@ def _failed_in_a_row(study: Study) -> int:
 
 
 class _Answer(NamedTuple):
-    """A trial, its parameters and what came of them: numbers, or an error."""
+    """A trial, its parameters, and its result: numbers or an error."""
 
     trial: Trial
     values: dict[str, Any]
@@ -177,7 +178,8 @@ def _work(bench: Bench, place: Place, budget: int, most: int, seed: int) -> int:
     last: _Answer | None = None
     try:
         for done in range(most + 1):
-            # one at a time, or two workers would both take the last place; one write of the last trial and the next one
+            # under a lock, or two workers could both start the last trial; the last result and the next trial are one
+            # write
             with locked(place.folder), journal.together():
                 if last is not None:
                     _tell(study, bench.spec, last)
@@ -212,7 +214,7 @@ def _tell(study: Study, spec: Spec, answer: _Answer) -> None:
         trial.set_user_attr("error", answer.error)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         return
-    # one entry of the journal instead of forty
+    # all numbers in one entry of the journal, not in forty
     finite = {k: float(v) for k, v in numbers.items() if math.isfinite(v)}
     trial.set_user_attr("numbers", finite)
     trial.set_user_attr("seal", seal_of(trial.number, answer.values, finite))

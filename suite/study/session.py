@@ -1,4 +1,4 @@
-"""What the runs of one command share, and what the stages of one of them took."""
+"""What all runs of one command share, and the cost of the stages of one run."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from suite.world.contents import contents_of
 
 @dataclass(frozen=True)
 class Session:
-    """Where all runs of one command are kept, how they tell what they do, and by how many workers they compute (None:
-    as many as there are cores). `kept` holds the last simulation by its key, with its factor, for the next run."""
+    """What all runs of one command share: their workspace, a callback for progress, and the number of workers (None:
+    one for each core). `kept` holds the last simulation by its key, so that the next run need not factorise it
+    again."""
 
     workspace: Path
     progress: Progress = silent
@@ -37,9 +38,9 @@ class ChangedPotential(BadInput, RuntimeError):
 
 @dataclass
 class Stages:
-    """Wall time (s) of each stage, peak memory of the process (MB) after it, and whether it came from the cache. A
-    stage that is entered again adds its time. `potentials` is what the first stage found them to be made of; `training`
-    is what another trainer took when it ran, perhaps in an earlier run: seconds, megabytes, cores."""
+    """Wall time (s) of each stage, peak memory of the process (MB) after it, and whether it came from the cache. If a
+    stage is entered again, its times are added up. `potentials` is the content of the potentials at the first stage;
+    `training` is what the training of the model took, perhaps in an earlier run: seconds, megabytes, cores."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     megabytes: dict[str, float] = field(default_factory=dict)
@@ -58,7 +59,8 @@ class Stages:
             self.megabytes[name] = peak / 1024
 
     def watch(self, spec: Spec) -> None:
-        """Remember what the potentials of `spec` are made of; raises `ChangedPotential` when it is not what it was."""
+        """Remember the content of the potentials of `spec`; raises `ChangedPotential` when it has changed since the
+        last call."""
         found = potentials_of(spec)
         if self.potentials is None:
             self.potentials = found
@@ -71,7 +73,7 @@ class Stages:
 
 
 def potentials_of(spec: Spec) -> dict[str, Any]:
-    """What the reference, and the potential that is given as the model, are made of."""
+    """The content (files and code) of the reference and, where one is given, of the model's potential."""
     folders = [] if spec.folder is None else [spec.folder]
     named = {"reference": (spec.material.reference, spec.material.arguments)}
     if spec.model.source:

@@ -1,4 +1,4 @@
-"""What a weight study is: its parameters and their ranges, its objectives and limits, the trials it begins with."""
+"""Definition of a weight study: its parameters and their ranges, its objectives and limits, its first trials."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def basis_key(spec: Spec) -> str:
 
 
 def bases_of(spec: Spec) -> list[Spec]:
-    """The spec once for every basis that its study may choose, its own first."""
+    """One spec for each basis that the study may choose; the basis of `spec` itself comes first."""
     wanted = dict.fromkeys([spec.model.channels, *spec.tune.channels])
     return [spec.model_copy(update={"model": spec.model.model_copy(update={"channels": c})}) for c in wanted]
 
@@ -50,7 +50,8 @@ def suggest(trial: Trial, spec: Spec) -> dict[str, Any]:
 
 
 def first_trials(spec: Spec) -> list[tuple[str, dict[str, Any]]]:
-    """The spec's own weights (the paper's, for shipped cases) and the uniform ones, inside the ranges."""
+    """The first two trials: the spec's own weights (the paper's, for shipped cases) and equal weights, moved into the
+    ranges."""
     space = search_space(spec)
     named = []
     for name, weights in ((PAPER, spec.weights.model_dump()), (UNIFORM, rivals.uniform(spec))):
@@ -81,5 +82,5 @@ def limits_of(spec: Spec) -> dict[str, tuple[str, float]]:
 
 
 def dimensions(spec: Spec) -> int:
-    """How many parameters a trial has."""
+    """The number of parameters of a trial."""
     return len(search_space(spec)) + bool(spec.tune.channels)

@@ -1,11 +1,11 @@
-"""Ladders of runs: every point a run of its own, found again by its content; slopes against theory.
+"""Sweeps: ladders of runs whose slopes are compared with the theory. Every point is a run, found again by its content.
 
     result = run_sweep(resolve, "fig5", load_sweeps("w-screw")["fig5"], workspace)
 
-A point's key hashes its whole resolved spec. A finished run with that key is reused wherever it was made, so that a
-sweep that was interrupted resumes, and an added point computes only itself. It must be whole: its store is verified and
-its numbers are those of the store. A point that failed for its physics stays failed; one that was killed is computed
-again.
+A point's key hashes its whole resolved spec. A finished run with that key is reused, whatever sweep it belongs to, so
+that an interrupted sweep resumes, and an added point computes only itself. The store of a reused run is verified, and
+its numbers are read from the store. A point that failed for its physics stays failed; a point that was killed is
+computed again.
 """
 
 from __future__ import annotations
@@ -69,13 +69,13 @@ class SweepResult:
 
 
 def entry_name(curve: str) -> str:
-    """What stands for a curve in the names of MLflow, which knows few characters: "CLE_nonlinear", "L_8", or "all"."""
+    """The name of a curve in MLflow, whose names may hold few characters: "CLE_nonlinear", "L_8", or "all"."""
     return re.sub(r"[^A-Za-z0-9.]+", "_", curve).strip("_")[:60] or "all"
 
 
 def point_key(spec: Spec) -> str:
-    """Content key of a run: all of its spec but its name and its study, the content of its potentials, and the versions
-    that its numbers depend on."""
+    """Content key of a run: its spec without the tables [case] and [tune], the content of its potentials, and the
+    versions that its numbers depend on."""
     tables = spec.model_dump(exclude={"case", "tune"})
     packages = provenance.versions(STAGE_PACKAGES["rows"])
     return provenance.content_key("run", tables, STAGE_VERSIONS, packages, potentials_of(spec))
@@ -90,7 +90,7 @@ def run_sweep(
     workers: int | None = None,
     retry: bool = False,
 ) -> SweepResult:
-    """Run the points of `sweep` that no finished run answers yet; `load` resolves a spec with overrides.
+    """Run the points of `sweep` that no finished run can stand for; `load` resolves a spec with overrides.
 
     All specs are resolved before anything runs, so that a bad point is refused at once. A point whose equilibrium
     cannot be used is recorded and the others go on; it is computed again only with `retry`.
@@ -124,7 +124,7 @@ def run_sweep(
 
 @dataclass(frozen=True)
 class _Wanted:
-    """A point before it is answered."""
+    """A point before it has a run."""
 
     values: dict[str, Any]
     seed: int
@@ -149,7 +149,7 @@ def _resolved(load: Callable[[Mapping[str, Any]], Spec], name: str, sweep: Sweep
 
 
 def _made_before(tracker: Tracker, base: Spec) -> dict[str, list[RunRecord]]:
-    """The runs of the workspace by the key of the point that they are, the newest first."""
+    """The runs of the workspace by `point_key`, the newest first."""
     made: dict[str, list[RunRecord]] = {}
     for record in tracker.history(base.case.name):
         made.setdefault(record.tags.get("point", ""), []).append(record)
@@ -157,7 +157,7 @@ def _made_before(tracker: Tracker, base: Spec) -> dict[str, list[RunRecord]]:
 
 
 def _begun(tracker: Tracker, name: str, sweep: Sweep, base: Spec) -> Run:
-    """The sweep's own run, the parent of its points; that of an earlier call goes on."""
+    """The sweep's own run, the parent of its points. The run of an earlier call is continued."""
     parent = tracker.start_or_resume(
         base.case.name,
         f"sweep {name}",
@@ -183,7 +183,7 @@ def _record(parent: Run, result: SweepResult) -> None:
 
 
 def _answer(tracker: Tracker, made: Sequence[RunRecord], retry: bool, progress: Progress) -> RunRecord | None:
-    """The newest of the runs of a point that can be taken over, with the numbers of its store; None without one."""
+    """The newest reusable run of a point, with the numbers of its store; None if there is none."""
     for record in made:
         if record.status == "FAILED" and "outcome" in record.tags and not retry:
             return record
@@ -233,7 +233,7 @@ def _point(record: RunRecord, sweep: Sweep, wanted: _Wanted, computed: bool) -> 
 
 
 def content_of(result: SweepResult) -> dict[str, Any]:
-    """What a sweep's run keeps as `sweep.json`: all that figures and report need."""
+    """The content of `sweep.json`: all that figures and the report need."""
     sweep, points = result.sweep, result.points
 
     def limiting(setting: str, window: tuple[float, float]) -> str:
@@ -271,8 +271,7 @@ ORDERED_BY = {
 
 
 def ordering(points: Sequence[Point], error: str) -> dict[str, float]:
-    """Spearman's correlation of a relaxed `error` with each matching number, over all points: which of them orders the
-    errors."""
+    """Spearman's rank correlation of a relaxed `error` with each matching number, over all points."""
     from scipy.stats import spearmanr
 
     good = [p.numbers for p in _usable(points)]
@@ -280,19 +279,19 @@ def ordering(points: Sequence[Point], error: str) -> dict[str, float]:
         return {}
     errors = [numbers[error] for numbers in good]
     columns = {name: [numbers[name] for numbers in good] for name in ORDERED_BY[error] if all(name in n for n in good)}
-    # a constant has no rank; runs of an older version lack some numbers
+    # a constant column has no ranks; runs of an older version lack some numbers
     ranked = {name: column for name, column in columns.items() if len({*column}) > 1 and len({*errors}) > 1}
     return {name: float(spearmanr(column, errors).statistic) for name, column in ranked.items()}
 
 
 def _usable(points: Sequence[Point]) -> list[Point]:
-    """Those whose errors mean something: a model that is unstable at ȳ has errors too, but between two core states."""
+    """The points whose errors can be compared. An unstable model has errors too, but they compare two core states."""
     return [p for p in points if p.status == "converged" and "geometry_error" in p.numbers]
 
 
 def growths_of(points: Sequence[Point]) -> dict[tuple[str, str], Growth]:
-    """Growths by (error, setting) of the points that converged, a line for each seed; see `rates.measure_growth`. A run
-    that is several points counts once."""
+    """Growths by (error, setting) of the points that converged, one line for each seed; see `rates.measure_growth`. A
+    run that stands for several points counts once."""
     found = {}
     points = _usable(list({(point.setting, point.run): point for point in points}.values()))
     for error, (value, prediction) in GROWTHS.items():
@@ -315,8 +314,8 @@ def growths_of(points: Sequence[Point]) -> dict[tuple[str, str], Growth]:
 
 
 def rates_of(points: Sequence[Point], sweep: Sweep) -> dict[tuple[str, str], Rate]:
-    """Rates by (error, setting) of the points that converged; see `rates.measure`. A run that is several points counts
-    once: its copies would narrow the interval without telling anything new."""
+    """Rates by (error, setting) of the points that converged; see `rates.measure`. A run that stands for several points
+    counts once: copies would narrow the interval without new information."""
     found = {}
     points = _usable(list({(point.setting, point.run): point for point in points}.values()))
     towards = "large" if sweep.against in AXES else "small"

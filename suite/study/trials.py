@@ -1,6 +1,4 @@
-"""Trials of a study as they are believed: numbers with a seal, the front of those that have it, a journal that is never
-left torn.
-"""
+"""Trials of a study: the seals of their numbers, the Pareto front of those with a valid seal, and the journal file."""
 
 from __future__ import annotations
 
@@ -26,12 +24,12 @@ if TYPE_CHECKING:
 
 
 def seal_of(number: int, parameters: Mapping[str, Any], numbers: Mapping[str, float]) -> str:
-    """What a trial keeps to vouch for its numbers: a digest of its own number, its parameters and its numbers."""
+    """The seal of a trial: a digest of its own number, its parameters and its numbers."""
     return provenance.content_key("trial", number, dict(parameters), dict(numbers))
 
 
 def altered(trial: FrozenTrial, tune: Tune) -> bool:
-    """Whether the numbers of a complete trial are not those that were judged, or its objectives not those numbers."""
+    """Whether a complete trial was changed: its numbers do not match the seal, or its objectives not its numbers."""
     numbers = trial.user_attrs.get("numbers", {})
     if trial.user_attrs.get("seal") != seal_of(trial.number, trial.params, numbers):
         return True
@@ -39,7 +37,7 @@ def altered(trial: FrozenTrial, tune: Tune) -> bool:
 
 
 def record_of(trial: FrozenTrial, tune: Tune) -> dict[str, Any]:
-    """A trial in plain types; its state is "altered" when its numbers cannot be believed."""
+    """A trial in plain types; its state is "altered" when it was changed after it was judged."""
     state = trial.state.name.lower()
     return {
         "number": trial.number,
@@ -52,17 +50,17 @@ def record_of(trial: FrozenTrial, tune: Tune) -> dict[str, Any]:
 
 
 def records_of(study: Study, tune: Tune) -> list[dict[str, Any]]:
-    """Every trial of a study, as `record_of` tells it."""
+    """`record_of` every trial of a study."""
     return [record_of(trial, tune) for trial in study.get_trials(deepcopy=False)]
 
 
 def altered_of(records: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Numbers of the trials that cannot be believed."""
+    """Numbers of the trials that were changed after they were judged."""
     return [record["number"] for record in records if record["state"] == "altered"]
 
 
 def front_of(records: Sequence[Mapping[str, Any]], tune: Tune) -> list[int]:
-    """Numbers of the complete trials that keep the limits and that no other such trial beats in every objective."""
+    """Numbers of the trials on the Pareto front of those that are complete and keep the limits."""
     good = [
         record
         for record in records
@@ -101,9 +99,9 @@ def importance(study: Study, spec: Spec, altered: Container[int]) -> dict[str, d
 
 
 def open_journal(path: Path) -> Journal:
-    """The journal at `path` as Optuna's storage; every write is whole or undone, also on a full disk.
+    """The journal at `path` as Optuna's storage; a write that fails, as on a full disk, is undone.
 
-    Raises StoreError for a journal whose entries contradict each other, and later, when the disk refuses.
+    Raises StoreError for a journal whose entries contradict each other, and later, when the disk cannot be written.
     """
     from suite.study.journaling import Backend, Journal
 

@@ -1,15 +1,16 @@
-"""Weight studies: Optuna proposes, the oracle judges in milliseconds, full relaxation confirms.
+"""Weight studies: Optuna proposes weights, the oracle judges them in milliseconds, full relaxations confirm the best.
 
     result = tune(spec, workspace, trials=200, workers=2)
 
-A trial is scale, stack, solve, evaluate; no configuration is touched. Trials live in an Optuna journal in the
-workspace, so that a study that was stopped or killed goes on when the command is given again; MLflow mirrors them, a
-parent run with one child each. The paper's weights of the spec and the uniform ones are the first two trials. At the
-end the best few trials and the rivals are relaxed in full. The numbers of each trial and of each verified entry carry a
-seal (`suite.study.trials`): what was altered is told, left out, or computed again.
+A trial scales and stacks reduced blocks, solves for the coefficients, and evaluates the oracle; it reads no
+configuration. Trials are stored in an Optuna journal in the workspace, so that a study that was stopped or killed
+continues when the command is given again. MLflow shows a study as a parent run with one child for each trial. The first
+two trials are the weights of the spec and equal weights. At the end a few trials and all rivals are relaxed in full.
+The numbers of each trial and of each verified entry carry a seal (`suite.study.trials`); if a seal does not match, this
+is reported, and the trial is left out or the entry is computed again.
 
-What is tried is in `space`, what judges it in `bench`, how trials run in `sampling`, what is relaxed in `candidates`,
-which weighing is recommended in `weighings`, and what MLflow keeps in `mirror`.
+The parts: `space` defines what is varied, `bench` judges a trial, `sampling` runs trials, `candidates` selects and
+relaxes, `weighings` recommends, and `mirror` records the study in MLflow.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def tune(
 ) -> TuneResult:
     """Run or continue the study of `spec` until it has `trials` trials, verify, recommend, and write the report.
 
-    Raises what the stages raise (`FailedRelaxation`, `NoOracle`, ...), and `StudyInUse`; a study that is killed goes on
-    when it is called again.
+    Raises what the stages raise (`FailedRelaxation`, `NoOracle`, ...), and `StudyInUse`. A study that was killed
+    continues when it is called again.
     """
     session, stages = Session(workspace, progress, workers), Stages()
     trials, verify = trials or spec.tune.trials, verify or spec.tune.verify
@@ -54,7 +55,7 @@ def tune(
         study = started(spec, place)
         with run_of(tracker, spec, place) as run:
             with stages.stage("trials"):
-                lost = altered_of(records_of(study, spec.tune))  # left out, so that as many more are needed
+                lost = altered_of(records_of(study, spec.tune))  # these do not count, so that as many more are needed
                 run_trials(study, bench, place, trials + len(lost), session)
             with stages.stage("mlflow"):
                 progress("MLflow", 0.0, f"{mirror(tracker, spec.case.name, run.id, study)} new trials")
@@ -75,14 +76,14 @@ def tune(
 
 
 def _mend(tracker: Tracker, folder: Path, progress: Progress) -> None:
-    """Clear what killed processes left in the workspace and in the journal."""
+    """Remove what killed processes left in the workspace and in the journal."""
     for sentence in [*tracker.tidy(), journal.mend(folder / JOURNAL)]:
         if sentence:
             progress("workspace", 1.0, sentence)
 
 
 def _front(spec: Spec, records: Sequence[Mapping[str, Any]], progress: Progress) -> list[int]:
-    """The Pareto front of the trials that are believed; the others are told. Raises `Unsolvable` when it is empty."""
+    """The Pareto front, without altered trials, which are reported. Raises `Unsolvable` when it is empty."""
     if altered := altered_of(records):
         named = ", ".join(map(str, altered))
         progress("left out", 1.0, f"the numbers of these trials are not those that were judged: {named}")

@@ -1,8 +1,8 @@
-"""Regression of science: our published numbers, with tolerances, recomputed and compared.
+"""Published numbers of ours, recomputed and compared within tolerances.
 
 `specs/expected/NAME.toml` names a spec, a preset and overrides, and gives for each number its value and a
-tolerance: `rel`, `abs`, or both (the larger counts). BLAS, threads and package versions move the last digits, so that
-tolerances are those of the quantity, not of the arithmetic.
+tolerance: `rel`, `abs`, or both (the larger counts). BLAS, threads and package versions change the last digits, so that
+a tolerance says how well the quantity is determined, not how exact the arithmetic is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from suite.toml import shortened
 
 
 class ExpectedNumber(Record):
-    """A published number and how far a recomputed one may be from it."""
+    """A published number, and how much a recomputed one may differ from it."""
 
     value: float
     rel: Annotated[float, Field(ge=0)] = 0.0
@@ -38,7 +38,7 @@ class Expected(Record):
 
 @dataclass(frozen=True)
 class Check:
-    """A number of ours against the recomputed one (None when it is missing)."""
+    """A published number and the recomputed one (None when it is missing)."""
 
     name: str
     expected: float
@@ -51,12 +51,12 @@ class Check:
 
 
 def published() -> dict[str, Path]:
-    """Names and paths of the expectations that are shipped."""
+    """Names and paths of the files of published numbers that are shipped."""
     return {path.stem: path for path in sorted((specs_folder() / "expected").glob("*.toml"))}
 
 
 def read_expected(name: str) -> Expected:
-    """The expectation `name`, shipped or a path; raises `BadSpec`, also when its spec does not resolve."""
+    """The published numbers `name`, a shipped name or a path. Raises `BadSpec`, also when its spec does not resolve."""
     path = published().get(name, Path(name))
     if name not in published() and path.suffix != ".toml":
         raise BadSpec([f"nothing is published for {shortened(name)}; known: {', '.join(published())}"])
@@ -71,7 +71,7 @@ def read_expected(name: str) -> Expected:
 
 
 def compare(expected: Expected, numbers: Mapping[str, Any]) -> list[Check]:
-    """Every expected number against `numbers` of a run."""
+    """Compare every expected number with `numbers` of a run."""
     checks = []
     for name, wanted in expected.numbers.items():
         found = numbers.get(name)

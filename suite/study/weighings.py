@@ -1,4 +1,4 @@
-"""Weighings of a study side by side: entries of its table, which one to recommend, and what predicts the errors."""
+"""Weighings of a study compared: the entries of its table, which one to recommend, and what predicts the errors."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ NUMBERS = {
     "energy": "energy_error_linear",
 }
 BALANCES = {"literal": "balance_spread", "calibrated": "calibrated_spread", "corrected": "corrected_spread"}
-PAPER, UNIFORM = "paper", "uniform"  # names of the spec's own weighing and of that with all weights alike
-SAME = 1e-3  # two relaxed errors that differ by less, of themselves, are one: relaxations end within a tolerance
+PAPER, UNIFORM = "paper", "uniform"  # names of the spec's own weights and of equal weights
+SAME = 1e-3  # relative; relaxed errors that differ by less count as equal, because relaxations end within a tolerance
 
 
 def number_of(objective: str, tune: Tune) -> str:
@@ -40,8 +40,8 @@ def number_of(objective: str, tune: Tune) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """A weighing in the table of a study: `predicted` numbers; once verified the `relaxed` ones and a status. It is a
-    `trial`, on the `front` or not, or a rival."""
+    """A weighing in the table of a study: `predicted` numbers and, once it is verified, `relaxed` numbers and a status.
+    It is either a `trial`, which may be on the Pareto `front`, or a rival."""
 
     name: str
     weights: dict[str, Any]
@@ -90,8 +90,8 @@ SPREADS = ("balance", "calibrated", "corrected")
 
 
 def regret(entry: Entry, spec: Spec) -> float:
-    """Sum over the objectives, in natural logarithms: of errors and bounds, relaxed where they are, and of spreads,
-    which are logarithms already. Only differences mean something."""
+    """Sum of the objectives: ln of errors and bounds (relaxed errors where they exist) plus spreads, which are
+    logarithms already. Only differences between entries have a meaning."""
     relaxed = {"geometry": "geometry_error", "energy": "energy_error"}
     total = 0.0
     for name in spec.tune.objectives:
@@ -103,8 +103,9 @@ def regret(entry: Entry, spec: Spec) -> float:
 
 
 def scatter(entry: Entry, spec: Spec) -> float:
-    """What an energy error of `entry` may change by on another training set, eV: the RMSE of energies at the smallest
-    amplitude. The energy difference has a sign, and weights can bring it to zero for one training set in one cell."""
+    """How much the energy error of `entry` may change with another training set, eV: the RMSE of energies at the
+    smallest amplitude. The energy difference has a sign, so that weights can make it zero for one training set by
+    chance."""
     return entry.predicted.get(f"rmse_E_{min(spec.training.amplitudes):g}", 0.0)
 
 
@@ -127,10 +128,10 @@ def usable(entries: Sequence[Entry], spec: Spec) -> list[Entry]:
 def recommend(entries: Sequence[Entry], spec: Spec) -> tuple[Entry, str]:
     """The verified entry to use, and why.
 
-    A trial of the front that is no worse than any rival, the spec's own weights among them, in both errors after
-    relaxation; of several the one of least `regret`. Where there is none, nothing is better in every respect, and
-    the entry of least geometry error times energy error is taken, rival or trial, where an energy error below its
-    `scatter` counts as that.
+    Candidates are trials of the front whose relaxed errors are both no worse than those of every rival; the spec's own
+    weights are one of the rivals. Of several candidates the one with the least `regret` is taken. Without a candidate,
+    it is the entry, trial or rival, with the least product of geometry error and energy error; an energy error below
+    its `scatter` counts as the scatter.
     Raises `regression.Unsolvable` when no entry can be used.
     """
     good = usable(entries, spec)
@@ -144,17 +145,17 @@ def recommend(entries: Sequence[Entry], spec: Spec) -> tuple[Entry, str]:
     safe = [entry for entry in good if entry.front and unbeaten(_errors(entry), best)]
     if safe:
         chosen = min(safe, key=lambda entry: regret(entry, spec))
-        rest = f"the least sum of the objectives among {len(safe)} such points" if len(safe) > 1 else "the only one"
+        several = f"it has the least sum of the objectives among {len(safe)} such points"
         reason = (
-            "of the verified points of the front that are in both errors no worse than the spec's own weights or any "
-            f"rival that relaxed, {rest}"
+            "a verified point of the front whose errors are both no worse than those of the spec's own weights and of "
+            f"every rival that relaxed; {several if len(safe) > 1 else 'it is the only such point'}"
         )
         return chosen, f"{reason}; its {_told_balance(chosen, spec)}."
     chosen = min(good, key=lambda entry: _product(entry, spec))
     reason = (
-        "no verified point of the front is as good as the spec's own weights and every rival in both errors, so that "
-        "this is the verified weighing with the least product of both, where an energy error below the RMSE of the "
-        f"test energies counts as that; its {_told_balance(chosen, spec)}"
+        "no verified point of the front is as good as the spec's own weights and every rival in both errors; this is "
+        "the verified weighing with the least product of both errors (an energy error below the RMSE of the test "
+        f"energies is replaced by that RMSE); its {_told_balance(chosen, spec)}"
     )
     for name, unit, least in zip(ERRORS, ("Å", "eV"), best, strict=True):
         if least * (1 + SAME) < chosen.relaxed[name]:
@@ -199,8 +200,8 @@ def pull_apart(entries: Sequence[Entry], spec: Spec, chosen: Entry) -> str:
 
 
 def rank_correlation(entries: Sequence[Entry]) -> dict[str, float]:
-    """Spearman's correlation over the verified entries that converged: of prediction with relaxation, and of the
-    relaxed errors with the imbalances, the bound and the elastic errors."""
+    """Spearman's rank correlation of relaxed errors with their predictions, the imbalances, the bounds and the elastic
+    errors, over the verified entries that converged."""
     from scipy.stats import spearmanr
 
     good = [entry for entry in entries if "geometry_error" in entry.relaxed]
@@ -224,7 +225,7 @@ def rank_correlation(entries: Sequence[Entry]) -> dict[str, float]:
         return {}
     found = {}
     for name, (before, after) in pairs.items():
-        # trials do not keep what is infinite, as eps_K is where the crystal of a fit is not stable
+        # trials do not store infinite numbers, such as eps_K of a fit whose crystal is not stable
         predicted = [e.predicted.get(before, math.inf) for e in good]
         value = spearmanr(predicted, [e.relaxed[after] for e in good]).statistic
         if math.isfinite(value):
@@ -233,7 +234,7 @@ def rank_correlation(entries: Sequence[Entry]) -> dict[str, float]:
 
 
 def weights_toml(entry: Entry) -> str:
-    """The `[weights]` table of an entry, to paste into a spec; other tables that the trial changed follow."""
+    """The `[weights]` table of an entry, to paste into a spec, followed by its amplitude factors if it has any."""
     tables: dict[str, Any] = {"weights": {**entry.weights, "normalisation": entry.spec.weights.normalisation}}
     if entry.spec.weights.amplitudes:
         tables["weights"]["amplitudes"] = dict(entry.spec.weights.amplitudes)
