@@ -33,7 +33,7 @@ class PodSettings(Settings):
     functions must not increase with the order. Orders from five on are products of three- and four-body functions."""
 
     cutoff: Positive
-    inner_cutoff: Positive = 0.5
+    inner_cutoff: Positive = 1.0
     bessel_polynomial_degree: Annotated[int, Field(strict=True, ge=1, le=30)] = 4
     inverse_polynomial_degree: Annotated[int, Field(strict=True, ge=1, le=30)] = 8
     twobody_number_radial_basis_functions: Annotated[int, Field(strict=True, ge=1)] = 8
