@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from store.schema import describe
 from suite.judge.numbers import GROUPS, NUMBERS, NUMBERS_OF_AMPLITUDES
+from suite.model.backends import BACKENDS
 from suite.spec import Spec
 from suite.study.paper import write_page
 
@@ -37,13 +38,22 @@ def spec_page() -> str:
     ]
     for name, field in Spec.model_fields.items():
         record: Any = field.annotation
-        parts.append(f"## [{name}]\n\n{' '.join(record.__doc__.split())}\n\n| key | allowed | default |\n|---|---|---|")
-        properties = schema["$defs"][record.__name__]["properties"]
-        for key, entry in record.model_fields.items():
-            default = "required" if entry.default is PydanticUndefined else f"`{entry.default!r}`"
-            parts.append(f"| `{key}` | {_allowed(properties[key])} | {default} |")
-        parts.append("")
+        parts += _table(f"## [{name}]", record, schema["$defs"][record.__name__]["properties"])
+        if name == "model":
+            for backend, entry in BACKENDS.items():
+                if settings := entry.settings:
+                    title = f'## [model.arguments] with model.backend = "{backend}"'
+                    parts += _table(title, settings, settings.model_json_schema()["properties"])
     return "\n".join(parts)
+
+
+def _table(title: str, record: Any, properties: dict[str, Any]) -> list[str]:
+    """What a record says of itself, and its keys."""
+    parts = [f"{title}\n\n{' '.join(record.__doc__.split())}\n\n| key | allowed | default |\n|---|---|---|"]
+    for key, entry in record.model_fields.items():
+        default = "required" if entry.default is PydanticUndefined else f"`{entry.default!r}`"
+        parts.append(f"| `{key}` | {_allowed(properties[key])} | {default} |")
+    return [*parts, ""]
 
 
 def _allowed(entry: dict[str, Any]) -> str:

@@ -218,6 +218,20 @@ def build_parser() -> argparse.ArgumentParser:
     with_workspace(sub)
     sub.add_argument("--case", help="only this case")
     sub.add_argument("--folder", type=_folder, help="where to write it (default: WORKSPACE/report)")
+    sub = command(
+        "leaderboard",
+        "Compare families of potentials: run the board, or write its page from the store alone.",
+        "dislobench leaderboard families --workspace runs",
+    )
+    sub.add_argument(
+        "board", nargs="?", help="name of a shipped board, or a TOML file: what is missing is run (default: the newest)"
+    )
+    sub.add_argument("--preset", help="a preset of the cases (default: that of the board)")
+    sub.add_argument("--case", action="append", metavar="CASE", help="only this case of the board (repeatable)")
+    sub.add_argument("--entry", action="append", metavar="ENTRY", help="only this entry of the board (repeatable)")
+    sub.add_argument("--folder", type=_folder, help="where to write the page (default: WORKSPACE/leaderboard)")
+    with_workspace(sub)
+    with_points(sub)
     command("list", "List the shipped specs and the reference potentials.", "dislobench list")
     with_spec(command("check", "Check a spec without computing anything.", "dislobench check my.toml --preset paper"))
     sub = command("plan", "Tell what a run will take, without running.", "dislobench plan w-screw --preset paper")

@@ -150,6 +150,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "paper": study.paper,
     "verify": study.verify,
     "report": look.report,
+    "leaderboard": study.leaderboard,
     "list": look.list_known,
     "check": look.check,
     "plan": look.plan,

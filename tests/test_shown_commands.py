@@ -60,7 +60,11 @@ RUN_SMALLER = {
     "dislobench verify w-screw-quick": "dislobench verify published.toml --run RUN",
     "dislobench run w-screw --preset quick --safe": f"dislobench run w-split --preset tiny {FEW} --safe",
     "dislobench run w-screw --set model.backend=calculator --set model.calculator=W_zhou04": (
-        f"dislobench run w-screw --preset tiny {FEW} --set model.backend=calculator --set model.calculator=W_zhou04"
+        "dislobench run w-screw --preset tiny --workers 1 --set training.configurations=2 --set training.test=1 "
+        "--set model.backend=calculator --set model.calculator=W_zhou04"
+    ),
+    "dislobench run w-mixed --preset quick --set model.backend=pod --set model.arguments.cutoff=5": (
+        "dislobench plan w-split --preset tiny --set model.backend=pod --set model.arguments.cutoff=5"
     ),
     "dislobench scan fe-screw.toml --size 20": "dislobench scan fe-screw.toml --size 8 --grid 1",
     "dislobench run fe-screw.toml": f"dislobench run fe-screw.toml {FEW} {SMALL_IRON}",

@@ -153,6 +153,32 @@ def paper(options: argparse.Namespace) -> int:
     return 0
 
 
+def leaderboard(options: argparse.Namespace) -> int:
+    from suite.show.leaderboard import write_leaderboard
+
+    folder = options.folder or options.workspace / "leaderboard"
+    name = None
+    chosen = {"--preset": options.preset, "--case": options.case, "--entry": options.entry, "--retry": options.retry}
+    if options.board is None and (given := [word for word, value in chosen.items() if value]):
+        raise CommandError(f"{given[0]} belongs to a board that is run: name the board", BAD_SPEC)
+    if options.board is not None:
+        from suite.show.terminal import progress_reporter
+        from suite.study.board import chosen_of, read_board, run_board
+
+        name, board = read_board(options.board)
+        board = chosen_of(board, options.case, options.entry, options.preset)
+        make_workspace(options.workspace)
+        with progress_reporter(quiet=options.json) as progress:
+            run_board(name, board, options.workspace, progress, options.workers, options.retry)
+    written = write_leaderboard(options.workspace, folder, name)
+    if options.json:
+        print(json.dumps({"folder": str(folder), "files": [str(path) for path in written]}))
+        return 0
+    for path in written:
+        print(f"wrote    {printable(str(path))}")
+    return 0
+
+
 def verify(options: argparse.Namespace) -> int:
     from suite.spec import load
     from suite.study.verify import compare, published, read_expected

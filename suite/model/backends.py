@@ -58,8 +58,8 @@ def _ace(species: Species, model: Model) -> Recipe:
 
 BACKENDS = {
     "pyace": Backend(("cutoff", "radial", "channels", "degrees", "total_degree", "angular_weight"), _ace),
-    "linear": Backend(("calculator", "arguments"), lambda _, model: LinearSpec(model.calculator, model.arguments)),
     "calculator": Backend(("calculator", "arguments"), lambda _, model: GivenSpec(model.calculator, model.arguments)),
+    "linear": Backend(("calculator", "arguments"), lambda _, model: LinearSpec(model.calculator, model.arguments)),
     "trainer": Backend(
         ("trainer", "calculator", "arguments"),
         lambda _, model: TrainedSpec(model.trainer, model.calculator, model.arguments),

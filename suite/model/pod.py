@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import comb
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -24,6 +25,9 @@ NumberOfFunctions = Annotated[int, Field(strict=True, ge=0)]
 BESSEL_PARAMETERS = 3  # fixed in LAMMPS: snapshots are 3 bessel_polynomial_degree + inverse_polynomial_degree
 FOUR_BODY_ANGLES = (1, 2, 4, 7, 11, 16, 23)  # by degree
 MOST_THREE, MOST_FOUR = 12, 6  # degrees
+# `pair_style pod` of LAMMPS 22Jul2025 keeps coefficients of one atom in memory that is made for its neighbours, and
+# writes beyond the end where these are few: the process aborts. No atom of a crystal has fewer.
+FEWEST_NEIGHBOURS = 4
 
 
 class PodSettings(Settings):
@@ -33,7 +37,7 @@ class PodSettings(Settings):
     functions must not increase with the order. Orders from five on are products of three- and four-body functions."""
 
     cutoff: Positive
-    inner_cutoff: Positive = 0.5
+    inner_cutoff: Positive = 1.0
     bessel_polynomial_degree: Annotated[int, Field(strict=True, ge=1, le=30)] = 4
     inverse_polynomial_degree: Annotated[int, Field(strict=True, ge=1, le=30)] = 8
     twobody_number_radial_basis_functions: Annotated[int, Field(strict=True, ge=1)] = 8
@@ -67,6 +71,15 @@ class PodSettings(Settings):
                 key, limit = f"{order}body_{quantity}", f"{other}body_{quantity}"
                 if getattr(self, key) > getattr(self, limit):
                     yield key, f"{getattr(self, key)} is more than {limit}, {getattr(self, limit)}"
+        degree, functions = self.threebody_angular_degree, sum(self.counts(species))
+        products = len(species) * self.threebody_number_radial_basis_functions * comb(degree + 3, 3)
+        if products + functions > 3 * FEWEST_NEIGHBOURS * functions:
+            yield (
+                "threebody_angular_degree",
+                f"LAMMPS would write beyond its memory where an atom has {FEWEST_NEIGHBOURS} neighbours: the "
+                f"{products} angular functions must not be more than {3 * FEWEST_NEIGHBOURS - 1} times the "
+                f"{functions} functions of an element with up to three neighbours. Lower the degree, or add others",
+            )
 
     def counts(self, species: Sequence[str]) -> tuple[int, int, int]:
         """Functions of an element that are products of one, two and three neighbours."""

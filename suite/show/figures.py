@@ -6,6 +6,7 @@ Colours can be told apart in greyscale and with colour blindness (viridis; blue,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -146,54 +147,72 @@ def errors(tree: xr.DataTree) -> Figure:
     return figure
 
 
+@dataclass(frozen=True)
+class Neighbours:
+    """Atoms near the first core in the plane: places (n, 2) relative to it, their indices, pairs of nearest columns,
+    and the half width of the section, Å."""
+
+    places: np.ndarray
+    atoms: np.ndarray
+    pairs: tuple[np.ndarray, np.ndarray]
+    spacing: float
+    radius: float
+
+
+def core_neighbours(tree: xr.DataTree) -> Neighbours:
+    """The section around the first core that differential-displacement maps show."""
+    group = tree["simulation"]
+    points, size, _ = _plane(group)
+    away = nearest_image(points - group["core_position"].to_numpy()[0], size)
+    radius = 3.2 * float(tree["crystal"]["a0"])
+    near = np.flatnonzero((np.abs(away) < radius).all(axis=1))
+    places = away[near]
+    distance = np.linalg.norm(places[None] - places[:, None], axis=2)
+    spacing = distance[distance > 1e-3].min()
+    first, second = np.nonzero(np.triu((distance > 1e-3) & (distance < 1.1 * spacing)))
+    return Neighbours(places, near, (first, second), float(spacing), radius)
+
+
+def core_map(axis: Axes, tree: xr.DataTree, name: str, near: Neighbours) -> None:
+    """Differential-displacement map (Vitek) of the displacement `name` around the first core."""
+    group = tree["simulation"]
+    _, _, direction = _plane(group)
+    length = float(np.linalg.norm(group["core_burgers"].to_numpy()[0]))
+    height = group["reference"].to_numpy()[near.atoms, 2]
+    period = float(group["cell_perfect"].to_numpy()[2, 2])
+    first, second = near.pairs
+    along = group[name].to_numpy()[near.atoms] @ direction
+    change = along[second] - along[first]
+    change -= length * np.rint(change / length)
+    middle = (near.places[first] + near.places[second]) / 2
+    unit = (near.places[second] - near.places[first]) / near.spacing
+    # an arrow from column to column is a third of b: the largest difference a perfect screw core shows
+    arrow = unit * (change / (length / 3))[:, None] * near.spacing
+    axis.quiver(*(middle - arrow / 2).T, *arrow.T, angles="xy", scale_units="xy", scale=1, width=0.006, color=BLUE)
+    axis.scatter(
+        near.places[:, 0],
+        near.places[:, 1],
+        c=(height / period) % 1,
+        cmap="Greys",
+        s=70,
+        vmin=-0.3,
+        vmax=1.3,
+        edgecolors="black",
+        linewidths=0.8,
+        zorder=3,
+    )
+    axis.plot(0, 0, "+", color=ORANGE, markersize=12, markeredgewidth=2)
+    limits = (-near.radius, near.radius)
+    axis.set(aspect="equal", xlabel="x₁ from the core [Å]", ylabel="x₂ from the core [Å]", xlim=limits, ylim=limits)
+
+
 def differential_displacement(tree: xr.DataTree) -> Figure:
     """Differential-displacement maps (Vitek) around the first core: reference and model."""
     figure, axes = _figure(10, 5.2, 2)
-    group = tree["simulation"]
-    points, size, direction = _plane(group)
-    length = float(np.linalg.norm(group["core_burgers"].to_numpy()[0]))
-    core = group["core_position"].to_numpy()[0]
-    away = points - core
-    away = nearest_image(away, size)
-    radius = 3.2 * float(tree["crystal"]["a0"])
-    near = np.flatnonzero((np.abs(away) < radius).all(axis=1))
-    between = away[near][None] - away[near][:, None]
-    distance = np.linalg.norm(between, axis=2)
-    spacing = distance[distance > 1e-3].min()
-    first, second = np.nonzero(np.triu((distance > 1e-3) & (distance < 1.1 * spacing)))
-    height = group["reference"].to_numpy()[near, 2]
-    period = float(group["cell_perfect"].to_numpy()[2, 2])
+    near = core_neighbours(tree)
     for axis, name in zip(axes, ("relaxed", "relaxed_model"), strict=True):
-        along = group[name].to_numpy()[near] @ direction
-        change = along[second] - along[first]
-        change -= length * np.rint(change / length)
-        middle = (away[near][first] + away[near][second]) / 2
-        unit = between[first, second] / spacing
-        # an arrow from column to column is a third of b: the largest difference a perfect screw core shows
-        arrow = unit * (change / (length / 3))[:, None] * spacing
-        axis.quiver(*(middle - arrow / 2).T, *arrow.T, angles="xy", scale_units="xy", scale=1, width=0.006, color=BLUE)
-        axis.scatter(
-            away[near, 0],
-            away[near, 1],
-            c=(height / period) % 1,
-            cmap="Greys",
-            s=70,
-            vmin=-0.3,
-            vmax=1.3,
-            edgecolors="black",
-            linewidths=0.8,
-            zorder=3,
-        )
-        axis.plot(0, 0, "+", color=ORANGE, markersize=12, markeredgewidth=2)
-        which = "reference" if name == "relaxed" else "model"
-        axis.set(
-            aspect="equal",
-            xlabel="x₁ from the core [Å]",
-            ylabel="x₂ from the core [Å]",
-            title=which,
-            xlim=(-radius, radius),
-            ylim=(-radius, radius),
-        )
+        core_map(axis, tree, name, near)
+        axis.set_title("reference" if name == "relaxed" else "model")
     figure.suptitle(f"{tree.attrs['title']}: differential displacement, arrows scaled to b/3", fontsize=11)
     return figure
 

@@ -2,8 +2,8 @@
 
     result = run_board(read_board("families"), workspace)
 
-A board is a TOML file: cases, seeds of the training set, and entries, each of which sets keys of the spec. All entries of
-a case have the same data. Runs are found again by their content, like points of a sweep, so that a board that was
+A board is a TOML file: cases, seeds of the training set, and entries, each of which sets keys of the spec. All entries
+of a case have the same data. Runs are found again by their content, like points of a sweep, so that a board that was
 interrupted resumes, and an added entry computes only itself.
 """
 
@@ -22,15 +22,14 @@ from store.faults import BadInput, Fault
 from store.runs import RunRecord, Tracker
 from suite import pipeline
 from suite.judge.cost import force_costs
-from suite.ladders import overrides_words
 from suite.progress import Progress, silent
 from suite.records import Record, Seed, sentence_of
 from suite.spec import BadSpec, Spec, load, read_toml, shipped, specs_folder
 from suite.study.cache import cached_rows, cached_world
 from suite.study.case import Case
-from suite.study.points import Points, point_key
+from suite.study.points import Points
 from suite.study.session import Session, Stages
-from suite.toml import did_you_mean, shortened
+from suite.toml import did_you_mean, shortened, toml_value
 from suite.trainers.needed import MissingPackage
 from suite.world.reference import build_reference
 
@@ -46,17 +45,17 @@ NUMBERS = (
 class Part(Record):
     """What an entry does in one case: further keys of the spec, or the reason why it is left out."""
 
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = {}  # noqa: RUF012
     left_out: str = ""
 
 
 class Entry(Record):
-    """One family at one size: the `family` it is drawn with, keys of the spec that it sets in all cases, and `case` with
-    what differs in some of them."""
+    """One family at one size: the `family` it is drawn with, keys of the spec that it sets in all cases, and `case`
+    with what differs in some of them."""
 
     family: str
-    set: dict[str, Any] = {}
-    case: dict[str, Part] = {}
+    set: dict[str, Any] = {}  # noqa: RUF012
+    case: dict[str, Part] = {}  # noqa: RUF012
 
 
 class Board(Record):
@@ -126,6 +125,21 @@ def read_board(name: str) -> tuple[str, Board]:
     return path.stem, board
 
 
+def chosen_of(board: Board, cases: Sequence[str] | None, entries: Sequence[str] | None, preset: str | None) -> Board:
+    """The board with these cases and entries only, and with another preset; raises `BadBoard` for one it has not."""
+    for wanted, known, kind in ((cases or (), board.cases, "case"), (entries or (), tuple(board.entry), "entry")):
+        for name in wanted:
+            if name not in known:
+                raise BadBoard(f"the board has no {kind} {shortened(name)}{did_you_mean(name, known)}")
+    return board.model_copy(
+        update={
+            "cases": tuple(cases) if cases else board.cases,
+            "entry": {name: each for name, each in board.entry.items() if not entries or name in entries},
+            "preset": preset or board.preset,
+        }
+    )
+
+
 def _unknown(path: Path, board: Board) -> list[str]:
     """Cases that no spec has, and parts of entries for cases that the board does not have."""
     problems = []
@@ -147,7 +161,7 @@ def spec_of(board: Board, case: str, entry: str, seed: int) -> Spec | str:
         return part.left_out
     keys = {**board.entry[entry].set, **part.set, "training.seed": seed}
     try:
-        return load(case, board.preset, overrides_words(keys))
+        return load(case, board.preset, [f"{key}={toml_value(value)}" for key, value in keys.items()])
     except BadSpec as error:
         raise BadSpec([f"entry {entry!r} in {case}: {problem}" for problem in error.problems]) from error
 
@@ -257,6 +271,3 @@ def content_of(result: BoardResult) -> dict[str, Any]:
         "machine": provenance.machine(),
         "created": provenance.utc_now(),
     }
-
-
-__all__ = ["BOARD", "REFERENCE", "BadBoard", "Board", "BoardResult", "Cell", "point_key", "read_board", "run_board"]

@@ -8,6 +8,7 @@ once, the first computes it, and the others wait and read it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ import xarray as xr
 from store import fields, provenance
 from store.locking import locked_file
 from suite import pipeline
+from suite.execution import usable_workers
 from suite.progress import Progress
 from suite.results import Rows, Simulation, World
 from suite.spec import Spec
@@ -131,19 +133,29 @@ def cached_rows(spec: Spec, world: World, session: Session, stages: Stages) -> R
     stages.watch(spec)
     path = session.workspace / "cache" / f"rows-{stage_key(spec, 'rows')}.zarr"
 
+    taken = {}
+
     def make() -> Rows:
+        begun = time.perf_counter()
         rows = pipeline.build_rows(spec, world, session.progress, session.workers)
         stages.watch(spec)
+        taken.update(seconds=time.perf_counter() - begun, cores=float(usable_workers()))
         return rows
+
+    def load(tree: xr.DataTree) -> Rows:
+        taken.update(tree.attrs.get("taken", {}))  # what an older version has cached does not tell it
+        return archive.rows_from(spec, tree, list(tree.attrs["blocks"]), world.response)
 
     with stages.stage("rows"):
         rows, stages.cached["rows"] = cached(
             path,
-            lambda tree: archive.rows_from(spec, tree, list(tree.attrs["blocks"]), world.response),
+            load,
             make,
-            lambda rows: (archive.rows_groups(rows), {"blocks": archive.block_names(rows)}),
+            lambda rows: (archive.rows_groups(rows), {"blocks": archive.block_names(rows), "taken": taken}),
             session.progress,
         )
+    if rows.functions:
+        stages.training = taken
     if spec.model.backend != "trainer":
         return rows
     with stages.stage("train"):

@@ -67,9 +67,16 @@ class Judged:
             **{f"solver_{k}": v for k, v in self.model.solution.details.items()},
             **{f"seconds_{k}": v for k, v in self.stages.seconds.items()},
             **{f"megabytes_{k}": v for k, v in self.stages.megabytes.items()},
-            **{f"training_{k}": v for k, v in self.stages.training.items()},
+            **self._training(),
             **reference_numbers(self.world),
         }
+
+    def _training(self) -> dict[str, float]:
+        """What it took to train: to make the rows and to fit, or by another trainer."""
+        taken = {f"training_{name}": value for name, value in self.stages.training.items()}
+        if self.rows.functions and "training_seconds" in taken:
+            taken["training_seconds"] += self.stages.seconds["fit"]
+        return taken
 
     def ending(self) -> dict[str, str]:
         """The outcome of the run, and what a user should know about it."""

@@ -40,7 +40,7 @@ class ChangedPotential(BadInput, RuntimeError):
 class Stages:
     """Wall time (s) of each stage, peak memory of the process (MB) after it, and whether it came from the cache. If a
     stage is entered again, its times are added up. `potentials` is the content of the potentials at the first stage;
-    `training` is what the training of the model took, perhaps in an earlier run: seconds, megabytes, cores."""
+    `training` is what the rows or another trainer took, perhaps in an earlier run: seconds, cores, megabytes."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     megabytes: dict[str, float] = field(default_factory=dict)

@@ -12,24 +12,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from store import provenance
-from store.faults import FailedOutcome
-from store.locking import locked_file
 from store.runs import Run, RunRecord, Tracker
-from store.seal import StoreError, verify
 from suite.judge.numbers import ERRORS
 from suite.judge.theory import expected_rate
 from suite.ladders import AXES, curve_of, overrides_of, points_of
 from suite.progress import Progress, silent
 from suite.spec import BadSpec, Spec, Sweep
-from suite.study.cache import STAGE_PACKAGES, STAGE_VERSIONS
-from suite.study.case import Case, run_in
+from suite.study.case import Case
+from suite.study.points import Points
 from suite.study.rates import Growth, Rate, measure, measure_growth
-from suite.study.session import Session, potentials_of
+from suite.study.session import Session
 
 # what grows in proportion to ln L_D: name, of the error that grows, and of the number that predicts its slope
 GROWTHS: dict[str, tuple[Callable[[Mapping[str, float]], float], str]] = {
@@ -73,14 +70,6 @@ def entry_name(curve: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "_", curve).strip("_")[:60] or "all"
 
 
-def point_key(spec: Spec) -> str:
-    """Content key of a run: its spec without the tables [case] and [tune], the content of its potentials, and the
-    versions that its numbers depend on."""
-    tables = spec.model_dump(exclude={"case", "tune"})
-    packages = provenance.versions(STAGE_PACKAGES["rows"])
-    return provenance.content_key("run", tables, STAGE_VERSIONS, packages, potentials_of(spec))
-
-
 def run_sweep(
     load: Callable[[Mapping[str, Any]], Spec],
     name: str,
@@ -101,15 +90,13 @@ def run_sweep(
     tracker = Tracker(session.workspace)
     for sentence in tracker.tidy():
         progress("workspace", 1.0, sentence)
-    made = _made_before(tracker, base)
+    answers = Points(session, tracker, retry)
     points = []
     with _begun(tracker, name, sweep, base) as parent:
         for index, each in enumerate(wanted):
             progress(f"sweep {name}", index / len(wanted), each.label)
-            record, computed = _answer(tracker, made.get(point_key(each.spec), []), retry, progress), False
-            if record is None:
-                case = Case(each.spec, f"{name}: {each.label}"[:200], parent.id, draw=False)
-                record, computed = _run(session, case, tracker, retry)
+            case = Case(each.spec, f"{name}: {each.label}"[:200], parent.id, draw=False)
+            record, computed = answers.run(case)
             points.append(_point(record, sweep, each, computed))
         progress(f"sweep {name}", 1.0, f"{len(wanted)} points, {sum(p.computed for p in points)} computed")
         powers = sweep.law == "power"
@@ -148,14 +135,6 @@ def _resolved(load: Callable[[Mapping[str, Any]], Spec], name: str, sweep: Sweep
     return wanted
 
 
-def _made_before(tracker: Tracker, base: Spec) -> dict[str, list[RunRecord]]:
-    """The runs of the workspace by `point_key`, the newest first."""
-    made: dict[str, list[RunRecord]] = {}
-    for record in tracker.history(base.case.name):
-        made.setdefault(record.tags.get("point", ""), []).append(record)
-    return made
-
-
 def _begun(tracker: Tracker, name: str, sweep: Sweep, base: Spec) -> Run:
     """The sweep's own run, the parent of its points. The run of an earlier call is continued."""
     parent = tracker.start_or_resume(
@@ -180,40 +159,6 @@ def _record(parent: Run, result: SweepResult) -> None:
         parent.tags({f"verdict_{error}_{label}": rate.verdict})
     parent.metrics({"points": len(result.points)})
     parent.sealed_json("sweep.json", content_of(result))
-
-
-def _answer(tracker: Tracker, made: Sequence[RunRecord], retry: bool, progress: Progress) -> RunRecord | None:
-    """The newest reusable run of a point, with the numbers of its store; None if there is none."""
-    for record in made:
-        if record.status == "FAILED" and "outcome" in record.tags and not retry:
-            return record
-        if record.status != "FINISHED":
-            continue
-        found = tracker.believe(record)
-        try:
-            if found.sealed:
-                verify(tracker.store_of(record.id))
-                return found.record
-            reason = found.note
-        except StoreError as error:
-            reason = str(error)
-        progress("computed again", 1.0, f"{record.name} ({record.id[:8]}): {reason}")
-    return None
-
-
-def _run(session: Session, case: Case, tracker: Tracker, retry: bool) -> tuple[RunRecord, bool]:
-    """One point, and whether it was computed here; an outcome that cannot be used is recorded by `run_in` and returned
-    like any other. When several sweeps want a point at once, the first computes it and the others wait."""
-    experiment, key = case.spec.case.name, point_key(case.spec)
-    lock = session.workspace / "locks" / f"point-{key}"
-    with locked_file(lock, lambda: session.progress("waiting", 0.0, f"another process computes {case.name}")):
-        if found := _answer(tracker, tracker.tagged(experiment, "point", key), retry, silent):
-            return found, False
-        try:
-            result = run_in(session, replace(case, tags={"point": key}))
-            return tracker.find(result.run_id), True
-        except FailedOutcome:
-            return next(iter(tracker.tagged(experiment, "point", key))), True
 
 
 def _point(record: RunRecord, sweep: Sweep, wanted: _Wanted, computed: bool) -> Point:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ase.calculators.calculator import Calculator
 from ase.data import atomic_numbers
-from ase.io import read, write
+from ase.io import iread, write
 
 from suite.trainers.needed import needed
 
@@ -47,9 +47,8 @@ def train(
     program = needed("mace_run_train", "mace", "mace-torch", "mace")
     about = json.loads((data / "set.json").read_text(encoding="utf-8"))
     elastic = bool(about["observables"]["virial1"])
-    frames = read(data / "training.extxyz", ":")
-    if elastic:
-        frames += read(data / "strained.extxyz", ":")
+    sets = ["training", "strained"] if elastic else ["training"]
+    frames = [atoms for name in sets for atoms in iread(data / f"{name}.extxyz", ":")]
     # one of ten of either kind, so that forces and stresses both choose the epoch
     parts = {"chosen": frames[9::10], "fitted": [atoms for k, atoms in enumerate(frames) if k % 10 != 9]}
     if not parts["chosen"]:

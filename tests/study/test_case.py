@@ -25,8 +25,9 @@ from suite.stages.judge import NoOracle, build_oracle
 from suite.study.bench import study_key
 from suite.study.cache import cached_rows, cached_world, stage_key
 from suite.study.case import run_case
+from suite.study.points import point_key
 from suite.study.session import ChangedPotential, Session, Stages
-from suite.study.sweep import point_key, run_sweep
+from suite.study.sweep import run_sweep
 from suite.world import contents
 from suite.world.calculators import UnusableReference
 from suite.world.eam import write_setfl, zhou04

@@ -25,8 +25,9 @@ from suite.show.sweep_figures import draw_ordering
 from suite.spec import BadSpec, Spec, Sweep, dump_toml, load, load_sweeps, read, shipped
 from suite.study import sweep as module
 from suite.study.case import Case
+from suite.study.points import point_key
 from suite.study.session import Session
-from suite.study.sweep import SweepResult, ordering, point_key, points_of, run_sweep
+from suite.study.sweep import SweepResult, ordering, points_of, run_sweep
 from suite.study.verify import Expected, ExpectedNumber, compare, published, read_expected
 
 LADDER = Sweep(ladders={"training.size": (5.5, 6.0)}, seeds=(0, 1), set={"training.configurations": 4})

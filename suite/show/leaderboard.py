@@ -1,0 +1,272 @@
+"""The leaderboard as a page, from the store alone: tables, errors against cost, cores side by side, ids of the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from store import fields
+from store.faults import BadStore
+from store.runs import Tracker
+from store.seal import read_json
+from suite.judge.numbers import head
+from suite.show.figures import DPI, core_map, core_neighbours
+from suite.show.page import Page
+from suite.show.table import Table
+from suite.study.board import BOARD, REFERENCE
+
+AGAIN = "give `dislobench leaderboard BOARD` again: its runs are kept, the page is made anew"
+RANKED_BY = ("rmse_F", "eps_V1_felt", "eps_K", "geometry_error_linear", "energy_error_linear")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#666666")  # Okabe and Ito
+DRAWN = (("geometry_error", 1.0, "geometry error [Å]"), ("energy_difference", 1e3, "|E_ML - E| [meV]"))
+MARKERS = "osD^vPX*"
+HEADS = (
+    *("entry", "family", "functions", "usable"),
+    *(head("geometry_error"), "|E_ML - E| [meV]", head("rmse_F"), head("eps_V1_felt"), "ε_K [meV]"),
+    *("force call [µs/atom]", "of the reference", "training [s]", "runs"),
+)
+
+
+class NoBoard(BadStore, LookupError):
+    """A workspace that has no finished leaderboard."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One entry in one case over its seeds: values of the numbers by name, one for each usable run."""
+
+    entry: str
+    family: str
+    functions: int | None
+    seeds: int
+    numbers: Mapping[str, Sequence[float]]
+    runs: Sequence[str]
+    reasons: Sequence[str]
+
+    @property
+    def usable(self) -> int:
+        """How many of the runs have errors that mean something: the model relaxed, and is stable there."""
+        return len(self.numbers.get("geometry_error", ()))
+
+    def middle(self, name: str, factor: float = 1.0) -> float:
+        """Median over the usable runs of a number's absolute value, NaN without one."""
+        values = self.numbers.get(name, ())
+        return factor * float(np.median(np.abs(values))) if len(values) else np.nan
+
+    def told(self, name: str, factor: float = 1.0) -> str:
+        """Median and range of a number's absolute value."""
+        values = factor * np.abs(self.numbers.get(name, ()))
+        if not len(values):
+            return ""
+        if len(values) == 1:
+            return f"{values[0]:.3g}"
+        return f"{np.median(values):.3g} ({values.min():.3g} .. {values.max():.3g})"
+
+
+def write_leaderboard(workspace: Path, folder: Path, name: str | None = None) -> list[Path]:
+    """Write leaderboard.html, .md, .csv and figures/ of the newest board (called `name`, if given) into `folder`.
+
+    Returns the paths of the files. Raises `NoBoard`.
+    """
+    tracker = Tracker(workspace)
+    records = [r for r in tracker.history() if r.tags.get("kind") == "board" and name in (None, r.experiment)]
+    if not records:
+        named = f" {name!r}" if name else ""
+        raise NoBoard(f"no leaderboard{named} in {workspace}: `dislobench leaderboard BOARD` makes one")
+    content = read_json(tracker.artifacts_dir(records[0].id) / BOARD, AGAIN)
+    board, costs = content["board"], content["costs"]
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    page = Page(board["title"])
+    _rules(page, content)
+    table = []
+    for case in board["cases"]:
+        standings = standings_of(content, case)
+        page.heading(f"{case}")
+        page.table(HEADS, [_row(each, costs.get(case, {})) for each in standings])
+        _left_out(page, standings)
+        if any(each.usable for each in standings):
+            stem = case.removesuffix(".toml").rpartition("/")[2]
+            _pareto(page, standings, costs.get(case, {}), folder / "figures" / f"pareto-{stem}.png")
+            _ranks(page, standings)
+            _cores(page, tracker, standings, folder / "figures" / f"cores-{stem}.png")
+        table += [_record(case, each, costs.get(case, {})) for each in standings]
+    written = page.write(folder, "leaderboard")
+    return [*written, Table.of_records(table).csv(folder / "leaderboard.csv")]
+
+
+def standings_of(content: Mapping[str, Any], case: str) -> list[Standing]:
+    """The entries of a case, those with the smallest geometry error first and those without a usable run last."""
+    found = []
+    for entry in content["board"]["entry"]:
+        cells = [cell for cell in content["cells"] if (cell["case"], cell["entry"]) == (case, entry)]
+        good = [cell for cell in cells if cell["status"] == "converged" and "geometry_error" in cell["numbers"]]
+        names = dict.fromkeys(name for cell in good for name in cell["numbers"])
+        found.append(
+            Standing(
+                entry,
+                cells[0]["family"],
+                next((cell["functions"] for cell in cells if cell["functions"]), None),
+                len(cells),
+                {name: [cell["numbers"][name] for cell in good if name in cell["numbers"]] for name in names},
+                [cell["run"] for cell in [*good, *(cell for cell in cells if cell not in good)] if cell["run"]],
+                list(dict.fromkeys(f"{c['status']}: {c['reason']}".strip(": ") for c in cells if c not in good)),
+            )
+        )
+    return sorted(found, key=lambda each: (each.usable == 0, each.middle("geometry_error")))
+
+
+def _rules(page: Page, content: Mapping[str, Any]) -> None:
+    board, machine = content["board"], content["machine"]
+    page.text(
+        f"{len(board['entry'])} entries in {len(board['cases'])} cases, {len(board['seeds'])} training sets each "
+        f"(seeds {', '.join(map(str, board['seeds']))}), preset {board['preset'] or 'of the spec'}. "
+        f"Made {content['created']} on {machine['cpu']}, {machine['cores_usable']} cores."
+    )
+    page.text(
+        "Rules. All entries of a case are trained on the same configurations and judged in the same cells. A family "
+        "that is fitted here has the weights of the case unless its entry says otherwise; other trainers have settings "
+        "of their own. Numbers are medians over the training sets, with their range. Only runs whose model relaxed and "
+        "is stable count: `usable` tells how many. Force calls are timed in one pass, on one core, in the simulation "
+        "cell of the case, all models in turns, the fastest of five calls. Training is the time to make the rows and "
+        "to fit, or that of the trainer, on the cores that the run had."
+    )
+
+
+def _row(each: Standing, costs: Mapping[str, float]) -> list[str]:
+    cost = costs.get(each.entry)
+    ratio = cost / costs[REFERENCE] if cost and costs.get(REFERENCE) else None
+    return [
+        each.entry,
+        each.family,
+        str(each.functions or ""),
+        f"{each.usable} of {each.seeds}",
+        each.told("geometry_error"),
+        each.told("energy_difference", 1e3),
+        each.told("rmse_F"),
+        each.told("eps_V1_felt"),
+        each.told("eps_K", 1e3),
+        "" if cost is None else f"{cost:.3g}",
+        "" if ratio is None else f"{ratio:.3g} ×",
+        each.told("training_seconds"),
+        " ".join(run[:8] for run in each.runs),
+    ]
+
+
+def _record(case: str, each: Standing, costs: Mapping[str, float]) -> dict[str, object]:
+    """A row of the CSV file, numbers with all their digits."""
+    medians = {name: each.middle(name) for name in each.numbers}
+    return {
+        "case": case,
+        "entry": each.entry,
+        "family": each.family,
+        "functions": each.functions or "",
+        "usable": each.usable,
+        "seeds": each.seeds,
+        **medians,
+        "force_call_us_per_atom": costs.get(each.entry, ""),
+        "reference_us_per_atom": costs.get(REFERENCE, ""),
+        "runs": " ".join(each.runs),
+        "why_not": "; ".join(each.reasons),
+    }
+
+
+def _left_out(page: Page, standings: Sequence[Standing]) -> None:
+    rows = [[each.entry, reason] for each in standings for reason in each.reasons]
+    if rows:
+        page.text("Runs that do not count, and why:")
+        page.table(["entry", "reason"], rows)
+
+
+def _pareto(page: Page, standings: Sequence[Standing], costs: Mapping[str, float], path: Path) -> None:
+    """Geometry and energy error against the cost of a force call; the front of those that no other beats in both."""
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    axes = figure.subplots(1, 2)
+    families = list(dict.fromkeys(each.family for each in sorted(standings, key=lambda each: each.family)))
+    drawn = [each for each in standings if each.usable and each.entry in costs]
+    for axis, (name, factor, label) in zip(
+        axes,
+        DRAWN,
+        strict=True,
+    ):
+        points = []
+        for each in drawn:
+            values = factor * np.abs(each.numbers[name])
+            cost, middle = costs[each.entry], float(np.median(values))
+            index = families.index(each.family)
+            axis.errorbar(
+                cost,
+                middle,
+                [[middle - values.min()], [values.max() - middle]],
+                fmt=MARKERS[index % len(MARKERS)],
+                color=COLOURS[index % len(COLOURS)],
+                capsize=3,
+            )
+            axis.annotate(each.entry, (cost, middle), xytext=(6, 4), textcoords="offset points", fontsize=8)
+            points.append((cost, middle))
+        front, best = [], np.inf
+        for cost, middle in sorted(points):
+            if middle < best:
+                front.append((cost, middle))
+                best = middle
+        axis.step(*np.transpose(front), where="post", color="#666666", linewidth=0.8, zorder=0)
+        axis.set(xscale="log", yscale="log", xlabel="force call on one core [µs/atom]", ylabel=label)
+        axis.margins(0.15)
+    figure.savefig(path, dpi=DPI)
+    page.figure(
+        path,
+        "Errors against cost, medians and ranges over the training sets. No entry beats those on the line in both.",
+    )
+
+
+def _ranks(page: Page, standings: Sequence[Standing]) -> None:
+    """Do the cheap numbers order the families as the errors do?"""
+    from scipy.stats import spearmanr
+
+    good = [each for each in standings if each.usable]
+    if len(good) < 4:
+        return
+    rows = []
+    for error in ("geometry_error", "energy_difference"):
+        errors = [each.middle(error) for each in good]
+        columns = {name: [each.middle(name) for each in good] for name in RANKED_BY}
+        ranked = {
+            name: float(spearmanr(column, errors).statistic)
+            for name, column in columns.items()
+            if np.isfinite(column).all() and len({*column}) > 1
+        }
+        rows.append([error.replace("_", " "), *(f"{ranked[name]:.2f}" if name in ranked else "" for name in RANKED_BY)])
+    page.text(f"Rank correlation (Spearman) over the {len(good)} entries with usable runs:")
+    page.table(["error", *(head(name).partition(" [")[0] for name in RANKED_BY)], rows)
+
+
+def _cores(page: Page, tracker: Tracker, standings: Sequence[Standing], path: Path) -> None:
+    """Cores of the reference and of every entry side by side, from the fields of one run each."""
+    trees = {}
+    for each in standings:
+        if each.usable and tracker.store_of(each.runs[0]).exists():
+            try:
+                trees[each.entry] = fields.read(tracker.store_of(each.runs[0]))
+            except fields.StoreError:
+                continue  # damaged: `dislobench report` tells it
+    if not trees:
+        return
+    first = next(iter(trees.values()))
+    if "loop_line" in first["simulation"]:
+        return  # a loop has no map in a plane; `show` draws each
+    panels = {"reference": ("relaxed", first), **{name: ("relaxed_model", tree) for name, tree in trees.items()}}
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(3.4 * columns, 3.5 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, (name, (which, tree)) in zip(axes, panels.items(), strict=False):
+        core_map(axis, tree, which, core_neighbours(tree))
+        axis.set_title(name, fontsize=10)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    figure.savefig(path, dpi=90)
+    page.figure(path, "Cores side by side: differential displacement, arrows scaled to b/3.")
