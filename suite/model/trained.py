@@ -69,7 +69,11 @@ class TrainedSpec:
         return loader_of(self.trainer, self.calculator)
 
     def importable(self) -> None:
-        """Raises `UnusableReference` when the trainer or what loads its model cannot be imported."""
+        """Raises `UnusableReference` when the trainer or what loads its model cannot be imported, `MissingPackage` when
+        a shipped trainer is not installed."""
+        if self.trainer in TRAINERS:
+            module, _, _ = TRAINERS[self.trainer].partition(":")
+            import_beside(module).ready()
         if dotted := dotted_of(self.trainer):
             function_of(dotted, "the trainer")
         function_of(self.loader, "what loads the model,")

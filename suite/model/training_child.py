@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+from store.faults import Fault
 from suite.children import PARENT
 from suite.execution import end_with
 from suite.model.trained import TOLD, dotted_of, function_of
@@ -33,7 +34,11 @@ def main(note: Path) -> int:
     if dotted := dotted_of(job["trainer"]):
         for folder in job["beside"]:
             remember_beside(dotted.partition(":")[0], Path(folder))
-        function_of(dotted, "the trainer")(data, model, **job["arguments"])
+        try:
+            function_of(dotted, "the trainer")(data, model, **job["arguments"])
+        except Fault as fault:
+            print(fault, file=sys.stderr)
+            return fault.exit_code
     else:
         words = shlex.split(job["trainer"])
         words = [word.replace("{data}", str(data)).replace("{model}", str(model)) for word in words]

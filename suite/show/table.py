@@ -46,7 +46,7 @@ class Table:
         """Lines of a Markdown table; the first cell of the best row is bold."""
         lines = [list(self.heads), ["---"] * len(self.heads)]
         lines += [[f"**{row[0]}**", *row[1:]] if best else row for best, row in self.marked()]
-        return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+        return "".join("| " + " | ".join(_line(cell) for cell in line) + " |\n" for line in lines)
 
     def csv(self, path: Path) -> Path:
         """Write the table into a file for spreadsheets; numbers keep all their digits. Returns `path`."""
@@ -55,6 +55,11 @@ class Table:
             writer.writerow(map(_cell, self.heads))
             writer.writerows(map(_cell, row) for row in self.rows)
         return path
+
+
+def _line(text: str) -> str:
+    """A cell of a Markdown table: one line, without the sign that ends a cell."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _plain(text: str) -> str:

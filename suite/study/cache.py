@@ -133,7 +133,7 @@ def cached_rows(spec: Spec, world: World, session: Session, stages: Stages) -> R
     stages.watch(spec)
     path = session.workspace / "cache" / f"rows-{stage_key(spec, 'rows')}.zarr"
 
-    taken = {}
+    taken: dict[str, float] = {}
 
     def make() -> Rows:
         begun = time.perf_counter()

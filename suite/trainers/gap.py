@@ -18,6 +18,11 @@ PACKAGES = ("quippy-ase",)
 FILE = "gap.xml"
 
 
+def ready() -> str:
+    """Path of the command that trains; raises `MissingPackage` where it is not installed."""
+    return needed("gap_fit", "quippy", "quippy-ase", "gap")
+
+
 def train(
     data: Path,
     model: Path,
@@ -41,7 +46,7 @@ def train(
     kernels. Expected errors: `energy_sigma` eV for each atom, `force_sigma` eV/Å, `stress_sigma` eV for each atom (of
     the virial). Energies are relative to the perfect crystal. Strained cells are used where the case fits virial1.
     """
-    program = needed("gap_fit", "quippy", "quippy-ase", "gap")
+    program = ready()
     about = json.loads((data / "set.json").read_text(encoding="utf-8"))
     species = about["species"]
     frames = (data / "training.extxyz").read_text(encoding="ascii")
@@ -90,7 +95,7 @@ def _number(symbol: str) -> int:
 
 def load(model: Path) -> Calculator:
     """The potential in the folder `model`: energies, forces and stresses."""
-    needed("", "quippy", "quippy-ase", "gap")
+    ready()
     from quippy.potential import Potential
 
     return Potential("IP GAP", param_filename=str(model / FILE))

@@ -20,6 +20,11 @@ PACKAGES = ("mace-torch", "torch")
 NAME = "mace"
 
 
+def ready() -> str:
+    """Path of the command that trains; raises `MissingPackage` where it is not installed."""
+    return needed("mace_run_train", "mace", "mace-torch", "mace")
+
+
 def train(
     data: Path,
     model: Path,
@@ -44,7 +49,7 @@ def train(
     last quarter of the epochs the weight of the energies grows a thousand times. Energies are relative to the perfect
     crystal. Strained cells are used where the case fits virial1. A tenth of the configurations chooses the epoch.
     """
-    program = needed("mace_run_train", "mace", "mace-torch", "mace")
+    program = ready()
     about = json.loads((data / "set.json").read_text(encoding="utf-8"))
     elastic = bool(about["observables"]["virial1"])
     sets = ["training", "strained"] if elastic else ["training"]
@@ -103,7 +108,7 @@ def train(
 
 def load(model: Path) -> Calculator:
     """The potential in the folder `model`: energies, forces and stresses."""
-    needed("", "mace", "mace-torch", "mace")
+    ready()
     from mace.calculators import MACECalculator
 
     last = model / f"{NAME}_stagetwo.model"
