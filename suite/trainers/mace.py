@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.data import atomic_numbers
 from ase.io import iread, write
@@ -52,12 +53,11 @@ def train(
     program = ready()
     about = json.loads((data / "set.json").read_text(encoding="utf-8"))
     elastic = bool(about["observables"]["virial1"])
-    sets = ["training", "strained"] if elastic else ["training"]
-    frames = [atoms for name in sets for atoms in iread(data / f"{name}.extxyz", ":")]
-    # one of ten of either kind, so that forces and stresses both choose the epoch
-    parts = {"chosen": frames[9::10], "fitted": [atoms for k, atoms in enumerate(frames) if k % 10 != 9]}
-    if not parts["chosen"]:
-        parts["chosen"] = parts["fitted"][-1:]
+    # one of ten of either kind chooses the epoch: so do forces of rattled cells and stresses of strained ones
+    parts: dict[str, list[Atoms]] = {"chosen": [], "fitted": []}
+    for name in ("training", "strained") if elastic else ("training",):
+        for index, atoms in enumerate(iread(data / f"{name}.extxyz", ":")):
+            parts["chosen" if index % 10 == 5 else "fitted"].append(atoms)
     for name, chosen in parts.items():
         write(model / f"{name}.extxyz", chosen)
     isolated = {atomic_numbers[symbol]: about["energy_per_atom"] for symbol in about["species"]}
@@ -91,7 +91,7 @@ def train(
         "--scaling=rms_forces_scaling",
         "--ema",
         "--ema_decay=0.99",
-        "--eval_interval=5",
+        f"--eval_interval={min(5, max(1, epochs // 40))}",
         "--default_dtype=float64",
         "--device=cpu",
         "--num_workers=0",
