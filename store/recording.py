@@ -139,6 +139,16 @@ class Run:
         log(self._client, self.id, tags=checked)
         self._known.tags.update(checked)
 
+    def dataset(self, name: str, digest: str, context: str, source: str, profile: Mapping[str, Any]) -> None:
+        """Tell which data the run has used, as MLflow's table of datasets shows it: `context` such as "training",
+        `source` how to get it, `profile` what it is. The digest stands in the tag `dataset.CONTEXT` too, so that it
+        survives a lost database. Raises ValueError as `entries.check_tags`."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        told = Dataset(name, digest, "code", json.dumps({"command": source}), profile=json.dumps(jsonable(profile)))
+        self._client.log_inputs(self.id, [DatasetInput(told, [InputTag("mlflow.data.context", context)])])
+        self.tags({f"dataset.{context}": digest})
+
     def artifact(self, path: Path | str, folder: str | None = None) -> Path:
         """Copy a file or a folder into the artifacts, below `folder`; return the copy.
 

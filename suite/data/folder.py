@@ -133,7 +133,7 @@ def elastic_targets(world: World) -> dict[str, object]:
     }
 
 
-def digest_of(sets: tuple[Sets, Sets]) -> str:
+def digest_of(sets: Sequence[Sets]) -> str:
     """Content key of the labelled configurations: equal labels have equal keys."""
     return provenance.content_key(
         [[found.displacements, found.amplitudes, found.energies, found.forces] for part in sets for found in part]

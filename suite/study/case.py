@@ -18,6 +18,7 @@ from typing import Any
 from store import fields, provenance
 from store.runs import Run, Tracker
 from suite import pipeline
+from suite.data.folder import digest_of
 from suite.execution import at_most, to_stderr
 from suite.judge.remarks import remarks
 from suite.model.trained import TrainedSpec
@@ -162,6 +163,7 @@ def _judge(run: Run, session: Session, case: Case) -> Judged:
         raise
     rows = cached_rows(spec, world, session, stages)
     run.parameters({"L_D": round(world.core_distance, 4)})
+    _tell_data(run, spec, rows)
     if rows.functions:
         run.parameters({"functions": rows.functions})
     with stages.stage("fit"):
@@ -172,6 +174,21 @@ def _judge(run: Run, session: Session, case: Case) -> Judged:
         verdict = pipeline.assess(spec, world, rows, model, progress)
         stages.watch(spec)
     return Judged(spec, world, rows, model, verdict, stages)
+
+
+def _tell_data(run: Run, spec: Spec, rows: Rows) -> None:
+    """Record the labelled sets as datasets of the run."""
+    for context, sets in (("training", rows.train), ("testing", rows.test)):
+        if count := sum(map(len, sets)):
+            profile = {
+                "configurations": count,
+                "atoms": [found.forces.shape[1] for found in sets],
+                "amplitudes": list(spec.training.amplitudes),
+                "seed": spec.training.seed,
+                "reference": spec.material.reference,
+            }
+            command = f"dislobench data --run {run.id}"
+            run.dataset(f"{spec.case.name} {context}", digest_of((sets,)), context, command, profile)
 
 
 def _refuse_early(spec: Spec) -> None:
