@@ -195,7 +195,14 @@ def build_parser() -> argparse.ArgumentParser:
     with_workspace(sub)
     sub.add_argument("--case", help="only this case")
     sub.add_argument("--folder", type=_folder, help="where to write it (default: WORKSPACE/report)")
-    command("list", "List the shipped specs and the reference potentials.", "dislobench list")
+    sub = command("list", "List the shipped specs and the reference potentials.", "dislobench list --references Si")
+    sub.add_argument(
+        "--references",
+        nargs="?",
+        const="",
+        metavar="TEXT",
+        help="the reference potentials with what was measured of them: of an element, or with TEXT in name or source",
+    )
     with_spec(command("check", "Check a spec without computing anything.", "dislobench check my.toml --preset paper"))
     sub = command("plan", "Tell what a run will take, without running.", "dislobench plan w-screw --preset paper")
     with_spec(sub)
