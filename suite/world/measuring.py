@@ -29,7 +29,7 @@ from suite.world.smoothness import smoothness
 
 FILE = Path(__file__).with_name("measured.toml")
 YARDSTICK = "W_zhou01"  # costs are told in its units: an EAM table whose style copies nothing at every call
-BLOCK = 600  # atoms of the crystal that is timed; LAMMPS' own costs of a call are small then
+BLOCK = 300  # atoms of the crystal that is timed; LAMMPS' own costs of a call are small then
 
 
 def measure(entry: Reference) -> dict[str, Any]:
