@@ -16,8 +16,10 @@ from pydantic_core import PydanticUndefined
 from store.schema import describe
 from suite.judge.numbers import GROUPS, NUMBERS, NUMBERS_OF_AMPLITUDES
 from suite.model.backends import BACKENDS
+from suite.show.potentials import potential_table, source_table
 from suite.spec import Spec
 from suite.study.paper import write_page
+from suite.world.catalogue import CATALOGUE
 
 HERE = Path(__file__).parent
 OF_SOME = {
@@ -120,7 +122,21 @@ def paper_page() -> str:
         return (Path(folder) / "paper.md").read_text(encoding="utf-8")
 
 
-PAGES = {"spec.md": spec_page, "store.md": store_page, "numbers.md": numbers_page, "paper.md": paper_page}
+def references_page() -> str:
+    """Markdown page of every reference potential: the tables, and our words on them."""
+    words = (HERE / "templates" / "references.md").read_text(encoding="utf-8")
+    return words.replace("{POTENTIALS}", potential_table(CATALOGUE).markdown().rstrip("\n")).replace(
+        "{SOURCES}", source_table(CATALOGUE).markdown().rstrip("\n")
+    )
+
+
+PAGES = {
+    "spec.md": spec_page,
+    "store.md": store_page,
+    "numbers.md": numbers_page,
+    "paper.md": paper_page,
+    "references.md": references_page,
+}
 
 if __name__ == "__main__":
     for page, make in PAGES.items():

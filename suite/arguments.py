@@ -232,7 +232,14 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--folder", type=_folder, help="where to write the page (default: WORKSPACE/leaderboard)")
     with_workspace(sub)
     with_points(sub)
-    command("list", "List the shipped specs and the reference potentials.", "dislobench list")
+    sub = command("list", "List the shipped specs and the reference potentials.", "dislobench list --references Si")
+    sub.add_argument(
+        "--references",
+        nargs="?",
+        const="",
+        metavar="TEXT",
+        help="the reference potentials with what was measured of them: of an element, or with TEXT in name or source",
+    )
     with_spec(command("check", "Check a spec without computing anything.", "dislobench check my.toml --preset paper"))
     sub = command("plan", "Tell what a run will take, without running.", "dislobench plan w-screw --preset paper")
     with_spec(sub)

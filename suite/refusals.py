@@ -48,8 +48,42 @@ def _material(spec: Spec, refuse: Refuse) -> None:
         refuse("material.species", f"{material.lattice} has {wanted} species, not {len(material.species)}")
     if unknown := [s for s in material.species if s not in _symbols()]:
         refuse("material.species", f"{unknown[0]!r} is not a chemical symbol")
-
+    elif foreign := _foreign(spec, material.reference):
+        refuse("material.species", foreign)
     _arguments("material", material.reference, material.arguments, refuse)
+
+
+def _foreign(spec: Spec, name: str) -> str:
+    """Why the entry `name` of the catalogue cannot describe the material, or nothing."""
+    entry, species = CATALOGUE.get(name), spec.material.species
+    if entry is None or set(species) <= set(entry.species):
+        return ""
+    others = [other for other, each in CATALOGUE.items() if set(species) <= set(each.species)]
+    cure = f"; for {'-'.join(species)} there are {', '.join(others)}" if others else ""
+    return f"{name!r} is a potential of {'-'.join(entry.species)}, not of {'-'.join(species)}{cure}"
+
+
+def remarks_on(spec: Spec) -> list[str]:
+    """What is possible and perhaps not meant: a potential of the catalogue in a lattice that is not its lowest."""
+    found, lattice = [], spec.material.lattice
+    named = {"material.reference": spec.material.reference, "model.calculator": spec.model.calculator}
+    for key, name in named.items():
+        entry = CATALOGUE.get(name)
+        if entry is None or entry.measured is None or set(entry.species) != set(spec.material.species):
+            continue
+        energies, lowest = entry.measured.energies, entry.measured.lowest
+        if lattice not in energies:
+            found.append(
+                f"{key}: {name} has no stable {lattice} crystal that was measured; it is meant for {entry.lattice}"
+            )
+        elif lattice != lowest:
+            higher = energies[lattice] - energies[lowest]
+            found.append(
+                f"{key}: {lattice} is not the ground state of {name}: {lowest} lies {higher:.3g} eV per atom lower"
+            )
+        elif lattice != entry.lattice:
+            found.append(f"{key}: {name} is meant for {entry.lattice}, not for {lattice}")
+    return found
 
 
 def _backend(spec: Spec, refuse: Refuse) -> None:
@@ -63,6 +97,8 @@ def _backend(spec: Spec, refuse: Refuse) -> None:
     _unread(spec, refuse)
     if model.backend != "pyace":
         _arguments("model", model.source, model.arguments, refuse)
+        if foreign := _foreign(spec, model.calculator):
+            refuse("model.calculator", foreign)
     for key, sentence in settings_of(model, spec.material.species)[1]:
         refuse(f"model.arguments.{key}", sentence)
 

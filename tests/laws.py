@@ -8,6 +8,9 @@ another order agrees to 1e-12 or better; 1e-9 leaves room for a condition of 1e6
 from collections.abc import Callable
 
 import numpy as np
+from ase.calculators.calculator import Calculator
+
+from suite.world.crystal import GPA, Crystal
 
 
 def derivative_error(function: Callable[[float], float], slope: float) -> float:
@@ -47,3 +50,26 @@ def ace_rounding(coefficients: np.ndarray, perfect: np.ndarray, volume: float, s
     energy = float(4 * np.finfo(float).eps * np.abs(coefficients) @ np.abs(perfect))
     differences = {name: energy / volume / step**k for k, name in enumerate(("stress", "virial1", "virial2"), start=1)}
     return {"energy": energy, "force": energy, **differences}
+
+
+def elastic_constants(crystal: Crystal, calculator: Calculator, step: float = 2e-3) -> list[float]:
+    """C11, C12, C44 in GPa, from energies of three strains; the shift of the sublattices relaxed to second order."""
+
+    def energy(strain: np.ndarray, shift: float = 0.0) -> float:
+        atoms = crystal.deformed(np.eye(3) + strain)
+        atoms.positions[-1, 0] += shift
+        atoms.calc = calculator
+        return float(atoms.get_potential_energy()) / crystal.volume
+
+    def curvature(strain: np.ndarray, shift: float = 0.0) -> float:
+        around = [energy(k * step * strain, k * step * shift) for k in (-2, -1, 0, 1, 2)]
+        return float(np.dot([-1, 16, -30, 16, -1], around)) / (12 * step**2)
+
+    c11, both = curvature(np.diag([1.0, 0, 0])), curvature(np.diag([1.0, 1, 0]))
+    sheared = np.zeros((3, 3))
+    sheared[1, 2] = sheared[2, 1] = 0.5
+    c44 = curvature(sheared)
+    if len(crystal.basis) > 1:
+        spring = curvature(np.zeros((3, 3)), 1.0)
+        c44 -= ((curvature(sheared, 1.0) - curvature(sheared, -1.0)) / 4) ** 2 / spring
+    return [GPA * c for c in (c11, both / 2 - c11, c44)]

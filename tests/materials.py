@@ -12,8 +12,7 @@ from suite.world.catalogue import CATALOGUE
 from suite.world.crystal import LATTICES, STEP, Crystal, Response, equilibrium_crystal, response, strain_path
 from suite.world.reference import build_reference
 
-OF_ELEMENT = {"W": "bcc", "Si": "diamond", "Ni": "fcc", "Al": "fcc", "Cu": "fcc"}
-LATTICE = {name: "B2" if len(entry.species) == 2 else OF_ELEMENT[entry.species[0]] for name, entry in CATALOGUE.items()}
+LATTICE = {name: entry.lattice for name, entry in CATALOGUE.items()}
 LAMBDA, MU = 1.3, 1.0  # Lamé constants of the solids below, eV/Å^3
 
 

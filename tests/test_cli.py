@@ -90,7 +90,37 @@ def test_list_and_check_for_machines(capsys: pytest.CaptureFixture[str]) -> None
     assert isinstance(listed, dict)
     assert "w-split" in {entry["spec"] for entry in listed["specs"]}
     assert "W_zhou04" in {entry["reference"] for entry in listed["references"]}
-    assert _json(capsys, "check", "w-split", "--preset", "paper") == {"ok": True, "presets": ["paper"]}
+    assert _json(capsys, "check", "w-split", "--preset", "paper") == {"ok": True, "presets": ["paper"], "remarks": []}
+
+
+def test_references_are_listed_by_element_and_by_text(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = _json(capsys, "list", "--references", "snap")
+    assert isinstance(listed, dict)
+    found = {entry["reference"]: entry for entry in listed["references"]}
+    assert {"W_snap17", "Mo_qsnap20"} <= set(found)
+    assert found["W_snap17"]["measured"]["C11"] == pytest.approx(517.7, abs=0.1)
+    assert found["W_snap17"]["files"] == ["W_2940_2017_2.snapcoeff", "W_2940_2017_2.snapparam"]
+    assert main(["list", "--references", "Si"]) == 0
+    told = capsys.readouterr().out
+    assert "Si_sw" in told
+    assert "W_snap17" not in told
+    assert main(["list", "--references", "W_snp17"]) == 2
+    assert "did you mean 'W_snap17'?" in capsys.readouterr().err
+
+
+def test_check_refuses_other_elements_and_remarks_on_other_lattices(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "w-split", "--set", "material.reference=Mo_snap20"]) == 2
+    assert "material.species: 'Mo_snap20' is a potential of Mo, not of W; for W there are W_zhou04," in (
+        capsys.readouterr().err
+    )
+    given = ("--set", "model.backend=calculator", "--set", "model.calculator=Ta_pod")
+    assert main(["check", "w-split", "--preset", "tiny", *given]) == 2
+    assert "model.calculator: 'Ta_pod' is a potential of Ta, not of W" in capsys.readouterr().err
+    changed = ("--set", "material.species=['Al']", "--set", "material.reference=Al_pm09")
+    found = _json(capsys, "check", "w-split", "--preset", "tiny", *changed)
+    assert isinstance(found, dict)
+    (remark,) = found["remarks"]
+    assert "bcc is not the ground state of Al_pm09: fcc lies" in remark
 
 
 def test_plan_counts_the_atoms_of_the_paper(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,6 +31,7 @@ SMALL_IRON = "--set simulation.size=16 --set training.size=5 --set simulation.fo
 # id of the newest run of the workspace that all of them share.
 RUN_AS_SHOWN = (
     "dislobench list",
+    "dislobench list --references Si",
     "dislobench check my.toml",
     "dislobench check fe-screw.toml",
     "dislobench plan w-screw --preset paper",

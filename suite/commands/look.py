@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from suite.children import in_a_process
 from suite.commands.common import (
@@ -22,8 +22,15 @@ from suite.commands.common import (
 )
 from suite.text import printable
 
+if TYPE_CHECKING:
+    from suite.world.catalogue import Reference
+
 
 def list_known(options: argparse.Namespace) -> int:
+    from suite.world.catalogue import CATALOGUE, selected
+
+    if options.references is not None:
+        return _references(selected(options.references), options)
     from suite.spec import read, shipped
 
     rows: list[dict[str, Any]] = []
@@ -38,19 +45,7 @@ def list_known(options: argparse.Namespace) -> int:
                 "paper": tables["case"].get("paper", ""),
             }
         )
-    from suite.world.catalogue import CATALOGUE
-
-    potentials: list[dict[str, Any]] = [
-        {
-            "reference": name,
-            "species": list(entry.species),
-            "cutoff": entry.cutoff,
-            "form": entry.summary,
-            "source": entry.source,
-            "notice": entry.notice,
-        }
-        for name, entry in CATALOGUE.items()
-    ]
+    potentials = [{"reference": name, **entry.facts(), "notice": entry.notice} for name, entry in CATALOGUE.items()]
     from suite import plugins
 
     brought = [
@@ -69,12 +64,33 @@ def list_known(options: argparse.Namespace) -> int:
         [[r["spec"], r["title"], r["reference"], " ".join(r["presets"]), r["paper"]] for r in rows],
     )
     table(
-        "reference potentials",
-        ["name", "species", "cutoff [Å]", "form", "source"],
-        [[p["reference"], "-".join(p["species"]), f"{p['cutoff']:.3f}", p["form"], p["source"]] for p in potentials],
+        "reference potentials (dislobench list --references tells more of them)",
+        ["name", "species", "lattice", "form", "cutoff [Å]", "source"],
+        [[e.name, "-".join(e.species), e.lattice, e.form, f"{e.cutoff:.3f}", e.source] for e in CATALOGUE.values()],
     )
     if brought:
         table("of installed packages", ["group", "name", "value", "package"], [list(each.values()) for each in brought])
+    return 0
+
+
+def _references(entries: Mapping[str, Reference], options: argparse.Namespace) -> int:
+    """Some entries of the catalogue in full."""
+    if not entries:
+        from suite.toml import did_you_mean
+        from suite.world.catalogue import CATALOGUE
+
+        known = dict.fromkeys([*CATALOGUE, *(s for entry in CATALOGUE.values() for s in entry.species)])
+        hint = did_you_mean(options.references, known)
+        raise CommandError(f"no reference has {printable(options.references)!r} in its name or source{hint}", BAD_SPEC)
+    if options.json:
+        told = [{"reference": name, **entry.facts(), "notice": entry.notice} for name, entry in entries.items()]
+        print(json.dumps({"references": told}))
+        return 0
+    from suite.show.potentials import potential_table, source_table
+    from suite.show.terminal import show_table
+
+    for each in (potential_table(entries), source_table(entries)):
+        show_table(each)
     return 0
 
 
@@ -97,15 +113,25 @@ def check(options: argparse.Namespace) -> int:
             return False
         return True
 
+    remarks: dict[str, None] = {}
+
+    def look(preset: str | None) -> None:
+        from suite.refusals import remarks_on
+
+        remarks.update(dict.fromkeys(remarks_on(load(options.spec, preset, options.overrides))))
+
     for preset in presets:
-        sound = good(preset, partial(load, options.spec, preset, options.overrides))
+        sound = good(preset, partial(look, preset))
         swept = "sweep" in file.tables or "sweep" in file.presets.get(preset or "", {})
         if swept and good(preset, partial(read_sweeps, options.spec, preset)) and sound:
             good(preset, partial(load_sweeps, options.spec, preset, options.overrides))
     if problems:
         raise CommandError("\n".join(problems), BAD_SPEC)
     checked = ", ".join(p or "no preset" for p in presets)
-    print(json.dumps({"ok": True, "presets": presets}) if options.json else f"{file.path}: good ({checked})")
+    for remark in remarks:
+        print(f"dislobench: {remark}", file=sys.stderr)
+    told = {"ok": True, "presets": presets, "remarks": list(remarks)}
+    print(json.dumps(told) if options.json else f"{file.path}: good ({checked})")
     return 0
 
 

@@ -79,10 +79,15 @@ def progress_reporter(quiet: bool = False) -> Iterator[Report]:
 
 def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table; columns are never cut when the output is no terminal."""
+    show_table(Table(heads, rows, title))
+
+
+def show_table(shown: Table) -> None:
+    """As `table`, of a table as one value."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)
-    console.print(Table(heads, rows, title).terminal())
+    console.print(shown.terminal())
     console.print()
 
 

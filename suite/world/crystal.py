@@ -144,7 +144,13 @@ def equilibrium_crystal(lattice: Lattice, species: tuple[str, ...], calculator: 
     def slope(a0: float) -> float:
         return 8 * (energy(a0 + h) - energy(a0 - h)) - (energy(a0 + 2 * h) - energy(a0 - 2 * h))
 
-    a0 = brentq(slope, scan[best - 1], scan[best + 1], xtol=1e-11, rtol=1e-10)
+    try:
+        a0 = brentq(slope, scan[best - 1], scan[best + 1], xtol=1e-11, rtol=1e-10)
+    except ValueError as error:  # no change of sign: the energy jumps there
+        raise NoCrystal(
+            f"the energy of {'-'.join(species)} is not smooth where it is least, near a0 = {scan[best]:.2f} Å: the "
+            "reference potential does not describe this crystal"
+        ) from error
     return Crystal(lattice, species, float(a0))
 
 
