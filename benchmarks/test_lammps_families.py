@@ -107,6 +107,7 @@ def test_rows_of_lammps(benchmark: Any, name: str, which: str, atoms: Atoms, pla
             plain.command("run 0 post no")
             return np.array(plain.numpy.extract_compute("rows", 0, 2))
 
+        # one round: `compute snap` cannot begin a second run
         found = benchmark.pedantic(call, rounds=1)[1 : 1 + 3 * len(atoms), family.columns()]
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
     tell_per_atom(benchmark, "µs", 1e6, len(atoms))

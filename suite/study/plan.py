@@ -114,10 +114,7 @@ def _plan(spec: Spec) -> dict[str, Any]:
     seconds = {
         "world": simulation * costs["reference"] * calls + 3 + factor_time,
         "rows": configurations * training * (costs["reference"] + costs["rows"] / workers) + 2,
-        "assess": simulation
-        * costs["model"]
-        * MODEL_CALLS
-        / (workers if effort.pieces and spec.model.backend == "pyace" else 1)
+        "assess": simulation * costs["model"] * MODEL_CALLS / (workers if shared else 1)
         + simulation * costs["reference"] * products / 2
         + factor_time
         + 2,
