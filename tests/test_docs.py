@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
+from suite.model.backends import BACKENDS
 from suite.model.contract import check_family
+from suite.model.lammps_family import wrong_settings
 from suite.model.linear import LinearSpec
 from suite.spec import Material, load
 from suite.world.crystal import LATTICES, equilibrium_crystal
@@ -70,3 +72,14 @@ def test_own_functions_of_the_docs_are_a_family(tmp_path: Path, monkeypatch: pyt
     atoms.positions += 0.1 * np.random.default_rng(0).standard_normal(atoms.positions.shape)
     check_family(family, atoms)
     assert len(family) == len(model["arguments"]["widths"])
+
+
+def test_settings_of_the_page_on_families_are_good() -> None:
+    text = (DOCS / "families.md").read_text(encoding="utf-8")
+    models = [tomllib.loads(block)["model"] for block in re.findall(r"```toml\n(.*?)```", text, flags=re.S)]
+    assert len(models) >= 5
+    for model in models:
+        record = BACKENDS[model["backend"]].settings
+        assert record is not None
+        for species in (("W",), ("Ni", "Al")):
+            assert wrong_settings(record, model["arguments"], species)[1] == []

@@ -47,7 +47,7 @@ def write_report(result: TuneResult) -> list[Path]:
     page.text(
         f"{len(complete)} trials of {', '.join(spec.tune.model_fields_set) or 'the default search space'}; minimised: "
         f"{objectives}; sampler {spec.tune.sampler}, seed {spec.tune.seed}. N = {spec.simulation.size:g} a0, "
-        f"L = {spec.training.size:g} a0, channels {spec.model.channels}, degrees {spec.model.degrees}, solver "
+        f"L = {spec.training.size:g} a0, {_described(spec)}, solver "
         f"{spec.solver.kind}, normalisation {spec.weights.normalisation!r}."
     )
     if result.altered:
@@ -95,6 +95,15 @@ def write_report(result: TuneResult) -> list[Path]:
     page.heading("Cost")
     page.table(["stage", "seconds"], [[name, f"{value:.1f}"] for name, value in result.seconds.items()])
     return [*page.write(folder), folder / "recommended.toml", pictures]
+
+
+def _described(spec: Spec) -> str:
+    """The family of models in words."""
+    model = spec.model
+    if model.source:
+        settings = ", ".join(f"{key} {value}" for key, value in model.arguments.items() if value != ())
+        return f"model {model.source} ({settings})"
+    return f"channels {model.channels}, degrees {model.degrees}"
 
 
 def _against_paper(result: TuneResult) -> str:

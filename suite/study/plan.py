@@ -37,7 +37,7 @@ class Effort:
     `relaxation` and `hessian`: force calls to relax it and for its Hessian, which all cores share; `products` with the
     Hessian for the softest mode and the linear response where there is no factor, two engines at once; `factor`:
     seconds to factorise; `held` bytes of Hessian and factor, or of the engines of the reference. `pieces`: whether a
-    force call of the model is shared by all cores.
+    force call of an ACE model is shared by all cores.
     """
 
     relaxation: int
@@ -110,12 +110,13 @@ def _plan(spec: Spec) -> dict[str, Any]:
     rows = configurations * (3 * training + 1)
     effort = effort_of(kind)
     products = effort.products * 2 / min(2, workers)
+    shared = effort.pieces and spec.model.backend == "pyace"
     calls = effort.relaxation + effort.hessian / workers + products / 2
     factor_time = effort.factor * simulation
     seconds = {
         "world": simulation * costs["reference"] * calls + 3 + factor_time,
         "rows": configurations * training * (costs["reference"] + costs["rows"] / workers) + 2,
-        "assess": simulation * costs["model"] * MODEL_CALLS / (workers if effort.pieces else 1)
+        "assess": simulation * costs["model"] * MODEL_CALLS / (workers if shared else 1)
         + simulation * costs["reference"] * products / 2
         + factor_time
         + 2,
