@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # argparse has no public name for it
 
 MOST_WORKERS = 1024
 
@@ -61,85 +65,121 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for add in (  # in the order of --help
+        *(_run, _export, _data, _scan),
+        *(_tune, _sweep, _paper, _verify),
+        *(_report, _leaderboard),
+        *(_list, _check, _plan, _show, _runs, _compare),
+        *(_repair, _ui, _doctor),
+    ):
+        add(commands)
+    return parser
 
-    def command(name: str, help_: str, example: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
-            name,
-            help=help_,
-            description=help_,
-            epilog=f"example: {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        sub.add_argument("--json", action="store_true", help="print one JSON object for machines")
-        return sub
 
-    def with_spec(sub: argparse.ArgumentParser, several: bool = False) -> None:
-        if several:
-            sub.add_argument("specs", nargs="+", metavar="SPEC", help="names of shipped specs, or TOML files")
-        else:
-            sub.add_argument("spec", help="name of a shipped spec, or a TOML file")
-        sub.add_argument(
-            "--preset", help="a preset of the spec, such as quick or paper (default: the spec as it stands)"
-        )
-        with_overrides(sub)
+# --- options that several commands share ---
 
-    def with_overrides(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument(
-            "--set",
-            action="append",
-            default=[],
-            metavar="KEY=VALUE",
-            dest="overrides",
-            help="override a key of the spec, for instance training.size=8 (repeatable)",
-        )
 
-    def with_safe(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument(
-            "--safe",
-            action="store_true",
-            help="refuse a spec that names code (module:callable), which this command would run",
-        )
-
-    def with_workspace(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument(
-            "--workspace", type=_folder, default=Path("runs"), help="folder of all results (default: ./runs)"
-        )
-
-    def with_points(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument(
-            "--retry",
-            action="store_true",
-            help="compute again the points that failed, such as dipoles that annihilated",
-        )
-        sub.add_argument("--workers", type=_workers, help="processes for the design matrix (default: all cores)")
-
-    sub = command(
-        "run", "Run a case, or several: fit, simulate, judge, store.", "dislobench run w-screw --preset quick"
+def _command(commands: Commands, name: str, help_: str, example: str) -> argparse.ArgumentParser:
+    sub = commands.add_parser(
+        name,
+        help=help_,
+        description=help_,
+        epilog=f"example: {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    with_spec(sub, several=True)
-    with_workspace(sub)
-    with_safe(sub)
-    sub.add_argument("--name", type=_run_name, help="name of the run in MLflow")
+    sub.add_argument("--json", action="store_true", help="print one JSON object for machines")
+    return sub
+
+
+def _with_spec(sub: argparse.ArgumentParser, several: bool = False, optional: bool = False) -> None:
+    if several:
+        sub.add_argument("specs", nargs="+", metavar="SPEC", help="names of shipped specs, or TOML files")
+    else:
+        sub.add_argument("spec", nargs="?" if optional else None, help="name of a shipped spec, or a TOML file")
+    sub.add_argument("--preset", help="a preset of the spec, such as quick or paper (default: the spec as it stands)")
+    _with_overrides(sub)
+
+
+def _with_overrides(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="override a key of the spec, for instance training.size=8 (repeatable)",
+    )
+
+
+def _with_safe(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--safe",
+        action="store_true",
+        help="refuse a spec that names code (module:callable), which this command would run",
+    )
+
+
+def _with_workspace(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--workspace", type=_folder, default=Path("runs"), help="folder of all results (default: ./runs)")
+
+
+def _with_workers(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--workers", type=_workers, help="processes for the design matrix (default: all cores)")
+
+
+def _with_points(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--retry",
+        action="store_true",
+        help="compute again the points that failed, such as dipoles that annihilated",
+    )
+    _with_workers(sub)
+
+
+def _with_only_case(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--case", help="only this case")
+
+
+# --- commands that compute with one spec ---
+
+
+def _run(commands: Commands) -> None:
+    sub = _command(
+        commands,
+        "run",
+        "Run a case, or several: fit, simulate, judge, store.",
+        "dislobench run w-screw --preset quick",
+    )
+    _with_spec(sub, several=True)
+    _with_workspace(sub)
+    _with_safe(sub)
+    sub.add_argument("--name", type=_run_name, help="name of the run in MLflow")
+    _with_workers(sub)
     sub.add_argument(
         "--start", type=_folder, metavar="FOLDER", help="start from a relaxation that `export` prepared and LAMMPS did"
     )
-    sub = command(
+
+
+def _export(commands: Commands) -> None:
+    sub = _command(
+        commands,
         "export",
         "Write the simulation cell's relaxation as a LAMMPS job for mpirun.",
         "dislobench export w-loop --preset paper --folder job",
     )
-    with_spec(sub)
-    with_safe(sub)
+    _with_spec(sub)
+    _with_safe(sub)
     sub.add_argument("--folder", type=_folder, default=Path("job"), help="where to write it (default: ./job)")
-    sub = command(
+
+
+def _data(commands: Commands) -> None:
+    sub = _command(
+        commands,
         "data",
         "Write the training data of a case, its relaxed cells and its elastic targets as files for other trainers.",
         "dislobench data w-screw --preset quick --folder w-screw-data",
     )
-    sub.add_argument("spec", nargs="?", help="name of a shipped spec, or a TOML file")
-    sub.add_argument("--preset", help="a preset of the spec, such as quick or paper (default: the spec as it stands)")
-    with_overrides(sub)
+    _with_spec(sub, optional=True)
     sub.add_argument(
         "--run", metavar="RUN", dest="run_reference", help="the data of this run instead, and its model's relaxed cell"
     )
@@ -153,39 +193,58 @@ def build_parser() -> argparse.ArgumentParser:
         dest="form",
         help="of the labelled configurations (default: extxyz, which GAP and MACE read)",
     )
-    with_workspace(sub)
-    with_safe(sub)
-    sub = command(
+    _with_workspace(sub)
+    _with_safe(sub)
+
+
+def _scan(commands: Commands) -> None:
+    sub = _command(
+        commands,
         "scan",
         "Relax the simulation's arrangement in a small cell from every core site.",
         "dislobench scan si-edge --size 20",
     )
-    with_spec(sub)
-    with_safe(sub)
+    _with_spec(sub)
+    _with_safe(sub)
     sub.add_argument("--size", type=_width, default=24.0, help="width of the small cell in a0 (default: 24)")
     sub.add_argument("--grid", type=_positive_int, default=4, help="candidates along e1 in one unit cell (default: 4)")
-    sub = command(
+
+
+# --- commands that compute many runs ---
+
+
+def _tune(commands: Commands) -> None:
+    sub = _command(
+        commands,
         "tune",
         "Study the loss weights: trials in milliseconds, verified by full relaxation; continues where it was.",
         "dislobench tune w-screw --trials 200 --workers 2",
     )
-    with_spec(sub)
-    with_workspace(sub)
-    with_safe(sub)
+    _with_spec(sub)
+    _with_workspace(sub)
+    _with_safe(sub)
     sub.add_argument("--trials", type=_positive_int, help="trials the study shall have (default: tune.trials)")
     sub.add_argument("--workers", type=_workers, default=1, help="processes that run trials (default: 1)")
     sub.add_argument("--verify", type=_positive_int, help="trials to relax in full (default: tune.verify)")
-    sub = command(
+
+
+def _sweep(commands: Commands) -> None:
+    sub = _command(
+        commands,
         "sweep",
         "Run the ladders of a spec and measure the rates; finished points are reused.",
         "dislobench sweep w-screw --only fig5",
     )
-    with_spec(sub)
-    with_workspace(sub)
-    with_safe(sub)
+    _with_spec(sub)
+    _with_workspace(sub)
+    _with_safe(sub)
     sub.add_argument("--only", action="append", metavar="NAME", help="only this sweep of the spec (repeatable)")
-    with_points(sub)
-    sub = command(
+    _with_points(sub)
+
+
+def _paper(commands: Commands) -> None:
+    sub = _command(
+        commands,
         "paper",
         "Make the figures of the paper: eight sweeps of four shipped specs, and a page of them.",
         "dislobench paper --preset quick --figure 4",
@@ -196,29 +255,44 @@ def build_parser() -> argparse.ArgumentParser:
         default="standard",
         help="sizes: quick (two hours on two cores), standard (a night), paper (days); tiny is for tests",
     )
-    with_overrides(sub)
+    _with_overrides(sub)
     sub.add_argument("--figure", type=_positive_int, action="append", metavar="N", help="only this figure (repeatable)")
     sub.add_argument("--folder", type=_folder, help="where to write the page (default: WORKSPACE/paper)")
-    with_workspace(sub)
-    with_points(sub)
-    sub = command(
+    _with_workspace(sub)
+    _with_points(sub)
+
+
+def _verify(commands: Commands) -> None:
+    sub = _command(
+        commands,
         "verify",
         "Recompute our published numbers, or take those of a run, and compare.",
         "dislobench verify w-screw-quick",
     )
     sub.add_argument("expectation", nargs="?", help="name in specs/expected, or a TOML file (default: list them)")
     sub.add_argument("--run", metavar="RUN", dest="run_reference", help="compare this run instead of computing one")
-    with_workspace(sub)
-    with_safe(sub)
-    sub = command(
+    _with_workspace(sub)
+    _with_safe(sub)
+
+
+# --- commands that write pages ---
+
+
+def _report(commands: Commands) -> None:
+    sub = _command(
+        commands,
         "report",
         "Write the report of a workspace, from its store alone: HTML, Markdown, CSV.",
         "dislobench report --case w-screw",
     )
-    with_workspace(sub)
-    sub.add_argument("--case", help="only this case")
+    _with_workspace(sub)
+    _with_only_case(sub)
     sub.add_argument("--folder", type=_folder, help="where to write it (default: WORKSPACE/report)")
-    sub = command(
+
+
+def _leaderboard(commands: Commands) -> None:
+    sub = _command(
+        commands,
         "leaderboard",
         "Compare families of potentials: run the board, or write its page from the store alone.",
         "dislobench leaderboard families --workspace runs",
@@ -230,9 +304,16 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--case", action="append", metavar="CASE", help="only this case of the board (repeatable)")
     sub.add_argument("--entry", action="append", metavar="ENTRY", help="only this entry of the board (repeatable)")
     sub.add_argument("--folder", type=_folder, help="where to write the page (default: WORKSPACE/leaderboard)")
-    with_workspace(sub)
-    with_points(sub)
-    sub = command("list", "List the shipped specs and the reference potentials.", "dislobench list --references Si")
+    _with_workspace(sub)
+    _with_points(sub)
+
+
+# --- commands that compute nothing: specs, runs, the workspace, the installation ---
+
+
+def _list(commands: Commands) -> None:
+    text = "List the shipped specs and the reference potentials."
+    sub = _command(commands, "list", text, "dislobench list --references Si")
     sub.add_argument(
         "--references",
         nargs="?",
@@ -240,41 +321,70 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="TEXT",
         help="the reference potentials with what was measured of them: of an element, or with TEXT in name or source",
     )
-    with_spec(command("check", "Check a spec without computing anything.", "dislobench check my.toml --preset paper"))
-    sub = command("plan", "Tell what a run will take, without running.", "dislobench plan w-screw --preset paper")
-    with_spec(sub)
-    with_safe(sub)
-    sub = command("show", "Print a run and redraw its figures from the store.", "dislobench show 3f2a")
+
+
+def _check(commands: Commands) -> None:
+    sub = _command(
+        commands, "check", "Check a spec without computing anything.", "dislobench check my.toml --preset paper"
+    )
+    _with_spec(sub)
+
+
+def _plan(commands: Commands) -> None:
+    sub = _command(
+        commands, "plan", "Tell what a run will take, without running.", "dislobench plan w-screw --preset paper"
+    )
+    _with_spec(sub)
+    _with_safe(sub)
+
+
+def _show(commands: Commands) -> None:
+    sub = _command(commands, "show", "Print a run and redraw its figures from the store.", "dislobench show 3f2a")
     sub.add_argument(
         "run_reference",
         metavar="RUN",
         help="id, unique beginning of an id (4 characters or more), or name (the newest)",
     )
     sub.add_argument("--figures", type=_folder, help="folder for the figures (default: WORKSPACE/figures/RUN)")
-    with_workspace(sub)
-    sub = command("runs", "List the runs of a workspace.", "dislobench runs --case w-screw")
-    sub.add_argument("--case", help="only this case")
+    _with_workspace(sub)
+
+
+def _runs(commands: Commands) -> None:
+    sub = _command(commands, "runs", "List the runs of a workspace.", "dislobench runs --case w-screw")
+    _with_only_case(sub)
     sub.add_argument("--trials", action="store_true", help="list the trials of studies too, not only their number")
     sub.add_argument("--points", action="store_true", help="list the points of sweeps too, not only their number")
     sub.add_argument("--all", action="store_true", help="list trials and points")
-    with_workspace(sub)
-    sub = command("compare", "Compare two runs, number by number.", "dislobench compare 3f2a 77b1")
+    _with_workspace(sub)
+
+
+def _compare(commands: Commands) -> None:
+    sub = _command(commands, "compare", "Compare two runs, number by number.", "dislobench compare 3f2a 77b1")
     sub.add_argument(
         "runs", nargs=2, metavar="RUN", help="id, unique beginning of an id (4 characters or more), or name"
     )
-    with_workspace(sub)
-    sub = command(
+    _with_workspace(sub)
+
+
+def _repair(commands: Commands) -> None:
+    sub = _command(
+        commands,
         "repair",
         "Rebuild a lost or damaged database from the stores of the runs, and clear what killed commands left.",
         "dislobench repair --workspace runs",
     )
-    with_workspace(sub)
-    sub = command("ui", "Start the MLflow UI on the workspace.", "dislobench ui --port 5000")
+    _with_workspace(sub)
+
+
+def _ui(commands: Commands) -> None:
+    sub = _command(commands, "ui", "Start the MLflow UI on the workspace.", "dislobench ui --port 5000")
     sub.add_argument("--port", type=_port, default=5000, help="port of the server (default: 5000)")
     sub.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)")
-    with_workspace(sub)
-    command("doctor", "Check that every engine works on this machine.", "dislobench doctor")
-    return parser
+    _with_workspace(sub)
+
+
+def _doctor(commands: Commands) -> None:
+    _command(commands, "doctor", "Check that every engine works on this machine.", "dislobench doctor")
 
 
 def _version() -> str:
