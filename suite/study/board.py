@@ -51,20 +51,23 @@ class Part(Record):
 
 class Entry(Record):
     """One family at one size: the `family` it is drawn with, keys of the spec that it sets in all cases, and `case`
-    with what differs in some of them."""
+    with what differs in some of them. A slow one may have fewer `seeds` than the board."""
 
     family: str
+    seeds: tuple[Seed, ...] = ()
     set: dict[str, Any] = {}  # noqa: RUF012
     case: dict[str, Part] = {}  # noqa: RUF012
 
 
 class Board(Record):
-    """A leaderboard as it is declared: a title, cases with a preset for all, seeds, and entries by name."""
+    """A leaderboard as it is declared: a title, cases with a preset for all, seeds, and entries by name. `data` are
+    keys of the spec that all entries of a case have, such as its amplitudes, by case."""
 
     title: str
     cases: Annotated[tuple[str, ...], Field(min_length=1)]
     preset: str | None = None
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    data: dict[str, dict[str, Any]] = {}  # noqa: RUF012
     entry: Annotated[dict[str, Entry], Field(min_length=1)]
 
 
@@ -146,11 +149,12 @@ def _unknown(path: Path, board: Board) -> list[str]:
     for case in board.cases:
         if not case.endswith(".toml") and case not in shipped():
             problems.append(f"{path}: cases: no spec {shortened(case)}{did_you_mean(case, shipped())}")
-    for name, entry in board.entry.items():
-        for case in entry.case:
+    parts = {"data": board.data, **{f"entry.{name}.case": entry.case for name, entry in board.entry.items()}}
+    for place, part in parts.items():
+        for case in part:
             if case not in board.cases:
                 hint = did_you_mean(case, board.cases)
-                problems.append(f"{path}: entry.{name}.case: {shortened(case)} is no case of this board{hint}")
+                problems.append(f"{path}: {place}: {shortened(case)} is no case of this board{hint}")
     return problems
 
 
@@ -159,7 +163,7 @@ def spec_of(board: Board, case: str, entry: str, seed: int) -> Spec | str:
     part = board.entry[entry].case.get(case, Part())
     if part.left_out:
         return part.left_out
-    keys = {**board.entry[entry].set, **part.set, "training.seed": seed}
+    keys = {**board.data.get(case, {}), **board.entry[entry].set, **part.set, "training.seed": seed}
     try:
         return load(case, board.preset, [f"{key}={toml_value(value)}" for key, value in keys.items()])
     except BadSpec as error:
@@ -183,7 +187,7 @@ def run_board(
         (case, entry, seed): spec_of(board, case, entry, seed)
         for case in board.cases
         for entry in board.entry
-        for seed in board.seeds
+        for seed in board.entry[entry].seeds or board.seeds
     }
     session = Session(workspace, progress, workers)
     tracker = Tracker(session.workspace)
