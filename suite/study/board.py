@@ -149,7 +149,8 @@ def _unknown(path: Path, board: Board) -> list[str]:
     for case in board.cases:
         if not case.endswith(".toml") and case not in shipped():
             problems.append(f"{path}: cases: no spec {shortened(case)}{did_you_mean(case, shipped())}")
-    parts = {"data": board.data, **{f"entry.{name}.case": entry.case for name, entry in board.entry.items()}}
+    parts: dict[str, Mapping[str, Any]] = {"data": board.data}
+    parts |= {f"entry.{name}.case": entry.case for name, entry in board.entry.items()}
     for place, part in parts.items():
         for case in part:
             if case not in board.cases:
