@@ -25,6 +25,7 @@ from suite.data.strained import strained_frames
 from suite.model.training import Configurations
 from suite.results import World
 from suite.spec import Spec
+from suite.world.catalogue import CATALOGUE, LICENCES
 from suite.world.cell import Cell
 from suite.world.crystal import constants
 from suite.world.reference import build_reference
@@ -146,6 +147,7 @@ def about(spec: Spec, world: World, sets: tuple[Sets, Sets], form: str) -> dict[
         "case": spec.case.name,
         "reference": spec.material.reference,
         "arguments": dict(spec.material.arguments),
+        "terms": _terms(spec.material.reference),
         "species": list(spec.material.species),
         "lattice": spec.material.lattice,
         "format": form,
@@ -193,6 +195,14 @@ def _write_cell(
     return write_extxyz([frame], folder / f"{name}.extxyz"), table
 
 
+def _terms(reference: str) -> str:
+    """Source and licence of a reference of the catalogue; empty for others."""
+    if reference not in CATALOGUE:
+        return ""
+    entry = CATALOGUE[reference]
+    return "; ".join(filter(None, [entry.source, LICENCES[entry.licence], entry.notice]))
+
+
 def _readme(spec: Spec, world: World, sets: tuple[Sets, Sets], form: str) -> str:
     template = Template(Path(__file__).with_name("README.md.j2").read_text(encoding="utf-8"))
     return template.render(
@@ -202,4 +212,5 @@ def _readme(spec: Spec, world: World, sets: tuple[Sets, Sets], form: str) -> str
         sizes=" and ".join(str(len(cell)) for cell in world.training),
         amplitudes=", ".join(f"{value:g}" for value in spec.training.amplitudes),
         energy_per_atom=world.energy_per_atom,
+        terms=_terms(spec.material.reference),
     )

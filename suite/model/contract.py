@@ -6,6 +6,7 @@ that a family keeps its promises: whoever brings a new one should run it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Protocol
@@ -53,6 +54,11 @@ class Recipe(Hashable, Protocol):
     def build(self) -> LinearFamily:
         """The family; raises a `BadInput` when it cannot be built."""
         ...
+
+
+def hash_of(*parts: object) -> int:
+    """A hash of plain values, mappings among them: what a recipe with `arguments` hashes to."""
+    return hash(json.dumps(parts, sort_keys=True, default=str))
 
 
 class BrokenContract(BadInput, ValueError):

@@ -19,7 +19,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
 from suite import plugins
-from suite.model.contract import LinearFamily
+from suite.model.contract import LinearFamily, hash_of
 from suite.world.calculators import UnusableReference
 from suite.world.modules import import_beside
 from suite.world.reference import others_code
@@ -33,7 +33,7 @@ class LinearSpec:
     arguments: Mapping[str, Any]
 
     def __hash__(self) -> int:
-        return hash((self.name, json.dumps(self.arguments, sort_keys=True, default=str)))
+        return hash_of(self.name, self.arguments)
 
     def build(self) -> Combination:
         """The family; raises `UnusableReference` when the function fails or returns something else."""
@@ -56,7 +56,7 @@ class BroughtSpec:
     arguments: Mapping[str, Any]
 
     def __hash__(self) -> int:
-        return hash((self.name, self.species, json.dumps(self.arguments, sort_keys=True, default=str)))
+        return hash_of(self.name, self.species, self.arguments)
 
     def build(self) -> LinearFamily:
         """The family; raises `UnusableReference` when the package fails or returns something else."""

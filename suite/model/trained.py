@@ -28,6 +28,7 @@ from ase.calculators.calculator import Calculator
 from store.faults import BadInput, FailedOutcome
 from suite.children import in_a_process
 from suite.execution import THREADS
+from suite.model.contract import hash_of
 from suite.model.given import GivenPotential
 from suite.trainers import TRAINERS
 from suite.trainers.needed import program_of
@@ -61,7 +62,7 @@ class TrainedSpec:
     folder: Path | None = None
 
     def __hash__(self) -> int:
-        return hash((self.trainer, self.calculator, self.folder, json.dumps(self.arguments, sort_keys=True)))
+        return hash_of(self.trainer, self.calculator, self.folder, self.arguments)
 
     @property
     def loader(self) -> str:

@@ -18,7 +18,7 @@ from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 
 from suite.world.calculators import FailedEngine, NotFinite, UnusableReference
 
-BAR = 6.241509074460763e-07  # eV/Å^3
+BAR = 1 / 1.6021765e6  # eV/Å^3; the rounded factor that LAMMPS itself multiplies with
 
 
 @cache
