@@ -23,7 +23,7 @@ from suite.study.board import BOARD, REFERENCE
 AGAIN = "give `dislobench leaderboard BOARD` again: its runs are kept, the page is made anew"
 RANKED_BY = ("rmse_F", "eps_V1_felt", "eps_K", "geometry_error_linear", "energy_error_linear")
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#666666")  # Okabe and Ito
-DRAWN = (("geometry_error", 1.0, "geometry error [Å]"), ("energy_difference", 1e3, "|E_ML - E| [meV]"))
+DRAWN = (("geometry_error", 1.0, "geometry error [Å]"), ("energy_difference", 1e3, "$|E_{ML} - E|$ [meV]"))
 MARKERS = "osD^vPX*"
 HEADS = (
     *("entry", "family", "functions", "usable"),
@@ -197,6 +197,8 @@ def _pareto(page: Page, standings: Sequence[Standing], costs: Mapping[str, float
         for each in drawn:
             values = factor * np.abs(each.numbers[name])
             cost, middle = costs[each.entry], float(np.median(values))
+            if middle == 0:  # the reference itself, which has no place on a logarithmic axis
+                continue
             index = families.index(each.family)
             axis.errorbar(
                 cost,
@@ -213,7 +215,8 @@ def _pareto(page: Page, standings: Sequence[Standing], costs: Mapping[str, float
             if middle < best:
                 front.append((cost, middle))
                 best = middle
-        axis.step(*np.transpose(front), where="post", color="#666666", linewidth=0.8, zorder=0)
+        if front:
+            axis.step(*np.transpose(front), where="post", color="#666666", linewidth=0.8, zorder=0)
         axis.set(xscale="log", yscale="log", xlabel="force call on one core [µs/atom]", ylabel=label)
         axis.margins(0.15)
     figure.savefig(path, dpi=DPI)
