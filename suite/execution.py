@@ -331,8 +331,9 @@ def _begin_worker(parent: int) -> None:
     end_with(parent, signal.SIGKILL)
 
 
-def end_with(parent: int, number: signal.Signals) -> None:
-    """Send this process the signal `number` as soon as `parent` is no longer its parent: nobody waits for it then.
+def end_with(parent: int, number: signal.Signals, group: bool = False) -> None:
+    """Send this process the signal `number` as soon as `parent` is no longer its parent: nobody waits for it then. With
+    `group` the whole process group gets it, if this process leads one.
 
     A thread looks, every half second. Linux could send the signal itself (PR_SET_PDEATHSIG), but does so when the
     *thread* that started this process ends, and workers may be started by a thread that ends before its process.
@@ -341,6 +342,8 @@ def end_with(parent: int, number: signal.Signals) -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(WATCH)
+        if group and os.getpgrp() == os.getpid():
+            os.killpg(os.getpid(), number)
         os.kill(os.getpid(), number)
 
     threading.Thread(target=watch, name="watch the parent", daemon=True).start()

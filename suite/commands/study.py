@@ -157,7 +157,7 @@ def leaderboard(options: argparse.Namespace) -> int:
     from suite.show.leaderboard import write_leaderboard
 
     folder = options.folder or options.workspace / "leaderboard"
-    name = None
+    run_id = None
     chosen = {"--preset": options.preset, "--case": options.case, "--entry": options.entry, "--retry": options.retry}
     if options.board is None and (given := [word for word, value in chosen.items() if value]):
         raise CommandError(f"{given[0]} belongs to a board that is run: name the board", BAD_SPEC)
@@ -169,8 +169,9 @@ def leaderboard(options: argparse.Namespace) -> int:
         board = chosen_of(board, options.case, options.entry, options.preset)
         make_workspace(options.workspace)
         with progress_reporter(quiet=options.json) as progress:
-            run_board(name, board, options.workspace, progress, options.workers, options.retry)
-    written = write_leaderboard(options.workspace, folder, name)
+            result = run_board(name, board, options.workspace, progress, options.workers, options.retry)
+        run_id = result.run_id
+    written = write_leaderboard(options.workspace, folder, run_id)
     if options.json:
         print(json.dumps({"folder": str(folder), "files": [str(path) for path in written]}))
         return 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,9 @@ class NotEmpty(BadInput, FileExistsError):
 
 def refuse_full(folder: Path) -> None:
     """Raises `NotEmpty` unless `folder` is empty or does not exist."""
-    if folder.exists() and any(folder.iterdir()):
-        raise NotEmpty(f"{folder} is not empty: name another folder, so that no files of two data sets are mixed")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        wrong = "is not empty" if folder.is_dir() else "is a file"
+        raise NotEmpty(f"{folder} {wrong}: name another folder, so that no files of two data sets are mixed")
 
 
 def write_data(
@@ -86,7 +88,9 @@ def write_labels(spec: Spec, world: World, sets: tuple[Sets, Sets], folder: Path
     ending, write = FORMATS[form]
     return [
         write(configuration_frames(spec, world, sets[0]), folder / f"training{ending}"),
-        write(weighed(spec, strained_frames(world.crystal, calculator)), folder / f"strained{ending}"),
+        write(
+            weighed(spec, _relative(world, strained_frames(world.crystal, calculator))), folder / f"strained{ending}"
+        ),
         _write_json(folder / ELASTIC, elastic_targets(world)),
         _write_json(folder / ABOUT, about(spec, world, sets, form)),
     ]
@@ -109,6 +113,17 @@ def configuration_frames(spec: Spec, world: World, sets: Sets) -> list[Frame]:
     return weighed(spec, frames)
 
 
+def _relative(world: World, frames: Sequence[Frame]) -> list[Frame]:
+    """The frames with their energies relative to the perfect crystal too, as those of `configuration_frames`."""
+    return [
+        replace(
+            frame,
+            about={**frame.about, "energy_relative": frame.energy - len(frame.atoms) * world.energy_per_atom},
+        )
+        for frame in frames
+    ]
+
+
 def weighed(spec: Spec, frames: Sequence[Frame]) -> list[Frame]:
     """The frames with the weights of the spec: factors of the squared residual of the total energy (eV²), and of each
     component of the forces ((eV/Å)²) and of the stress of strained cells ((eV/Å³)²)."""
@@ -119,7 +134,7 @@ def weighed(spec: Spec, frames: Sequence[Frame]) -> list[Frame]:
         if frame.stress is not None:
             weights = {"energy": 0.0, "force": 0.0, "stress": spec.weight("virial1")}
         about = {**frame.about, **{f"weight_{name}": value for name, value in weights.items()}}
-        found.append(Frame(frame.atoms, frame.energy, frame.forces, frame.stress, about, frame.arrays))
+        found.append(replace(frame, about=about))
     return found
 
 

@@ -30,12 +30,13 @@ from suite.children import in_a_process
 from suite.execution import THREADS
 from suite.model.contract import hash_of
 from suite.model.given import GivenPotential
+from suite.toml import did_you_mean
 from suite.trainers import TRAINERS
-from suite.trainers.needed import program_of
+from suite.trainers.needed import ending, program_of
 from suite.world.modules import import_beside
-from suite.world.reference import is_code, others_code, unknown_reference
+from suite.world.reference import UnusableReference, is_code, others_code, unknown_reference
 
-JOB, TOLD, LOG = "job.json", "trained.json", "train.log"
+TOLD, LOG = "trained.json", "train.log"
 LINES = 5  # of the log that a message shows
 
 
@@ -121,8 +122,6 @@ def refused(trainer: str, calculator: str) -> tuple[str, str] | None:
     if not trainer.strip():
         return "model.trainer", f"is missing: {', '.join(TRAINERS)}, 'module:function', or a command line"
     if not dotted_of(trainer):
-        if not calculator:
-            return "model.calculator", "is missing: what loads the model that the command leaves, 'module:function'?"
         try:
             words = shlex.split(trainer)
         except ValueError as error:
@@ -131,10 +130,13 @@ def refused(trainer: str, calculator: str) -> tuple[str, str] | None:
             return (
                 "model.trainer",
                 f"{trainer!r} is not one of {', '.join(TRAINERS)}, no 'module:function', and no command line with "
-                "{data} and {model} in the place of the folders of the data and of the model",
+                "{data} and {model} in the place of the folders of the data and of the model"
+                f"{did_you_mean(trainer, TRAINERS)}",
             )
         if program_of(words[0]) is None:
             return "model.trainer", f"no command {words[0]!r} on this machine: install it, or correct PATH"
+        if not calculator:
+            return "model.calculator", "is missing: what loads the model that the command leaves, 'module:function'?"
     if calculator and unknown_reference(calculator):
         return "model.calculator", f"{calculator!r} is no 'module:function' that loads a model from its folder"
     return None
@@ -148,10 +150,33 @@ def function_of(dotted: str, what: str) -> Callable[..., Any]:
 
 
 def load(loader: str, folder: Path) -> Calculator:
-    """The calculator of the model in `folder`; raises `UnusableReference` when it cannot be loaded."""
+    """The calculator of the model in `folder`; raises `UnusableReference` when it cannot be loaded, or is no
+    calculator."""
     function = function_of(loader, "what loads the model,")
     with others_code(f"the trained model with {loader!r}"):
-        return function(folder)
+        calculator = function(folder)
+    if isinstance(calculator, type) or not callable(getattr(calculator, "get_potential_energy", None)):
+        raise UnusableReference(f"{loader!r} returns a {type(calculator).__name__}, and not an ASE calculator")
+    return calculator
+
+
+def words_of(command: str, data: Path, folder: Path, beside: Sequence[Path] = ()) -> list[str]:
+    """The words of a command line, with the folders of the data and of the model in their places.
+
+    The command runs in the folder of the model: names of files that lie in the current folder, or in one of `beside`,
+    become absolute.
+    """
+
+    def placed(word: str) -> str:
+        if "{data}" in word or "{model}" in word:
+            return word.replace("{data}", str(data)).replace("{model}", str(folder))
+        if not Path(word).suffix and "/" not in word:
+            return word  # a word such as "train" is no file, even where one is called so
+        return str(next((place / word for place in (Path.cwd(), *beside) if (place / word).is_file()), word))
+
+    program, *words = shlex.split(command)
+    found = program_of(program)
+    return [str(Path(found).absolute()) if found else program, *map(placed, words)]
 
 
 def train(recipe: TrainedSpec, data: Path, folder: Path, cores: int, beside: Sequence[Path] = ()) -> dict[str, float]:
@@ -161,12 +186,15 @@ def train(recipe: TrainedSpec, data: Path, folder: Path, cores: int, beside: Seq
     `FailedTraining` with the end of that log.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    command_line = not dotted_of(recipe.trainer)
     job = {
         "trainer": recipe.trainer,
+        "words": words_of(recipe.trainer, data, folder, beside) if command_line else [],
         "arguments": dict(recipe.arguments),
         "data": str(data),
         "model": str(folder),
         "beside": [str(path) for path in beside],
+        "path": [str(Path(place).absolute()) for place in sys.path],  # what is found here is found there
     }
     note = folder.with_suffix(".job.json")
     note.write_text(json.dumps(job), encoding="utf-8")
@@ -175,10 +203,11 @@ def train(recipe: TrainedSpec, data: Path, folder: Path, cores: int, beside: Seq
         # -P: nothing that lies in the current folder may stand in for a module of dislobench
         command = [sys.executable, "-P", "-m", "suite.model.training_child", str(note)]
         code, _ = in_a_process(command, variables=threads, stdout=log, stderr=log, cwd=folder, start_new_session=True)
-    if code != 0:
+    if code != 0 or not (folder / TOLD).is_file():
+        how = ending(code) if code else "ended too early"
         lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-LINES:]
         raise FailedTraining(
-            f"the trainer {recipe.trainer!r} ended with code {code}; its log is {folder / LOG} and ends with\n"
+            f"the trainer {recipe.trainer!r} {how}; its log is {folder / LOG} and ends with\n"
             + "\n".join(f"    {line}" for line in lines)
         )
     note.unlink()

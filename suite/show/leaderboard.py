@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.scale import SymmetricalLogScale
 
 from store import fields
 from store.faults import BadStore
@@ -18,7 +19,7 @@ from suite.judge.numbers import head
 from suite.show.figures import DPI, core_map, core_neighbours
 from suite.show.page import Page
 from suite.show.table import Table
-from suite.study.board import BOARD, REFERENCE
+from suite.study.board import BOARD, NUMBERS, REFERENCE
 
 AGAIN = "give `dislobench leaderboard BOARD` again: its runs are kept, the page is made anew"
 RANKED_BY = ("rmse_F", "eps_V1_felt", "eps_K", "geometry_error_linear", "energy_error_linear")
@@ -47,6 +48,7 @@ class Standing:
     numbers: Mapping[str, Sequence[float]]
     runs: Sequence[str]
     reasons: Sequence[str]
+    remarks: Sequence[str] = ()
 
     @property
     def usable(self) -> int:
@@ -68,17 +70,19 @@ class Standing:
         return f"{np.median(values):.3g} ({values.min():.3g} .. {values.max():.3g})"
 
 
-def write_leaderboard(workspace: Path, folder: Path, name: str | None = None) -> list[Path]:
-    """Write leaderboard.html, .md, .csv and figures/ of the newest board (called `name`, if given) into `folder`.
+def write_leaderboard(workspace: Path, folder: Path, run_id: str | None = None) -> list[Path]:
+    """Write leaderboard.html, .md, .csv and figures/ of a board into `folder`.
 
-    Returns the paths of the files. Raises `NoBoard`.
+    The board is that of the run `run_id`, or the one that was finished last. Returns the paths of the files. Raises
+    `NoBoard`, and StoreError for a board that is damaged.
     """
     tracker = Tracker(workspace)
-    records = [r for r in tracker.history() if r.tags.get("kind") == "board" and name in (None, r.experiment)]
-    if not records:
-        named = f" {name!r}" if name else ""
-        raise NoBoard(f"no leaderboard{named} in {workspace}: `dislobench leaderboard BOARD` makes one")
-    content = read_json(tracker.artifacts_dir(records[0].id) / BOARD, AGAIN)
+    boards = [r.id for r in tracker.history() if r.tags.get("kind") == "board"] if run_id is None else [run_id]
+    files = [path for each in boards if (path := tracker.artifacts_dir(each) / BOARD).exists()]
+    if not files:
+        raise NoBoard(f"no finished leaderboard in {workspace}: `dislobench leaderboard BOARD` makes one")
+    # a board that was given again has gone on in its first run: when that began tells nothing
+    content = max((read_json(path, AGAIN) for path in files), key=lambda each: str(each["created"]))
     board, costs = content["board"], content["costs"]
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     page = Page(board["title"])
@@ -86,9 +90,10 @@ def write_leaderboard(workspace: Path, folder: Path, name: str | None = None) ->
     table = []
     for case in board["cases"]:
         standings = standings_of(content, case)
-        page.heading(f"{case}")
+        page.heading(case)
         page.table(HEADS, [_row(each, costs.get(case, {})) for each in standings])
         _left_out(page, standings)
+        _remarks(page, standings)
         if any(each.usable for each in standings):
             stem = case.removesuffix(".toml").rpartition("/")[2]
             _pareto(page, standings, costs.get(case, {}), folder / "figures" / f"pareto-{stem}.png")
@@ -115,6 +120,7 @@ def standings_of(content: Mapping[str, Any], case: str) -> list[Standing]:
                 {name: [cell["numbers"][name] for cell in good if name in cell["numbers"]] for name in names},
                 [cell["run"] for cell in [*good, *(cell for cell in cells if cell not in good)] if cell["run"]],
                 list(dict.fromkeys(f"{c['status']}: {c['reason']}".strip(": ") for c in cells if c not in good)),
+                list(dict.fromkeys(f"seed {c['seed']}: {c['remarks']}" for c in good if c.get("remarks"))),
             )
         )
     return sorted(found, key=lambda each: (each.usable == 0, each.middle("geometry_error")))
@@ -123,9 +129,10 @@ def standings_of(content: Mapping[str, Any], case: str) -> list[Standing]:
 def _rules(page: Page, content: Mapping[str, Any]) -> None:
     board, machine = content["board"], content["machine"]
     page.text(
-        f"{len(board['entry'])} entries in {len(board['cases'])} cases, {len(board['seeds'])} training sets each "
-        f"(seeds {', '.join(map(str, board['seeds']))}), preset {board['preset'] or 'of the spec'}. "
-        f"Made {content['created']} on {machine['cpu']}, {machine['cores_usable']} cores."
+        f"Entries: {len(board['entry'])}. Cases: {len(board['cases'])}. Training sets of each case: "
+        f"{len(board['seeds'])} (seeds {', '.join(map(str, board['seeds']))}). "
+        f"Preset: {board['preset'] or 'none, the specs as they stand'}. "
+        f"Made {content['created']} on {machine['cpu']}; usable cores: {machine['cores_usable']}."
     )
     page.text(
         "Rules. All entries of a case are trained on the same configurations and judged in the same cells. A family "
@@ -159,7 +166,7 @@ def _row(each: Standing, costs: Mapping[str, float]) -> list[str]:
 
 def _record(case: str, each: Standing, costs: Mapping[str, float]) -> dict[str, object]:
     """A row of the CSV file, numbers with all their digits."""
-    medians = {name: each.middle(name) for name in each.numbers}
+    medians = {name: each.middle(name) if name in each.numbers else "" for name in NUMBERS}
     return {
         "case": case,
         "entry": each.entry,
@@ -172,6 +179,7 @@ def _record(case: str, each: Standing, costs: Mapping[str, float]) -> dict[str, 
         "reference_us_per_atom": costs.get(REFERENCE, ""),
         "runs": " ".join(each.runs),
         "why_not": "; ".join(each.reasons),
+        "remarks": "; ".join(each.remarks),
     }
 
 
@@ -182,23 +190,24 @@ def _left_out(page: Page, standings: Sequence[Standing]) -> None:
         page.table(["entry", "reason"], rows)
 
 
+def _remarks(page: Page, standings: Sequence[Standing]) -> None:
+    rows = [[each.entry, remark] for each in standings for remark in each.remarks]
+    if rows:
+        page.text("What to know about runs that count:")
+        page.table(["entry", "remark"], rows)
+
+
 def _pareto(page: Page, standings: Sequence[Standing], costs: Mapping[str, float], path: Path) -> None:
     """Geometry and energy error against the cost of a force call; the front of those that no other beats in both."""
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     axes = figure.subplots(1, 2)
     families = list(dict.fromkeys(each.family for each in sorted(standings, key=lambda each: each.family)))
     drawn = [each for each in standings if each.usable and each.entry in costs]
-    for axis, (name, factor, label) in zip(
-        axes,
-        DRAWN,
-        strict=True,
-    ):
+    for axis, (name, factor, label) in zip(axes, DRAWN, strict=True):
         points = []
         for each in drawn:
             values = factor * np.abs(each.numbers[name])
             cost, middle = costs[each.entry], float(np.median(values))
-            if middle == 0:  # the reference itself, which has no place on a logarithmic axis
-                continue
             index = families.index(each.family)
             axis.errorbar(
                 cost,
@@ -217,13 +226,26 @@ def _pareto(page: Page, standings: Sequence[Standing], costs: Mapping[str, float
                 best = middle
         if front:
             axis.step(*np.transpose(front), where="post", color="#666666", linewidth=0.8, zorder=0)
-        axis.set(xscale="log", yscale="log", xlabel="force call on one core [µs/atom]", ylabel=label)
+        axis.set(
+            xscale="log",
+            **_scale([value for _, value in points]),
+            xlabel="force call on one core [µs/atom]",
+            ylabel=label,
+        )
         axis.margins(0.15)
     figure.savefig(path, dpi=DPI)
     page.figure(
         path,
         "Errors against cost, medians and ranges over the training sets. No entry beats those on the line in both.",
     )
+
+
+def _scale(values: Sequence[float]) -> dict[str, Any]:
+    """A logarithmic y axis that shows errors of zero too, such as those of a reference that is judged by itself."""
+    positive = [value for value in values if value > 0]
+    if len(positive) == len(values):
+        return {"yscale": "log"}
+    return {"yscale": SymmetricalLogScale(None, linthresh=min(positive))} if positive else {}
 
 
 def _ranks(page: Page, standings: Sequence[Standing]) -> None:
@@ -254,8 +276,8 @@ def _cores(page: Page, tracker: Tracker, standings: Sequence[Standing], path: Pa
         if each.usable and tracker.store_of(each.runs[0]).exists():
             try:
                 trees[each.entry] = fields.read(tracker.store_of(each.runs[0]))
-            except fields.StoreError:
-                continue  # damaged: `dislobench report` tells it
+            except fields.StoreError as error:
+                page.text(f"The core of {each.entry} is not drawn: {error}.")
     if not trees:
         return
     first = next(iter(trees.values()))

@@ -22,9 +22,11 @@ from store.faults import BadInput, Fault
 from store.runs import RunRecord, Tracker
 from suite import pipeline
 from suite.judge.cost import force_costs
+from suite.model.trained import TrainedSpec
 from suite.progress import Progress, silent
 from suite.records import Record, Seed, sentence_of
 from suite.spec import BadSpec, Spec, load, read_toml, shipped, specs_folder
+from suite.stages.rows import recipe_of
 from suite.study.cache import cached_rows, cached_world
 from suite.study.case import Case
 from suite.study.points import Points
@@ -35,6 +37,7 @@ from suite.world.reference import build_reference
 
 REFERENCE = "reference"  # name of the reference potential among those that are timed
 BOARD = "board.json"
+SETTABLE = ("model", "observables", "weights", "solver")  # tables that decide neither the data nor the cells
 NUMBERS = (
     *("geometry_error", "geometry_error_linear", "energy_difference", "energy_error_linear"),
     *("rmse_F", "eps_V1_felt", "eps_K", "training_seconds", "training_megabytes", "training_cores"),
@@ -77,7 +80,8 @@ class BadBoard(BadInput, ValueError):
 
 @dataclass(frozen=True)
 class Cell:
-    """An entry in a case with one seed: its run and numbers, or why there are none."""
+    """An entry in a case with one seed: its run, its numbers and what should be known about them, or the reason why
+    there are none."""
 
     case: str
     entry: str
@@ -88,6 +92,7 @@ class Cell:
     functions: int | None
     run: str
     reason: str
+    remarks: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,8 +116,10 @@ def read_board(name: str) -> tuple[str, Board]:
     known = shipped_boards()
     path = Path(name) if name.endswith(".toml") else known.get(name)
     if path is None or not path.is_file():
-        hint = did_you_mean(name, known)
-        raise BadBoard(f"no board {shortened(name)}; shipped: {', '.join(known)}{hint}")
+        if name.endswith(".toml"):
+            raise BadBoard(f"{name}: there is no such file")
+        told = f"shipped: {', '.join(known)}{did_you_mean(name, known)}" if known else "name a TOML file"
+        raise BadBoard(f"no board {shortened(name)}; {told}")
     try:
         _, tables = read_toml(path)
         board = Board.model_validate(tables)
@@ -144,11 +151,21 @@ def chosen_of(board: Board, cases: Sequence[str] | None, entries: Sequence[str] 
 
 
 def _unknown(path: Path, board: Board) -> list[str]:
-    """Cases that no spec has, and parts of entries for cases that the board does not have."""
+    """Cases that no spec has, parts of entries for cases that the board does not have, and keys that would give an
+    entry other data or cells than the rest."""
     problems = []
     for case in board.cases:
         if not case.endswith(".toml") and case not in shipped():
             problems.append(f"{path}: cases: no spec {shortened(case)}{did_you_mean(case, shipped())}")
+    for name, entry in board.entry.items():
+        places = {"set": entry.set, **{f"case.{case}.set": part.set for case, part in entry.case.items()}}
+        for place, keys in places.items():
+            for key in keys:
+                if key.partition(".")[0] not in SETTABLE:
+                    problems.append(
+                        f"{path}: entry.{name}.{place}: {shortened(key)} is the same for all entries of a case: an "
+                        f"entry may set keys of {', '.join(SETTABLE)}"
+                    )
     parts: dict[str, Mapping[str, Any]] = {"data": board.data}
     parts |= {f"entry.{name}.case": entry.case for name, entry in board.entry.items()}
     for place, part in parts.items():
@@ -182,7 +199,8 @@ def run_board(
     """Run what no finished run answers yet, and time the force calls of all models in one pass.
 
     All specs are resolved before anything runs. An entry whose package is not installed, and a model that cannot be
-    used, are told in their cells; the others go on. Failed runs are computed again only with `retry`.
+    used, are told in their cells; the others go on. Runs that failed for their physics are computed again only with
+    `retry`.
     """
     specs = {
         (case, entry, seed): spec_of(board, case, entry, seed)
@@ -217,6 +235,8 @@ def _cell(session: Session, tracker: Tracker, spec: Spec, place: tuple[str, str,
     """The run of a cell, made or found."""
     case, entry, family, seed = place
     try:
+        if isinstance(recipe := recipe_of(spec), TrainedSpec):
+            recipe.importable()  # before there is a run: without its package there would be a failed one in every call
         record, _ = Points(session, tracker, retry).run(Case(spec, f"{entry}, seed {seed}"[:200], draw=False))
     except MissingPackage as missing:
         return Cell(case, entry, family, seed, "not installed", {}, None, "", str(missing))
@@ -238,6 +258,7 @@ def _told(record: RunRecord, place: tuple[str, str, str, int]) -> Cell:
         int(functions) if functions else None,
         record.id,
         "" if status == "converged" else reason[:300],
+        record.tags.get("remarks", "") if good else "",
     )
 
 
@@ -258,8 +279,12 @@ def _costs(
             continue
         stages = Stages()
         world = cached_world(spec, session, stages)
-        rows = cached_rows(spec, world, session, stages)
-        potentials[entry] = pipeline.fit(spec, rows).calculator(rows)
+        try:
+            rows = cached_rows(spec, world, session, stages)
+            potentials[entry] = pipeline.fit(spec, rows).calculator(rows)
+        except Fault as fault:  # such as a model that is lost and cannot be trained again: the others are timed
+            session.progress("not timed", 1.0, f"{entry} in {case}: {fault}")
+            continue
         if atoms is None:
             atoms = world.simulation.atoms(world.equilibrium.displacement)
             potentials[REFERENCE] = build_reference(spec.material.reference, spec.material.arguments)

@@ -39,6 +39,7 @@ Content = TypeVar("Content")
 def stage_key(spec: Spec, stage: str, job: Path | None = None) -> str:
     """Content key of a stage; `job` as in `pipeline.build_world`, which only the simulation reads."""
     potentials = potentials_of(spec)
+    potentials.pop("loader", None)
     if stage != "rows":
         potentials.pop("model", None)
     return provenance.content_key(

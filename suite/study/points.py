@@ -20,14 +20,16 @@ from suite.spec import Spec
 from suite.study.cache import STAGE_PACKAGES, STAGE_VERSIONS
 from suite.study.case import Case, run_in
 from suite.study.session import Session, potentials_of
+from suite.study.training import trainer_contents
 
 
 def point_key(spec: Spec) -> str:
-    """Content key of a run: its spec without the tables [case] and [tune], the content of its potentials, and the
-    versions that its numbers depend on."""
+    """Content key of a run: its spec without the tables [case] and [tune], the content of its potentials and of its
+    trainer, and the versions that its numbers depend on."""
     tables = spec.model_dump(exclude={"case", "tune"})
     packages = provenance.versions(STAGE_PACKAGES["rows"])
-    return provenance.content_key("run", tables, STAGE_VERSIONS, packages, potentials_of(spec))
+    trainer = [trainer_contents(spec)] if spec.model.backend == "trainer" else []  # other keys are those of old runs
+    return provenance.content_key("run", tables, STAGE_VERSIONS, packages, potentials_of(spec), *trainer)
 
 
 class Points:

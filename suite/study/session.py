@@ -73,9 +73,12 @@ class Stages:
 
 
 def potentials_of(spec: Spec) -> dict[str, Any]:
-    """The content (files and code) of the reference and, where one is given, of the model's potential."""
+    """The content (files and code) of the reference and, where one is given, of the model's potential or its trainer,
+    and of what loads the model of a trainer."""
     folders = [] if spec.folder is None else [spec.folder]
     named = {"reference": (spec.material.reference, spec.material.arguments)}
     if spec.model.source:
         named["model"] = (spec.model.source, spec.model.arguments)
+    if spec.model.backend == "trainer" and spec.model.calculator:
+        named["loader"] = (spec.model.calculator, {})
     return {which: contents_of(name, arguments, folders) for which, (name, arguments) in named.items()}

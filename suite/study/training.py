@@ -13,35 +13,46 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
+from ase import Atoms
+
 from store import provenance
 from store.locking import locked, locked_file
 from store.seal import StoreError, remove, seal, verify
 from suite.data.folder import write_labels
 from suite.execution import usable_workers
-from suite.model.contract import check_calculator
+from suite.model.contract import BrokenContract, check_calculator
 from suite.model.trained import TOLD, TrainedSpec, dotted_of, load, train
 from suite.progress import Progress, silent
 from suite.results import Rows, World
 from suite.spec import Spec
 from suite.stages.rows import recipe_of
 from suite.trainers.needed import program_of
+from suite.world.reference import others_code
 
-VERSION = 1  # of what a trainer gets: raise it when the data folder changes
+VERSION = 2  # of what a trainer gets: raise it when the data folder changes
 
 
 def training_key(spec: Spec, rows_key: str) -> str:
     """Content key of a trained model: its data, what the trainer reads of the spec, and what the trainer is made of."""
+    return provenance.content_key(
+        "trained", VERSION, rows_key, spec.table("weights", "observables"), trainer_contents(spec)
+    )
+
+
+def trainer_contents(spec: Spec) -> dict[str, str]:
+    """What a trainer is made of besides the code and the files that its name tells.
+
+    Versions of the packages of a trainer that comes with dislobench, and the digest of the program of a command line;
+    empty where the spec has no trainer.
+    """
     recipe = recipe_of(spec)
-    assert isinstance(recipe, TrainedSpec)
-    dotted = dotted_of(recipe.trainer)
-    packages: tuple[str, ...] = ()
-    command: dict[str, str] = {}
-    if dotted.startswith("suite.trainers."):
-        packages = importlib.import_module(dotted.partition(":")[0]).PACKAGES
-    elif not dotted and (program := program_of(shlex.split(recipe.trainer)[0])):
-        command = {"program": provenance.file_digest(Path(program))}
-    tables = spec.table("weights", "observables")
-    return provenance.content_key("trained", VERSION, rows_key, tables, provenance.versions(packages), command)
+    if not isinstance(recipe, TrainedSpec):
+        return {}
+    if dotted := dotted_of(recipe.trainer):
+        shipped = dotted.startswith("suite.trainers.")
+        return provenance.versions(importlib.import_module(dotted.partition(":")[0]).PACKAGES) if shipped else {}
+    program = program_of(shlex.split(recipe.trainer)[0])
+    return {} if program is None else {"program": provenance.file_digest(Path(program))}
 
 
 def trained(
@@ -60,7 +71,9 @@ def trained(
     def found() -> bool:
         try:
             verify(kept)
-        except StoreError:
+        except StoreError as error:
+            if kept.exists():
+                progress("cache", 1.0, f"damaged, trained again: {error}")
             return False
         return True
 
@@ -87,11 +100,23 @@ def _train(
     progress("training", 0.0, f"{recipe.trainer.split()[0]}, on {cores} cores; its log is {model / 'train.log'}")
     beside = [] if spec.folder is None else [spec.folder]
     told = train(recipe, data, model, cores, beside)
-    cell, labelled = world.training[0], rows.train[0]
-    check_calculator(load(recipe.loader, model), cell.atoms(labelled.displacements[-1]))
+    _check(recipe, model, world.training[0].atoms(rows.train[0].displacements[-1]))
     (model / TOLD).write_text(json.dumps(told) + "\n", encoding="utf-8")
     with locked(kept.parent):
         seal(model, kept.name)
         remove(kept)
         os.replace(model, kept)
     remove(job)
+
+
+def _check(recipe: TrainedSpec, model: Path, atoms: Atoms) -> None:
+    """Measure that the files in `model` are a potential; raises `UnusableReference` or `BrokenContract`."""
+    calculator = load(recipe.loader, model)
+    try:
+        with others_code(f"forces with what {recipe.loader!r} loads"):
+            check_calculator(calculator, atoms)
+    except BrokenContract as broken:
+        raise BrokenContract(
+            f"what {recipe.loader!r} loads is no potential that can be judged: {broken}. The files of the model are in "
+            f"{model}"
+        ) from broken

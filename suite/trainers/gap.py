@@ -7,12 +7,11 @@ positions (SOAP): A. P. Bartók, R. Kondor, G. Csányi, Physical Review B 87, 18
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 from ase.calculators.calculator import Calculator
 
-from suite.trainers.needed import needed
+from suite.trainers.needed import needed, run_program
 
 PACKAGES = ("quippy-ase",)
 FILE = "gap.xml"
@@ -83,7 +82,7 @@ def train(
         "sparse_separate_file=T",
         f"gp_file={model / FILE}",
     ]
-    subprocess.run(command, check=True, cwd=model)
+    run_program(command, model)
     configurations.unlink()
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 from ase import Atoms
@@ -15,7 +14,7 @@ from ase.calculators.calculator import Calculator
 from ase.data import atomic_numbers
 from ase.io import iread, write
 
-from suite.trainers.needed import needed
+from suite.trainers.needed import needed, run_program
 
 PACKAGES = ("mace-torch", "torch")
 NAME = "mace"
@@ -99,7 +98,7 @@ def train(
         f"--seed={seed}",
         *([f"--stress_weight={stress_weight}", f"--swa_stress_weight={stress_weight}"] if elastic else []),
     ]
-    subprocess.run(command, check=True, cwd=model)
+    run_program(command, model)
     for name in parts:
         (model / f"{name}.extxyz").unlink()
     for left in ("checkpoints", "results", "logs"):  # what went before the model, and its pictures
