@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +20,9 @@ from pydantic import (
 
 from suite.observables import OBSERVABLES, RATIOS
 from suite.toml import did_you_mean, dump_toml, shortened
+
+if TYPE_CHECKING:
+    from suite.model.backends import Backend
 
 # Strain step for fits of many-body functions. They are smooth, but energies are small differences of large terms, with
 # coefficients of up to 1e6: at 1e-3 their rounding is 2 % of the third derivatives, at 4e-3 4e-4, and truncation 3e-5.
@@ -191,32 +194,35 @@ class Model(Record):
         return {**table, "arguments": settings.model_dump()}
 
     @property
+    def family(self) -> Backend:
+        """What its backend is and does; raises KeyError for one that nobody has."""
+        from suite.model.backends import backend_of
+
+        found = backend_of(self.backend)
+        if found is None:
+            raise KeyError(self.backend)
+        return found
+
+    @property
     def fitted(self) -> bool:
         """Are there coefficients to be fitted here?"""
-        return self.backend not in ("calculator", "trainer")
+        return self.family.fits
 
     @property
     def trains(self) -> bool:
         """Does it need training data?"""
-        return self.backend != "calculator"
-
-    @property
-    def named(self) -> bool:
-        """Does `calculator` name what the model is made of?"""
-        return self.backend in ("linear", "calculator")
+        return self.family.trains
 
     @property
     def source(self) -> str:
         """Name of what the model is made of: a calculator, a function, a trainer, a package's backend; empty for an ACE
         model."""
-        if self.backend == "trainer":
-            return self.trainer
-        return "" if self.backend == "pyace" else self.calculator or self.backend
+        return self.family.source(self)
 
     @property
     def step(self) -> float:
         """Strain step for the derivatives of W_cb."""
-        return self.strain_step or (ACE_STEP if self.backend in ("pyace", "snap", "pod") else 1e-3)
+        return self.strain_step or self.family.step
 
 
 def _table(name: str, **fields: tuple[Any, Any]) -> Any:
@@ -397,16 +403,12 @@ class Spec(Record):
     @property
     def code(self) -> list[str]:
         """Dotted paths that the spec names: code that runs as soon as a potential is built."""
-        from suite.trainers import TRAINERS
         from suite.world.reference import is_code
 
-        named = [self.material.reference]
-        if self.model.named or self.model.backend == "trainer":
-            named.append(self.model.calculator)
-        found = [name for name in named if is_code(name)]
-        if self.model.backend == "trainer" and self.model.trainer not in TRAINERS:
-            found.append(self.model.trainer)  # a function or a command line
-        return found
+        named = [self.material.reference] if is_code(self.material.reference) else []
+        # a command line is no dotted path, and code all the same
+        given = [name for name in self.model.family.code(self.model) if is_code(name) or name == self.model.trainer]
+        return [*named, *given]
 
     def weight(self, observable: str) -> float:
         """Weight of an observable, zero when it is switched off."""

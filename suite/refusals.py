@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from suite import plugins
 from suite.model.backends import BACKENDS, EVERY, backend_of, settings_of
-from suite.model.trained import refused as refused_trainer
 from suite.observables import OBSERVABLES
 from suite.toml import did_you_mean
 from suite.world.catalogue import CATALOGUE
 from suite.world.crystal import LATTICES
 from suite.world.dislocation import LOOPS, dislocations, known_entries
-from suite.world.reference import is_code, unknown_reference
+from suite.world.reference import unknown_reference
 
 if TYPE_CHECKING:
     from suite.records import Material, Spec
@@ -48,7 +47,7 @@ def _material(spec: Spec, refuse: Refuse) -> None:
         refuse("material.species", f"{material.lattice} has {wanted} species, not {len(material.species)}")
     if unknown := [s for s in material.species if s not in _symbols()]:
         refuse("material.species", f"{unknown[0]!r} is not a chemical symbol")
-    elif foreign := _foreign(spec, material.reference):
+    elif len(material.species) == wanted and (foreign := _foreign(spec, material.reference)):
         refuse("material.species", foreign)
     _arguments("material", material.reference, material.arguments, refuse)
 
@@ -172,20 +171,17 @@ def _sizes(spec: Spec, refuse: Refuse) -> None:
 def _model(spec: Spec, refuse: Refuse) -> None:
     """What the chosen family needs."""
     model = spec.model
+    backend = backend_of(model.backend)
+    if backend is None:
+        return  # `_backend` says so
     if model.backend == "pyace":
         _bases(spec, refuse)
-    elif model.backend == "trainer":
-        if found := refused_trainer(model.trainer, model.calculator):
-            refuse(*found)
-    elif not model.named:  # what a package's backend needs, it says itself when it is built
-        if settings := settings_of(model, spec.material.species)[0]:
-            _reach(spec, "model.arguments.cutoff", settings.cutoff, refuse)
-            if (count := settings.functions(spec.material.species)) > MOST_FUNCTIONS:
-                refuse("model.arguments", f"they make {count} functions, and {MOST_FUNCTIONS} are the most")
-    elif model.backend == "linear" and not is_code(model.calculator):
-        refuse("model.calculator", "a linear model needs a function, 'module:function', that returns its calculators")
-    elif reason := unknown_reference(model.calculator):
-        refuse("model.calculator", reason if model.calculator else "is missing: which potential is to be judged?")
+    elif found := backend.wrong(model):  # what a package's backend needs, it says itself when it is built
+        refuse(*found)
+    elif settings := settings_of(model, spec.material.species)[0]:
+        _reach(spec, "model.arguments.cutoff", settings.cutoff, refuse)
+        if (count := settings.functions(spec.material.species)) > MOST_FUNCTIONS:
+            refuse("model.arguments", f"they make {count} functions, and {MOST_FUNCTIONS} are the most")
     if model.backend != "pyace" and spec.tune.channels:
         refuse("tune.channels", "only an ACE model has channels")
 

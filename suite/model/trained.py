@@ -84,7 +84,8 @@ class TrainedSpec:
         """The potential; raises `Untrained` before the training, `UnusableReference` when it cannot be loaded."""
         if self.folder is None:
             raise Untrained(
-                f"the trainer {self.trainer!r} has not run yet: `dislobench run` runs it; in Python, `run_case` does"
+                f"the trainer {self.trainer!r} has not run yet: `dislobench run` runs it, in Python `run_case`; what "
+                "it will take is not known before"
             )
         return TrainedPotential(load(self.loader, self.folder), self.folder)
 

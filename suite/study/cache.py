@@ -20,6 +20,7 @@ from store import fields, provenance
 from store.locking import locked_file
 from suite import pipeline
 from suite.execution import usable_workers
+from suite.model.trained import TrainedSpec
 from suite.progress import Progress
 from suite.results import Rows, Simulation, World
 from suite.spec import Spec
@@ -157,7 +158,7 @@ def cached_rows(spec: Spec, world: World, session: Session, stages: Stages) -> R
         )
     if rows.functions:
         stages.training = taken
-    if spec.model.backend != "trainer":
+    if not isinstance(rows.recipe, TrainedSpec):
         return rows
     with stages.stage("train"):
         key = training_key(spec, stage_key(spec, "rows"))

@@ -27,8 +27,9 @@ from suite.pipeline import assess, build_rows, fit
 from suite.results import World
 from suite.spec import load
 from suite.stages.judge import build_oracle
+from suite.study.bench import Bench
 from suite.study.plan import plan
-from suite.study.tune import Bench, basis_key
+from suite.study.space import basis_key
 from suite.world.crystal import Crystal
 from suite.world.reference import NotFinite
 from suite.world.relaxation import Status
