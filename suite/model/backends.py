@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from suite import plugins
+from suite.model.ace_jax import AceJaxSettings, AceJaxSpec
 from suite.model.basis import BasisSpec
 from suite.model.contract import Recipe
 from suite.model.given import GivenSpec
@@ -120,6 +121,7 @@ BACKENDS = {
     ),
     "snap": Backend.of_settings(SnapSettings, SnapSpec),
     "pod": Backend.of_settings(PodSettings, PodSpec),
+    "ace-jax": Backend.of_settings(AceJaxSettings, AceJaxSpec),
 }
 
 

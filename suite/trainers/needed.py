@@ -1,4 +1,4 @@
-"""What an optional trainer needs on this machine."""
+"""What an optional trainer or backend needs on this machine."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ def program_of(command: str) -> str | None:
     return shutil.which(command, path=os.pathsep.join(places))
 
 
-def needed(command: str, module: str, distribution: str, extra: str) -> str:
-    """Path of `command` (if any); raises `MissingPackage` unless it is there and `module` can be imported."""
+def needed(command: str, module: str, distribution: str, extra: str, what: str = "the trainer") -> str:
+    """Path of `command` (if any); raises `MissingPackage` unless it is there and `module` can be imported: `what` needs
+    it."""
     program = program_of(command) if command else ""
     if importlib.util.find_spec(module) is None or program is None:
         raise MissingPackage(
-            f"the trainer needs the package {distribution}: `pip install 'dislobench[{extra}]'` installs it"
+            f"{what} needs the package {distribution}: `pip install 'dislobench[{extra}]'` installs it"
         )
     return program
 
