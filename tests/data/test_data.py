@@ -97,6 +97,13 @@ def test_internal_shifts_are_relaxed() -> None:
     assert max(float(np.abs(frame.forces).max()) for frame in frames) < 1e-6
 
 
+def test_strained_energies_are_relative_too(folder: Path, world: World) -> None:
+    frames = read(folder / "strained.extxyz", ":")
+    assert abs(frames[0].info["energy_relative"]) < 1e-9  # the perfect crystal
+    for atoms in frames[1:]:
+        assert atoms.info["energy_relative"] == atoms.info["REF_energy"] - len(atoms) * world.energy_per_atom > 0
+
+
 def test_cells_are_at_rest_and_checksums_agree(folder: Path, world: World, tiny: Spec) -> None:
     atoms = read(folder / "cells" / "simulation.extxyz")
     assert np.array_equal(atoms.arrays["displacement"], world.equilibrium.displacement)
@@ -112,6 +119,8 @@ def test_cells_are_at_rest_and_checksums_agree(folder: Path, world: World, tiny:
 def test_a_full_folder_is_refused(folder: Path, tiny: Spec, world: World, rows: Rows) -> None:
     with pytest.raises(NotEmpty, match="name another folder"):
         write_data(tiny, world, (rows.train, rows.test), folder)
+    with pytest.raises(NotEmpty, match="is a file"):
+        write_data(tiny, world, (rows.train, rows.test), folder / "set.json")
 
 
 def test_other_formats(tmp_path: Path, tiny: Spec, world: World, rows: Rows, zhou: Calculator) -> None:
