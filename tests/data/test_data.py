@@ -3,6 +3,7 @@
 import gzip
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from suite.data.strained import STRAINS, strain_directions, strained_frames, str
 from suite.results import Rows, World
 from suite.spec import Spec
 from suite.stages.rows import labelled_sets
+from suite.world.catalogue import CATALOGUE
 from suite.world.crystal import GPA, constants
 
 
@@ -121,6 +123,29 @@ def test_a_full_folder_is_refused(folder: Path, tiny: Spec, world: World, rows: 
         write_data(tiny, world, (rows.train, rows.test), folder)
     with pytest.raises(NotEmpty, match="is a file"):
         write_data(tiny, world, (rows.train, rows.test), folder / "set.json")
+
+
+def test_an_interrupted_set_leaves_an_empty_folder(
+    tmp_path: Path, tiny: Spec, world: World, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("suite.data.folder._readme", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_data(tiny, world, (rows.train, rows.test), tmp_path / "set")
+    assert not [*(tmp_path / "set").iterdir()]  # the same command can be given again
+
+
+def test_terms_of_a_reference_are_told(
+    tmp_path: Path, tiny: Spec, world: World, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = tiny.material.reference
+    monkeypatch.setitem(CATALOGUE, name, replace(CATALOGUE[name], notice="Cite its authors."))
+    write_data(tiny, world, (rows.train, rows.test), tmp_path)
+    readme = (tmp_path / "README.md").read_text(encoding="utf-8")
+    told = f"`{name}` ({CATALOGUE[name].source}); its terms of use apply to them: Cite its authors."
+    assert told in " ".join(readme.split())
 
 
 def test_other_formats(tmp_path: Path, tiny: Spec, world: World, rows: Rows, zhou: Calculator) -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -236,32 +233,6 @@ def test_keys_know_what_a_trainer_is_made_of(folder: Path, tmp_path: Path, monke
     contents._digest.cache_clear()
     keys.add(point_key(load("mine.toml", "tiny", words)))
     assert len(keys) == 3
-
-
-def test_programs_of_a_trainer_end_with_the_command() -> None:
-    """The parent of the process is gone: it ends with all that it has started, although nobody is left to tell it."""
-    script = """if True:
-        import os, signal, subprocess, sys, time
-        from suite.execution import end_with
-        print(subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL).pid, flush=True)
-        end_with(os.getppid() + 1, signal.SIGKILL, group=True)
-        time.sleep(60)
-    """
-    with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        assert process.stdout is not None
-        started = int(process.stdout.readline())
-        assert process.wait(30) == -signal.SIGKILL
-    for _ in range(100):
-        try:
-            state = Path(f"/proc/{started}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            return
-        if state == "Z":  # dead, and nobody has asked
-            return
-        time.sleep(0.05)
-    raise AssertionError("its program is still there")
 
 
 class Wrong(Calculator):
