@@ -193,8 +193,8 @@ def test_a_training_ends_with_its_command(
     command.until(training)
     assert len(command.alive()) >= 3  # the command, the process of the trainer, and its program
     command.process.send_signal(number)
+    assert command.process.wait(120) == code  # it records the end of the run first
     command.until(command.gone, SOON)
-    assert command.process.wait() == code
     assert not [*(workspace / "cache").glob("trained-*")]
 
 
