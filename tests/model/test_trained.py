@@ -18,13 +18,15 @@ from store import provenance
 from store.fields import read as read_fields
 from suite.cli import main
 from suite.model.contract import BrokenContract, check_calculator
-from suite.model.trained import Untrained, refused, words_of
+from suite.model.trained import FailedTraining, TrainedSpec, Untrained, refused, train, words_of
+from suite.model.trained import load as load_model
 from suite.spec import BadSpec, load
 from suite.stages.rows import recipe_of
 from suite.study.points import point_key
 from suite.study.training import training_key
 from suite.trainers.needed import FailedProgram, run_program
 from suite.world import contents
+from suite.world.reference import UnusableReference
 
 # Fits one number: by what factor the energies of the data are those of W_zhou04_smooth. Called again it would count.
 TRAINER = """
@@ -148,16 +150,17 @@ def test_a_failed_training_tells_the_end_of_its_log(bench: Path, capsys: pytest.
     assert code == 3
     assert "ended with code 7" in str(told["error"])
     assert "no convergence after 3 epochs" in str(told["error"])
-    code, told = run(capsys, "--set", "model.arguments.fail=killed")
-    assert code == 3
-    assert "was killed by SIGKILL (was the memory too small?)" in str(told["error"])
-    code, told = run(capsys, "--set", "model.arguments.fail=left")
-    assert code == 3
-    assert "ended too early" in str(told["error"])
-    code, told = run(capsys, "--set", "model.calculator=own_trainer:wrong")
-    assert code == 2
-    assert "'own_trainer:wrong' returns a method, and not an ASE calculator" in str(told["error"])
     assert len([*(bench / "runs" / "cache").glob("trained-*")]) == before
+
+
+def test_a_training_without_a_model_is_told(bench: Path, tmp_path: Path) -> None:
+    for fail, words in (("killed", r"was killed by SIGKILL \(was the memory too small"), ("left", "ended too early")):
+        recipe = TrainedSpec("own_trainer:train", "", {"fail": fail})
+        with pytest.raises(FailedTraining, match=words):
+            train(recipe, tmp_path, tmp_path / fail, 1, [bench])
+    load("mine.toml", "tiny")  # says where the module of the trainer lies
+    with pytest.raises(UnusableReference, match="returns a method, and not an ASE calculator"):
+        load_model("own_trainer:wrong", tmp_path)
 
 
 def test_what_is_no_trainer_is_refused() -> None:
