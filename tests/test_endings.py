@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -169,6 +170,32 @@ def test_ctrl_c_after_the_answer_leaves_no_traceback() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_training_ends_with_its_command(
+    workspace: Path, start: Callable[..., Command], number: signal.Signals, code: int
+) -> None:
+    """The programs that a trainer has started too: they would write into the folder of the next training."""
+    for path in workspace.glob("training/*/model/begun"):  # the folder of a training that was stopped stays
+        path.unlink()
+    trainer = "sh -c 'touch begun; sleep 600; :' sh {data} {model}"
+    command = start(
+        *["run", "w-split", "--preset", "tiny", "--workspace", str(workspace), "--workers", "1"],
+        *["--set", "model.backend=trainer", "--set", f"model.trainer={json.dumps(trainer)}"],
+        *["--set", "model.calculator=ase.calculators.lj:LennardJones"],
+    )
+
+    def training() -> bool:
+        assert command.process.poll() is None, command.process.communicate()
+        return bool([*workspace.glob("training/*/model/begun")])
+
+    command.until(training)
+    assert len(command.alive()) >= 3  # the command, the process of the trainer, and its program
+    command.process.send_signal(number)
+    assert command.process.wait(120) == code  # it records the end of the run first
+    command.until(command.gone, SOON)
+    assert not [*(workspace / "cache").glob("trained-*")]
 
 
 def test_several_cases_end_with_their_command(workspace: Path, start: Callable[..., Command]) -> None:

@@ -22,9 +22,8 @@ from suite.world.lammps_calculator import lammps_potential_file
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-FEW = (
-    "--workers 1 --set training.configurations=2 --set training.test=1 --set model.channels=[8] --set model.degrees=[0]"
-)
+FEWER = "--set training.configurations=2 --set training.test=1"
+FEW = f"--workers 1 {FEWER} --set model.channels=[8] --set model.degrees=[0]"
 SMALL_IRON = "--set simulation.size=16 --set training.size=5 --set simulation.force_tolerance=1e-3"
 
 # What is shown -> what is run instead, with smaller cells, fewer trials and names of the fixture below. RUN is the
@@ -39,6 +38,8 @@ RUN_AS_SHOWN = (
     "dislobench runs",
     "dislobench show RUN",
     "dislobench compare RUN RUN",
+    "dislobench data --run RUN --folder run-data",
+    "dislobench leaderboard",
     "dislobench repair",
     "dislobench doctor",
 )
@@ -58,6 +59,11 @@ RUN_SMALLER = {
     "dislobench paper --preset quick --figure 4 --figure 5": (
         "dislobench paper --preset tiny --figure 4 --set training.configurations=3 --set training.test=3 --workers 1"
     ),
+    "dislobench data w-screw --folder w-screw-data": f"dislobench data w-split --preset tiny {FEWER} --folder set-1",
+    "dislobench data w-screw --preset quick --folder w-screw-data": (
+        f"dislobench data w-split --preset tiny {FEWER} --folder set-2"
+    ),
+    "dislobench leaderboard board.toml": 'dislobench leaderboard board.toml --entry "ACE, pairs" --workers 1',
     "dislobench verify w-screw-quick": "dislobench verify published.toml --run RUN",
     "dislobench run w-screw --preset quick --safe": f"dislobench run w-split --preset tiny {FEW} --safe",
     "dislobench run w-screw --set model.backend=calculator --set model.calculator=W_zhou04": (
@@ -114,6 +120,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     own = (ROOT / "docs" / "own-material.md").read_text(encoding="utf-8")
     (folder / "fe-screw.toml").write_text(re.findall(r"```toml\n(.*?)```", own, flags=re.S)[0], encoding="utf-8")
     shutil.copy(lammps_potential_file("Fe_mm.eam.fs"), folder)
+    other = (ROOT / "docs" / "trainers.md").read_text(encoding="utf-8")
+    board = tomllib.loads(re.findall(r"```toml\n(title = .*?)```", other, flags=re.S)[0])
+    del board["entry"]["GAP"]["case"]
+    (folder / "board.toml").write_text(dump_toml({**board, "cases": ["my.toml"], "preset": "tiny", "seeds": [0]}))
     expected = {"spec": "my.toml", "numbers": {"a0": {"value": 3.1648, "abs": 1e-3}}}
     (folder / "published.toml").write_text(dump_toml(expected))
     return folder

@@ -126,7 +126,7 @@ def export(options: argparse.Namespace) -> int:
 
 def data(options: argparse.Namespace) -> int:
     if (options.spec is None) == (options.run_reference is None):
-        raise CommandError("name a spec, or with --run a run of the workspace: one of them", BAD_SPEC)
+        raise CommandError("name either a spec, or with --run a run of the workspace", BAD_SPEC)
     if options.run_reference and (options.preset or options.overrides):
         raise CommandError("--preset and --set belong to a spec: a run has its own", BAD_SPEC)
     from suite.data.folder import refuse_full, write_data

@@ -9,15 +9,17 @@ set.json  README.md  SHA256SUMS
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.io import write as write_atoms
-from jinja2 import Template
+from jinja2 import StrictUndefined, Template
 
 from store import provenance
 from store.faults import BadInput
@@ -61,6 +63,18 @@ def write_data(
     the simulation cell by name, displacements (n, 3) Å. Raises `NotEmpty`.
     """
     refuse_full(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".new-", dir=folder) as scratch:  # when it is interrupted, the folder is empty again
+        place = Path(scratch)
+        files = _write_all(spec, world, sets, place, form, relaxed or {})
+        for entry in sorted(place.iterdir()):
+            os.replace(entry, folder / entry.name)
+    return [folder / file.relative_to(place) for file in files]
+
+
+def _write_all(
+    spec: Spec, world: World, sets: tuple[Sets, Sets], folder: Path, form: str, relaxed: Mapping[str, np.ndarray]
+) -> list[Path]:
     files = write_labels(spec, world, sets, folder, form)
     ending, write = FORMATS[form]
     files.append(write(configuration_frames(spec, world, sets[1]), folder / f"test{ending}"))
@@ -69,7 +83,7 @@ def write_data(
     for number, (cell, found) in enumerate(world.trained, start=1):
         files += _write_cell(folder / "cells", f"training-{number}", cell, found.displacement, calculator)
     at_rest = {"simulation": world.equilibrium.displacement}
-    at_rest |= {f"simulation-{name}": displacement for name, displacement in (relaxed or {}).items()}
+    at_rest |= {f"simulation-{name}": displacement for name, displacement in relaxed.items()}
     for name, displacement in at_rest.items():
         files += _write_cell(folder / "cells", name, world.simulation, displacement, calculator)
     readme = folder / "README.md"
@@ -219,7 +233,8 @@ def _terms(reference: str) -> str:
 
 
 def _readme(spec: Spec, world: World, sets: tuple[Sets, Sets], form: str) -> str:
-    template = Template(Path(__file__).with_name("README.md.j2").read_text(encoding="utf-8"))
+    text = Path(__file__).with_name("README.md.j2").read_text(encoding="utf-8")
+    template = Template(text, undefined=StrictUndefined)
     return template.render(
         spec=spec,
         ending=FORMATS[form][0],

@@ -268,8 +268,7 @@ def _of_products(content: Mapping[str, Any]) -> BasisFile:
     elements = tuple(sorted(names))
     place = [elements.index(name) for name in names]
     bonds = {
-        (place[i], place[j]): _bond(bond, "", "radbasename", "nradbasemax")
-        for (i, j), bond in content["bonds"].items()
+        (place[i], place[j]): _bond(bond, "", "radbasename", "nradbasemax") for (i, j), bond in content["bonds"].items()
     }
     functions = []
     for centre, entries in content["functions"].items():

@@ -210,7 +210,10 @@ class AceJax:
         jax = _jax()
         with jax.enable_x64(True):
             return [
-                jax.tree.map(lambda x: x if isinstance(x, int) else jax.numpy.asarray(x), _products(self.file, self._model, self._terms, element))
+                jax.tree.map(
+                    lambda x: x if isinstance(x, int) else jax.numpy.asarray(x),
+                    _products(self.file, self._model, self._terms, element),
+                )
                 for element in range(len(self.species))
             ]
 
@@ -250,9 +253,7 @@ class AceJax:
         return energies
 
 
-def _collect(
-    gathered: np.ndarray, slopes: np.ndarray, rows: np.ndarray, index: np.ndarray, real: np.ndarray
-) -> None:
+def _collect(gathered: np.ndarray, slopes: np.ndarray, rows: np.ndarray, index: np.ndarray, real: np.ndarray) -> None:
     """Add what the edges of a block, with derivatives `slopes` (m, k, 3, f), pull at: the atom, and its neighbour."""
     m, k = index.shape
     edge = np.flatnonzero(real.ravel())

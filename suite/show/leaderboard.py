@@ -199,10 +199,12 @@ def _remarks(page: Page, standings: Sequence[Standing]) -> None:
 
 def _pareto(page: Page, standings: Sequence[Standing], costs: Mapping[str, float], path: Path) -> None:
     """Geometry and energy error against the cost of a force call; the front of those that no other beats in both."""
+    drawn = [each for each in standings if each.usable and each.entry in costs]
+    if not drawn:
+        return
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     axes = figure.subplots(1, 2)
     families = list(dict.fromkeys(each.family for each in sorted(standings, key=lambda each: each.family)))
-    drawn = [each for each in standings if each.usable and each.entry in costs]
     for axis, (name, factor, label) in zip(axes, DRAWN, strict=True):
         points = []
         for each in drawn:

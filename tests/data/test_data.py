@@ -3,6 +3,7 @@
 import gzip
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from suite.data.strained import STRAINS, strain_directions, strained_frames, str
 from suite.results import Rows, World
 from suite.spec import Spec
 from suite.stages.rows import labelled_sets
+from suite.world.catalogue import CATALOGUE
 from suite.world.crystal import GPA, constants
 
 
@@ -97,6 +99,13 @@ def test_internal_shifts_are_relaxed() -> None:
     assert max(float(np.abs(frame.forces).max()) for frame in frames) < 1e-6
 
 
+def test_strained_energies_are_relative_too(folder: Path, world: World) -> None:
+    frames = read(folder / "strained.extxyz", ":")
+    assert abs(frames[0].info["energy_relative"]) < 1e-9  # the perfect crystal
+    for atoms in frames[1:]:
+        assert atoms.info["energy_relative"] == atoms.info["REF_energy"] - len(atoms) * world.energy_per_atom > 0
+
+
 def test_cells_are_at_rest_and_checksums_agree(folder: Path, world: World, tiny: Spec) -> None:
     atoms = read(folder / "cells" / "simulation.extxyz")
     assert np.array_equal(atoms.arrays["displacement"], world.equilibrium.displacement)
@@ -119,6 +128,31 @@ def test_the_readme_tells_terms_and_counts(folder: Path) -> None:
 def test_a_full_folder_is_refused(folder: Path, tiny: Spec, world: World, rows: Rows) -> None:
     with pytest.raises(NotEmpty, match="name another folder"):
         write_data(tiny, world, (rows.train, rows.test), folder)
+    with pytest.raises(NotEmpty, match="is a file"):
+        write_data(tiny, world, (rows.train, rows.test), folder / "set.json")
+
+
+def test_an_interrupted_set_leaves_an_empty_folder(
+    tmp_path: Path, tiny: Spec, world: World, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("suite.data.folder._readme", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_data(tiny, world, (rows.train, rows.test), tmp_path / "set")
+    assert not [*(tmp_path / "set").iterdir()]  # the same command can be given again
+
+
+def test_terms_of_a_reference_are_told(
+    tmp_path: Path, tiny: Spec, world: World, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = tiny.material.reference
+    monkeypatch.setitem(CATALOGUE, name, replace(CATALOGUE[name], notice="Cite its authors."))
+    write_data(tiny, world, (rows.train, rows.test), tmp_path)
+    readme = (tmp_path / "README.md").read_text(encoding="utf-8")
+    told = f"`{name}` ({CATALOGUE[name].source}); its terms of use apply to them: Cite its authors."
+    assert told in " ".join(readme.split())
 
 
 def test_other_formats(tmp_path: Path, tiny: Spec, world: World, rows: Rows, zhou: Calculator) -> None:

@@ -14,26 +14,37 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from materials import calculator_of
 
+from store import provenance
 from store.fields import read as read_fields
 from suite.cli import main
 from suite.model.contract import BrokenContract, check_calculator
-from suite.model.trained import Untrained, refused
+from suite.model.trained import FailedTraining, TrainedSpec, Untrained, refused, train, words_of
+from suite.model.trained import load as load_model
 from suite.spec import BadSpec, load
 from suite.stages.rows import recipe_of
+from suite.study.points import point_key
+from suite.study.training import training_key
+from suite.trainers.needed import FailedProgram, run_program
+from suite.world import contents
+from suite.world.reference import UnusableReference
 
 # Fits one number: by what factor the energies of the data are those of W_zhou04_smooth. Called again it would count.
 TRAINER = """
-import json, sys
+import json, os, signal, sys
 import numpy as np
 from ase.calculators.mixing import LinearCombinationCalculator
 from ase.io import read
 from suite.world.reference import build_reference
 
 
-def train(data, model, factor=1.0, fail=False):
-    if fail:
+def train(data, model, factor=1.0, fail=""):
+    if fail == "told":
         print("no convergence after 3 epochs", file=sys.stderr)
         raise SystemExit(7)
+    if fail == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fail == "left":
+        os._exit(0)
     reference = build_reference("W_zhou04_smooth")
     ratios = []
     for atoms in read(data / "training.extxyz", ":"):
@@ -41,6 +52,11 @@ def train(data, model, factor=1.0, fail=False):
         ratios.append(label / reference.get_potential_energy(atoms))
     (model / "factor.json").write_text(json.dumps(factor * float(np.mean(ratios))))
     print("trained on", len(ratios), "configurations")
+    raise SystemExit  # as programs end
+
+
+def wrong(model):
+    return LinearCombinationCalculator([build_reference("W_zhou04_smooth")], [1.0]).get_forces
 
 
 def load(model):
@@ -130,11 +146,21 @@ def test_a_command_line_trains(bench: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_a_failed_training_tells_the_end_of_its_log(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = len([*(bench / "runs" / "cache").glob("trained-*")])
-    code, told = run(capsys, "--set", "model.arguments.fail=true")
+    code, told = run(capsys, "--set", "model.arguments.fail=told")
     assert code == 3
     assert "ended with code 7" in str(told["error"])
     assert "no convergence after 3 epochs" in str(told["error"])
     assert len([*(bench / "runs" / "cache").glob("trained-*")]) == before
+
+
+def test_a_training_without_a_model_is_told(bench: Path, tmp_path: Path) -> None:
+    for fail, words in (("killed", r"was killed by SIGKILL \(was the memory too small"), ("left", "ended too early")):
+        recipe = TrainedSpec("own_trainer:train", "", {"fail": fail})
+        with pytest.raises(FailedTraining, match=words):
+            train(recipe, tmp_path, tmp_path / fail, 1, [bench])
+    load("mine.toml", "tiny")  # says where the module of the trainer lies
+    with pytest.raises(UnusableReference, match="returns a method, and not an ASE calculator"):
+        load_model("own_trainer:wrong", tmp_path)
 
 
 def test_what_is_no_trainer_is_refused() -> None:
@@ -142,6 +168,7 @@ def test_what_is_no_trainer_is_refused() -> None:
     assert refused("module:train", "other:load") is None
     for trainer, calculator, key, words in (
         ("", "", "trainer", "is missing"),
+        ("gapp", "", "trainer", "(did you mean 'gap'?)"),
         ("gapp", "module:load", "trainer", "is not one of gap, mace"),
         ("no-such-command {data} {model}", "module:load", "trainer", "no command 'no-such-command'"),
         ("'open {data} {model}", "module:load", "trainer", "no command line"),
@@ -158,6 +185,57 @@ def test_what_is_no_trainer_is_refused() -> None:
     assert spec.code == []
     with pytest.raises(Untrained, match="has not run yet"):
         recipe_of(spec).build()
+
+
+def test_words_of_a_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs in the folder of the model: files beside the spec, or in the current folder, are found from there."""
+    for name in ("here/fit.py", "beside/fit.py", "beside/settings.toml", "beside/train"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path / "here")
+    command = f"{sys.executable} fit.py train settings.toml --data={{data}}/training.extxyz {{model}} lost.py"
+    found = words_of(command, tmp_path / "data", tmp_path / "model", [tmp_path / "beside"])
+    assert found == [
+        sys.executable,
+        str(tmp_path / "here" / "fit.py"),
+        "train",
+        str(tmp_path / "beside" / "settings.toml"),
+        f"--data={tmp_path}/data/training.extxyz",
+        str(tmp_path / "model"),
+        "lost.py",
+    ]
+
+
+def test_a_program_of_a_trainer_that_fails_is_told(tmp_path: Path) -> None:
+    run_program([sys.executable, "-c", "open('here', 'w')"], tmp_path)
+    assert (tmp_path / "here").exists()
+    with pytest.raises(FailedProgram, match="ended with code 5") as caught:
+        run_program([sys.executable, "-c", "raise SystemExit(5)"], tmp_path)
+    assert caught.value.exit_code == 5
+
+
+def test_keys_know_what_a_trainer_is_made_of(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finished run is no answer any more when the package, the program or what loads the model has changed."""
+    gap = load("w-split", "tiny", ["model.backend=trainer", "model.trainer=gap"])
+    before = point_key(gap), training_key(gap, "rows")
+    monkeypatch.setattr(provenance, "versions", lambda packages: dict.fromkeys(packages, "1.2.3"))
+    assert point_key(gap) != before[0]
+    assert training_key(gap, "rows") != before[1]
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    program, loader = tmp_path / "fit", tmp_path / "loads_for_keys.py"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    loader.write_text("one")
+    (tmp_path / "mine.toml").write_text((folder / "mine.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    words = [f"model.trainer='{program} {{data}} {{model}}'", "model.calculator=loads_for_keys:load"]
+    keys = {point_key(load("mine.toml", "tiny", words))}
+    program.write_text("#!/bin/sh\nexit 0\n")
+    keys.add(point_key(load("mine.toml", "tiny", words)))
+    loader.write_text("two, another size")
+    contents._digest.cache_clear()
+    keys.add(point_key(load("mine.toml", "tiny", words)))
+    assert len(keys) == 3
 
 
 class Wrong(Calculator):
