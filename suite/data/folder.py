@@ -225,11 +225,11 @@ def _write_cell(
 
 
 def _terms(reference: str) -> str:
-    """Source and licence of a reference of the catalogue; empty for others."""
+    """Licence of a reference of the catalogue, and the notice of its files; empty for others."""
     if reference not in CATALOGUE:
         return ""
     entry = CATALOGUE[reference]
-    return "; ".join(filter(None, [entry.source, LICENCES[entry.licence], entry.notice]))
+    return "; ".join(filter(None, [LICENCES[entry.licence], entry.notice]))
 
 
 def _readme(spec: Spec, world: World, sets: tuple[Sets, Sets], form: str) -> str:
@@ -242,5 +242,6 @@ def _readme(spec: Spec, world: World, sets: tuple[Sets, Sets], form: str) -> str
         sizes=" and ".join(str(len(cell)) for cell in world.training),
         amplitudes=", ".join(f"{value:g}" for value in spec.training.amplitudes),
         energy_per_atom=world.energy_per_atom,
+        source=CATALOGUE[spec.material.reference].source if spec.material.reference in CATALOGUE else "",
         terms=_terms(spec.material.reference),
     )
