@@ -90,6 +90,7 @@ def test_list_and_check_for_machines(capsys: pytest.CaptureFixture[str]) -> None
     assert isinstance(listed, dict)
     assert "w-split" in {entry["spec"] for entry in listed["specs"]}
     assert "W_zhou04" in {entry["reference"] for entry in listed["references"]}
+    assert "families" in {entry["board"] for entry in listed["boards"]}
     assert _json(capsys, "check", "w-split", "--preset", "paper") == {"ok": True, "presets": ["paper"], "remarks": []}
 
 

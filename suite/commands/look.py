@@ -53,8 +53,14 @@ def list_known(options: argparse.Namespace) -> int:
         for group in plugins.GROUPS
         for name, entry in plugins.installed(group).items()
     ]
+    from suite.boards import read_board, shipped_boards
+
+    boards = [
+        {"board": name, "title": board.title, "cases": list(board.cases), "entries": list(board.entry)}
+        for name, board in map(read_board, shipped_boards())
+    ]
     if options.json:
-        print(json.dumps({"specs": rows, "references": potentials, "installed": brought}))
+        print(json.dumps({"specs": rows, "references": potentials, "boards": boards, "installed": brought}))
         return 0
     from suite.show.terminal import table
 
@@ -67,6 +73,11 @@ def list_known(options: argparse.Namespace) -> int:
         "reference potentials (dislobench list --references tells more of them)",
         ["name", "species", "lattice", "form", "cutoff [Å]", "source"],
         [[e.name, "-".join(e.species), e.lattice, e.form, f"{e.cutoff:.3f}", e.source] for e in CATALOGUE.values()],
+    )
+    table(
+        "leaderboards",
+        ["board", "title", "cases", "entries"],
+        [[each["board"], each["title"], " ".join(each["cases"]), ", ".join(each["entries"])] for each in boards],
     )
     if brought:
         table("of installed packages", ["group", "name", "value", "package"], [list(each.values()) for each in brought])

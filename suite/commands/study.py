@@ -162,8 +162,9 @@ def leaderboard(options: argparse.Namespace) -> int:
     if options.board is None and (given := [word for word, value in chosen.items() if value]):
         raise CommandError(f"{given[0]} belongs to a board that is run: name the board", BAD_SPEC)
     if options.board is not None:
+        from suite.boards import chosen_of, read_board
         from suite.show.terminal import progress_reporter
-        from suite.study.board import chosen_of, read_board, run_board
+        from suite.study.board import run_board
 
         name, board = read_board(options.board)
         board = chosen_of(board, options.case, options.entry, options.preset)

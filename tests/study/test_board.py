@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from store.runs import RunRecord, Tracker
+from suite.boards import BadBoard, read_board
 from suite.cli import main
 from suite.spec import specs_folder
-from suite.study.board import BadBoard, read_board
 
 BOARD = """
 title = "Two potentials for tungsten"
