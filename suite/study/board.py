@@ -2,8 +2,8 @@
 
     result = run_board(*read_board("families"), workspace)
 
-`suite.boards` says what a board is. Runs are found again by their content, like points of a sweep, so that a board that was
-interrupted resumes, and an added entry computes only itself.
+`suite.boards` says what a board is. Runs are found again by their content, like points of a sweep, so that a board
+that was interrupted resumes, and an added entry computes only itself.
 """
 
 from __future__ import annotations
