@@ -142,8 +142,8 @@ class Training(Record):
 
 class Model(Record):
     """The potential to judge: an ACE model to be fitted, or with `backend = "snap"` or `"pod"` a model of LAMMPS, with
-    `backend = "calculator"` one that is given, or with `backend = "linear"` a sum of calculators whose coefficients are
-    fitted.
+    `backend = "ace-jax"` an ACE model of another engine, with `backend = "calculator"` one that is given, or with
+    `backend = "linear"` a sum of calculators whose coefficients are fitted.
 
     An ACE basis has `channels[k]` radial functions and degree `degrees[k]` for products of k + 1 neighbours. With
     `total_degree` it holds all pair functions, but only those products of k + 2 neighbours for which
@@ -216,7 +216,7 @@ class Model(Record):
     @property
     def step(self) -> float:
         """Strain step for the derivatives of W_cb."""
-        return self.strain_step or (ACE_STEP if self.backend in ("pyace", "snap", "pod") else 1e-3)
+        return self.strain_step or (ACE_STEP if self.backend in ("pyace", "ace-jax", "snap", "pod") else 1e-3)
 
 
 def _table(name: str, **fields: tuple[Any, Any]) -> Any:

@@ -32,20 +32,23 @@ from suite.world.lammps_job import job_digest
 # which hold their numbers, are reused.
 STAGE_VERSIONS = {"simulation": 4, "training": 1, "rows": 4, "verdict": 8}
 STAGE_PACKAGES = {"simulation": ("lammps",), "training": ("lammps",), "rows": ("lammps", "python-ace")}
+BACKEND_PACKAGES = {"ace-jax": ("ace-jax", "jaxlib")}  # whose numbers the rows of a backend contain besides
 
 Content = TypeVar("Content")
 
 
 def stage_key(spec: Spec, stage: str, job: Path | None = None) -> str:
     """Content key of a stage; `job` as in `pipeline.build_world`, which only the simulation reads."""
-    potentials = potentials_of(spec)
-    if stage != "rows":
+    potentials, packages = potentials_of(spec), STAGE_PACKAGES[stage]
+    if stage == "rows":
+        packages += BACKEND_PACKAGES.get(spec.model.backend, ())
+    else:
         potentials.pop("model", None)
     return provenance.content_key(
         stage,
         STAGE_VERSIONS[stage],
         pipeline.stage_tables(spec)[stage],
-        provenance.versions(STAGE_PACKAGES[stage]),
+        provenance.versions(packages),
         potentials,
         job_digest(job) if job is not None and stage == "simulation" else None,
     )
