@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -380,6 +381,21 @@ def test_ace_jax_reads_what_is_saved(name: str, families: dict[str, AceJax], tmp
             for m in (model, own)
         )
     np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-10 * np.abs(wanted).max())
+
+
+@with_jax
+def test_python_ace_is_not_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A family by keys, what it saves, and a family of that file, where `import pyace` fails."""
+    monkeypatch.setitem(sys.modules, "pyace", None)
+    with pytest.raises(ImportError):
+        pyace("pairs")
+    family = AceJaxSpec(("W",), settings("pairs", tmp_path)).build()
+    plain, _ = family.save(np.ones(len(family)), 0.0, tmp_path)
+    again = AceJaxSpec(("W",), AceJaxSettings(basis=str(plain))).build()
+    atoms = ATOMS["pairs"]
+    assert np.abs(again.site_values(atoms)).min() > 0
+    np.testing.assert_allclose(again.site_values(atoms), family.site_values(atoms), rtol=1e-12)
+    assert np.isfinite(again.calculator(np.ones(len(again))).get_forces(atoms)).all()
 
 
 @with_jax
