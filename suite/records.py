@@ -145,8 +145,8 @@ class Training(Record):
 
 class Model(Record):
     """The potential to judge: an ACE model to be fitted, or with `backend = "snap"` or `"pod"` a model of LAMMPS, with
-    `backend = "calculator"` one that is given, or with `backend = "linear"` a sum of calculators whose coefficients are
-    fitted.
+    `backend = "ace-jax"` an ACE model of another engine, with `backend = "calculator"` one that is given, or with
+    `backend = "linear"` a sum of calculators whose coefficients are fitted.
 
     An ACE basis has `channels[k]` radial functions and degree `degrees[k]` for products of k + 1 neighbours. With
     `total_degree` it holds all pair functions, but only those products of k + 2 neighbours for which

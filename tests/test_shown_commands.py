@@ -73,6 +73,11 @@ RUN_SMALLER = {
     "dislobench run w-mixed --preset quick --set model.backend=pod --set model.arguments.cutoff=5": (
         "dislobench plan w-split --preset tiny --set model.backend=pod --set model.arguments.cutoff=5"
     ),
+    "dislobench run w-screw --preset quick --set model.backend=ace-jax "
+    "--set 'model.arguments={ cutoff = 5, channels = [12, 4], degrees = [0, 0] }'": (
+        "dislobench plan w-split --preset tiny --set model.backend=ace-jax "
+        "--set 'model.arguments={ cutoff = 5, channels = [12, 4], degrees = [0, 0] }'"
+    ),
     "dislobench scan fe-screw.toml --size 20": "dislobench scan fe-screw.toml --size 8 --grid 1",
     "dislobench run fe-screw.toml": f"dislobench run fe-screw.toml {FEW} {SMALL_IRON}",
 }

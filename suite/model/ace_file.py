@@ -4,7 +4,7 @@
 intermediate momenta L of its coupling. `potential.yace` ("C-tilde", which LAMMPS reads) has products of A_nlm instead,
 with the coefficients multiplied in: functions that differ in L alone are one entry there, and cannot be told apart
 again. So the first names any basis; the second only those where every entry has one possible coupling, which is so for
-products of up to three neighbours.
+products of up to three neighbours. Such bases can be made from keys alone, too (`of_keys`).
 
 A function is Σ_m c(l, L, m) Π_k A_{n_k l_k m_k}, with Clebsch-Gordan coefficients along a tree: neighbours 1 and 2
 couple to L_1, 3 and 4 to L_2, these two to L_3, and so on, in the end to zero. R. Drautz, Phys. Rev. B 99, 014104
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
+from itertools import combinations_with_replacement, product
 from math import factorial, sqrt
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from ase.data import atomic_numbers
 from store.faults import BadInput
 
 MOST_NEIGHBOURS = 6  # larger products have another tree, which no basis of ours needs
+MOST_FREE = 3  # neighbours; with more, not all couplings of a product are independent
+CUT_WIDTH, SPLINE_BIN = 0.01, 1e-3  # Å; as in `suite.model.basis`: python-ace alone reads them
 FAR, WIDTH = 1e5, 250.0  # of the core repulsion's switch, which is off: what python-ace writes itself
 PRODUCTS = "products of {} neighbours, and {} are the most"
 
@@ -176,6 +178,57 @@ def coupling(l: Momenta, couplings: Momenta) -> tuple[tuple[Momenta, float], ...
         if value != 0:
             found.append((m, value * (2 if first else 1)))
     return tuple(found)
+
+
+# --- from keys -------------------------------------------------------------------------------------------------------
+
+
+def of_keys(
+    species: Sequence[str],
+    cutoff: float,
+    channels: Sequence[int],
+    degrees: Sequence[int],
+    total_degree: Sequence[float] = (),
+    angular_weight: float = 1.0,
+) -> BasisFile:
+    """The basis that python-ace makes of these keys (see `suite.model.basis.AceBasis`), of up to three neighbours: for
+    more, couplings of one product depend on each other, and python-ace has tables of those that it keeps.
+
+    Raises `BadBasisFile`.
+    """
+    if not 1 <= len(channels) == len(degrees) <= MOST_FREE:
+        raise BadBasisFile(
+            f"channels {list(channels)} and degrees {list(degrees)} must be equally long, and {MOST_FREE} entries are "
+            "the most: name a basis file for products of more neighbours"
+        )
+    if min(channels) < 1 or min(degrees) < 0 or degrees[0] != 0:
+        raise BadBasisFile(f"channels {list(channels)} must be positive; degrees {list(degrees)} >= 0, the first 0")
+    if list(channels) != sorted(channels, reverse=True):
+        raise BadBasisFile(f"channels {list(channels)} must not increase with the number of neighbours")
+    if total_degree and len(total_degree) != len(channels) - 1:
+        raise BadBasisFile(f"total_degree {list(total_degree)} must have {len(channels) - 1} entries")
+    elements = tuple(sorted(species))
+    wide = channels[1] if len(channels) > 1 else 0
+    one = tuple(
+        tuple(tuple(float(n == k) for k in range(channels[0])) for _ in range(max(degrees) + 1)) for n in range(wide)
+    )
+    bond = Bond(cutoff, CUT_WIDTH, (0.0, 0.0), "distance", "SBessel", (cutoff,), channels[0], one)
+    factors = [
+        list(product(range(len(elements)), range(1, most + 1), range(degree + 1)))
+        for most, degree in zip(channels, degrees, strict=True)
+    ]
+    functions = []
+    for rank, choices in enumerate(factors, start=1):
+        for chosen in combinations_with_replacement(choices, rank):
+            kinds, n, l = zip(*chosen, strict=True)  # noqa: E741
+            degree = sum(n) - rank + angular_weight * sum(l)
+            kept = rank == 1 or not total_degree or degree <= total_degree[rank - 2] + 1e-9
+            if kept and sum(l) % 2 == 0:  # a product that is odd changes its sign in a mirror
+                functions += [
+                    Function(centre, rank, kinds, n, l, ways) for ways in possible(l) for centre in range(len(elements))
+                ]
+    bonds = {(i, j): bond for i in range(len(elements)) for j in range(len(elements))}
+    return BasisFile(elements, bonds, _sorted(functions), SPLINE_BIN)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -386,13 +439,15 @@ def products(basis: BasisFile, coefficients: np.ndarray, energy_per_atom: float,
     ]
     for pair in sorted(basis.bonds):
         bond = basis.bonds[pair]
+        # a basis of pair functions has no R_nl, but ace-jax reads no empty table of them
+        radial = bond.coefficients or (((1.0,) + (0.0,) * (bond.base - 1),),)
         table = {
-            "nradmax": str(len(bond.coefficients)),
+            "nradmax": str(len(radial)),
             "lmax": str(_highest(bond)),
             "nradbasemax": str(bond.base),
             "radbasename": bond.radial,
             "radparameters": _list(bond.parameters),
-            "radcoefficients": _list(bond.coefficients),
+            "radcoefficients": _list(radial),
             "prehc": "0",
             "lambdahc": "0",
             "rcut": _number(bond.cutoff),

@@ -1,6 +1,7 @@
 """The linear ACE basis by ace-jax (MIT licence), for those who may not use python-ace: rows and calculators.
 
-The basis is named by a file of python-ace (`suite.model.ace_file`), so that both compute the same functions. ace-jax
+The basis is named by a file of python-ace, or made from the same keys (`suite.model.ace_file`), so that both compute
+the same functions. ace-jax
 evaluates radial functions and spherical harmonics of edges, pools them to A, and multiplies them; derivatives of edges
 are its forward-mode ones, those of products come by the product rule. All of it is in double precision, inside
 `jax.enable_x64`: the precision of other work with JAX in the same process stays as it is. ace-jax is imported when a
@@ -13,65 +14,96 @@ to a multiple of `SLOTS`: configurations of a cell share what is compiled, and n
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.data import atomic_numbers
-from pydantic import ValidationInfo, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from suite.model import ace_file
 from suite.model.lammps_family import ImpossibleFamily, Settings
-from suite.records import Positive
+from suite.records import Count, NotNegative, Positive
 from suite.trainers.needed import needed
 from suite.world.calculators import NotFinite
 
 PACKAGE, MODULE, EXTRA = "ace-jax", "ace_jax", "jax"
-BLOCK = 16  # atoms whose rows are computed together; their derivatives by edge should stay in the cache
+BLOCK = 32  # atoms whose rows are computed together; their derivatives by edge should stay in the cache
 SLOTS = 8  # neighbours are filled up to multiples of it
-CHUNK = 2048  # atoms whose energy a calculator differentiates at once; memory grows with it
+CHUNK = 128  # atoms whose energy a calculator differentiates together
 
 
 class AceJaxSettings(Settings):
     """ACE by ace-jax. `basis` is a file of python-ace, `potential.yaml` as the backend pyace leaves it, or a `.yace` of
-    products of at most three neighbours: its functions are the basis, its coefficients are ignored. `cutoff` is that of
-    the file, and need not be given."""
+    products of at most three neighbours: its functions are the basis, its coefficients are ignored, and no other key is
+    needed. Without a file, `cutoff`, `channels`, `degrees`, `total_degree` and `angular_weight` mean what they mean in
+    `[model]`, for products of at most three neighbours."""
 
-    basis: str
-    cutoff: Positive | None = None  # type: ignore[assignment]
+    basis: str = ""
+    cutoff: Positive
+    channels: tuple[Count, ...] = ()
+    degrees: tuple[Annotated[int, Field(strict=True, ge=0)], ...] = ()
+    total_degree: tuple[NotNegative, ...] = ()
+    angular_weight: Positive = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_cutoff(cls, table: Any) -> Any:
+        """The file's cutoff, so that a resolved spec says it too."""
+        if isinstance(table, Mapping) and isinstance(table.get("basis"), str) and table["basis"]:
+            try:
+                return {"cutoff": ace_file.read(Path(table["basis"])).cutoff, **table}
+            except ace_file.BadBasisFile:  # told with the key `basis`; that the cutoff is missing would tell nothing
+                return {"cutoff": 1.0, **table}
+        return table
 
     @field_validator("basis")
     @classmethod
-    def _named(cls, value: str) -> str:
-        ace_file.read(Path(value))  # BadBasisFile is a ValueError, so that its sentence is told with the key
+    def _readable(cls, value: str) -> str:
+        if value:
+            ace_file.read(Path(value))  # BadBasisFile is a ValueError, so that its sentence is told with the key
         return value
 
-    @field_validator("cutoff", mode="after")
-    @classmethod
-    def _of_file(cls, value: float | None, info: ValidationInfo) -> float | None:
-        if "basis" not in info.data:
-            return value
-        own = ace_file.read(Path(info.data["basis"])).cutoff
-        if value is not None and abs(value - own) > 1e-9:
-            raise ValueError(f"the basis in {info.data['basis']} has {own:g} Å: remove the key")
-        return own
+    def file(self, species: Sequence[str]) -> ace_file.BasisFile:
+        """The functions; raises `BadBasisFile`."""
+        if self.basis:
+            return ace_file.read(Path(self.basis))
+        return _of_keys(
+            tuple(species), self.cutoff, self.channels, self.degrees, self.total_degree, self.angular_weight
+        )
 
     def conflicts(self, species: Sequence[str]) -> Iterator[tuple[str, str]]:
         """See `Settings`."""
-        elements = ace_file.read(Path(self.basis)).elements
+        try:
+            elements = self.file(species).elements
+        except ace_file.BadBasisFile as error:
+            yield "basis" if self.basis else "channels", str(error)
+            return
         if set(elements) != set(species):
             yield "basis", f"{self.basis} is a basis of {', '.join(elements)}, and the material is {', '.join(species)}"
+        if self.basis:
+            if abs(self.cutoff - self.file(species).cutoff) > 1e-9:
+                yield "cutoff", f"the file {self.basis} has {self.file(species).cutoff:g} Å: remove the key"
+            for key in ("channels", "degrees", "total_degree"):
+                if getattr(self, key):
+                    yield key, f"the file {self.basis} says which functions there are: remove the key"
 
     def functions(self, species: Sequence[str]) -> int:
         """See `Settings`."""
-        return len(ace_file.read(Path(self.basis)).functions)
+        try:
+            return len(self.file(species).functions)
+        except ace_file.BadBasisFile:  # told by `conflicts`
+            return 0
+
+
+_of_keys = lru_cache(maxsize=8)(ace_file.of_keys)
 
 
 @dataclass(frozen=True)
@@ -86,35 +118,53 @@ class AceJaxSpec:
         return AceJax(self.species, self.settings)
 
 
-@dataclass(frozen=True)
-class Neighbours:
-    """Neighbours of every atom in a table: index (n, k), shift of its periodic image (n, k, 3) in Å, and which of the
-    entries are any (n, k)."""
+class Table(NamedTuple):
+    """Neighbours of every atom: places (n, k), vector to it (n, k, 3) in Å, and which of the entries are any (n, k)."""
 
-    index: np.ndarray
-    shift: np.ndarray
+    places: np.ndarray
+    vectors: np.ndarray
     real: np.ndarray
 
-    def vectors(self, positions: np.ndarray) -> np.ndarray:
-        """From every atom to its neighbours, (n, k, 3) in Å."""
-        return positions[self.index] + self.shift - positions[:, None]
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of neighbours i, j, sorted by i, and the `shift` (pairs, 3) of j's periodic image in Å."""
+
+    i: np.ndarray
+    j: np.ndarray
+    shift: np.ndarray
+
+    @classmethod
+    def within(cls, distance: float, atoms: Atoms) -> Pairs:
+        """In a cell that is periodic in all directions; the time is linear in the number of pairs."""
+        import vesin
+
+        listed = vesin.NeighborList(cutoff=distance, full_list=True)
+        i, j, shift = listed.compute(points=atoms.positions, box=atoms.cell.array, periodic=True, quantities="ijS")
+        order = np.argsort(i, kind="stable")
+        return cls(i[order].astype(np.int64), j[order].astype(np.int64), shift[order] @ atoms.cell.array)
+
+    def table(self, positions: np.ndarray, cutoff: float) -> Table:
+        """The neighbours within `cutoff` Å, their number filled up to a multiple of `SLOTS`."""
+        vectors = positions[self.j] + self.shift - positions[self.i]
+        near = np.flatnonzero(np.einsum("ea,ea->e", vectors, vectors) < cutoff**2)
+        i = self.i[near]
+        counts = np.bincount(i, minlength=len(positions))
+        shape = (len(positions), max(-(-int(counts.max()) // SLOTS), 1) * SLOTS)
+        slot = np.arange(len(i)) - np.repeat(np.cumsum(counts) - counts, counts)
+        # vectors that are none are as long as the cutoff: nothing is singular there
+        table = Table(np.zeros(shape, np.int32), np.full((*shape, 3), cutoff), np.zeros(shape, bool))
+        table.places[i, slot], table.vectors[i, slot], table.real[i, slot] = self.j[near], vectors[near], True
+        return table
 
 
-def neighbours_of(atoms: Atoms, cutoff: float) -> Neighbours:
-    """Neighbours within `cutoff` Å in a cell that is periodic in all directions, in time linear in their number."""
-    import vesin
-
-    n = len(atoms)
-    listed = vesin.NeighborList(cutoff=cutoff, full_list=True, sorted=True)
-    i, j, shift = listed.compute(points=atoms.positions, box=atoms.cell.array, periodic=True, quantities="ijS")
-    order = np.argsort(i, kind="stable")
-    i, j, shift = i[order].astype(np.int64), j[order].astype(np.int64), shift[order].astype(np.float64)
-    counts = np.bincount(i, minlength=n)
-    slots = max(-(-int(counts.max(initial=1)) // SLOTS), 1) * SLOTS
-    slot = np.arange(len(i)) - np.repeat(np.cumsum(counts) - counts, counts)
-    table = Neighbours(np.zeros((n, slots), np.int32), np.zeros((n, slots, 3)), np.zeros((n, slots), bool))
-    table.index[i, slot], table.shift[i, slot], table.real[i, slot] = j, shift @ atoms.cell.array, True
-    return table
+def blocks_of(members: np.ndarray, most: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Indices in blocks of equal size, `most` or a smaller power of two, and how many of each count: the last block is
+    filled up with one of its own."""
+    size = min(most, 1 << max(len(members) - 1, 0).bit_length())
+    for start in range(0, len(members), size):
+        block = members[start : start + size]
+        yield np.concatenate([block, np.full(size - len(block), block[0])]), len(block)
 
 
 class Products(NamedTuple):
@@ -122,8 +172,8 @@ class Products(NamedTuple):
 
     `pairs`: entry of A, element of the neighbour and factor of every pair function. `specs`: entries of A that are
     multiplied, one array (products, k) by number k of neighbours. `sums`: (function, product, factor) of the other
-    functions. `slopes`: (function and entry of A, derivative of a product, factor), where `used` are the entries of A of
-    one species that occur.
+    functions. `slopes`: (function and entry of A, derivative of a product, factor), where `used` are the entries of A
+    of one species that occur.
     """
 
     pairs: tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -131,7 +181,7 @@ class Products(NamedTuple):
     sums: tuple[np.ndarray, np.ndarray, np.ndarray]
     slopes: tuple[np.ndarray, np.ndarray, np.ndarray]
     used: np.ndarray
-    count: int  # of all functions
+    functions: int  # how many
 
 
 class AceJax:
@@ -146,7 +196,7 @@ class AceJax:
             raise ImpossibleFamily(conflicts)
         needed("", MODULE, PACKAGE, EXTRA, 'model.backend = "ace-jax"')
         self.recipe = AceJaxSpec(tuple(species), settings)
-        self.file = ace_file.read(Path(settings.basis))
+        self.file = settings.file(species)
         self.species, self.cutoff = list(self.file.elements), self.file.cutoff
         self._model, self._terms = _loaded(self.file)
 
@@ -222,28 +272,20 @@ class AceJax:
         if not np.isfinite(atoms.positions).all():
             raise NotFinite("positions are not finite")
         types = self.types(atoms)
-        listed = neighbours_of(atoms, self.cutoff)
-        vectors = listed.vectors(atoms.positions)
+        table = Pairs.within(self.cutoff, atoms).table(atoms.positions, self.cutoff)
         energies, first = np.zeros(len(self)), 0
         with _jax().enable_x64(True):
-            compiled = _compiled()
             for element, products in enumerate(self._products):
-                columns = slice(first, first + products.count)
-                first += products.count
-                own = np.flatnonzero(types == element)
-                size = min(BLOCK, 1 << max(len(own) - 1, 0).bit_length())
-                gathered = np.zeros((len(atoms), 3 * products.count)) if forces is not None else None
-                for start in range(0, len(own), size):
-                    block = own[start : start + size]
-                    absent = size - len(block)
-                    rows = np.concatenate([block, np.full(absent, block[0])])
-                    real = listed.real[rows]
-                    real[len(block) :] = False
-                    index = listed.index[rows]
-                    edges = (vectors[rows], types[index], real)
-                    function = compiled.values if gathered is None else compiled.rows
+                columns = slice(first, first + products.functions)
+                first += products.functions
+                gathered = np.zeros((len(atoms), 3 * products.functions)) if forces is not None else None
+                function = _compiled().values if gathered is None else _compiled().rows
+                for rows, count in blocks_of(np.flatnonzero(types == element), BLOCK):
+                    index, real = table.places[rows], table.real[rows]
+                    real[count:] = False
+                    edges = (table.vectors[rows], types[index], real)
                     values, slopes = function(self._model, products, np.int32(element), *edges)
-                    energies[columns] += np.asarray(values)[: len(block)].sum(axis=0)
+                    energies[columns] += np.asarray(values)[:count].sum(axis=0)
                     if gathered is not None:
                         _collect(gathered, np.asarray(slopes), rows, index, real)
                 if forces is not None and gathered is not None:
@@ -366,7 +408,7 @@ def _compiled() -> SimpleNamespace:
         a = pooled(model, each.reshape(*kinds.shape, -1), kinds)
         found = a[kind * model.n_a_local + entry] * factor[:, None]
         if specs:
-            more = summed(product_basis_t(a, specs), sums, products.count - len(factor))
+            more = summed(product_basis_t(a, specs), sums, products.functions - len(factor))
             found = jnp.concatenate([found, more])
         return found.T, a
 
@@ -396,7 +438,7 @@ def _compiled() -> SimpleNamespace:
             for spec in products.specs
             for slot in range(spec.shape[1])
         ]
-        used, many = moved[..., products.used], products.count - len(factor)
+        used, many = moved[..., products.used], products.functions - len(factor)
         width = model.nz * used.shape[-1]
         slopes = summed(jnp.concatenate(others), products.slopes, many * width)  # (functions and entries, atoms)
         if model.nz > 1:
@@ -406,13 +448,12 @@ def _compiled() -> SimpleNamespace:
         return found, jnp.concatenate([pairs, products_], axis=-1)
 
     @eqx.filter_jit
-    def energy(
-        model: Any, positions: Any, index: Any, shift: Any, real: Any, types: Any, chunk: int
-    ) -> tuple[Any, Any, Any]:
-        """Energy, forces (n, 3), and -dE/d(strain) (3, 3)."""
-        vectors = jnp.where(real[..., None], positions[index] + shift - positions[:, None], jnp.ones(3))
-        own = jnp.broadcast_to(types[:, None], index.shape)
-        return model.energy_forces_virial_dense(vectors, own, types[index], index, real, types, chunk)
+    def energy(model: Any, own: Any, vectors: Any, kinds: Any, real: Any) -> tuple[Any, Any]:
+        """Energy of a block of atoms, and its derivatives by every edge, (atoms, neighbours, 3)."""
+        centres = jnp.broadcast_to(own[:, None], kinds.shape)
+        index = jnp.zeros(kinds.shape, jnp.int32)  # forces are put together elsewhere
+        found = model.energy_forces_virial_dense(vectors, centres, kinds, index, real, own, return_edge_grad=True)
+        return found[:2]
 
     return SimpleNamespace(values=values, rows=rows, energy=energy)
 
@@ -434,24 +475,22 @@ class AceJaxCalculator(Calculator):
         super().__init__()
         self._family, self._arguments = family, (np.array(coefficients), energy_per_atom, skin)
         self._model = family.with_coefficients(*self._arguments[:2])
-        self._listed: tuple[np.ndarray, np.ndarray, bytes, Neighbours, tuple[Any, ...]] | None = None
+        self._listed: tuple[np.ndarray, np.ndarray, bytes, Pairs] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (self._family.recipe, *self._arguments)
 
-    def _edges(self, atoms: Atoms) -> tuple[Any, ...]:
-        """Index, shift, which are real, and types: as long as no atom has moved by half the skin, those of before."""
+    def _pairs(self, atoms: Atoms) -> Pairs:
+        """Pairs within the cutoff and the skin: as long as no atom has moved by half the skin, those of before."""
         skin = self._arguments[2]
         if self._listed is not None:
-            positions, cell, numbers, _, edges = self._listed
+            positions, cell, numbers, pairs = self._listed
             same = numbers == atoms.numbers.tobytes() and np.array_equal(cell, atoms.cell.array)
             if same and ((atoms.positions - positions) ** 2).sum(axis=1).max() < (skin / 2) ** 2:
-                return edges
-        listed = neighbours_of(atoms, self._family.cutoff + skin)
-        types = self._family.types(atoms)
-        edges = tuple(_jax().numpy.asarray(x) for x in (listed.index, listed.shift, listed.real, types))
-        self._listed = atoms.positions.copy(), atoms.cell.array.copy(), atoms.numbers.tobytes(), listed, edges
-        return edges
+                return pairs
+        pairs = Pairs.within(self._family.cutoff + skin, atoms)
+        self._listed = atoms.positions.copy(), atoms.cell.array.copy(), atoms.numbers.tobytes(), pairs
+        return pairs
 
     def calculate(
         self,
@@ -463,15 +502,29 @@ class AceJaxCalculator(Calculator):
         assert self.atoms is not None
         if not np.isfinite(self.atoms.positions).all():
             raise NotFinite("positions are not finite")
+        n, types = len(self.atoms), self._family.types(self.atoms)
+        table = self._pairs(self.atoms).table(self.atoms.positions, self._family.cutoff)
+        energies, forces, virial = [], np.zeros((n, 3)), np.zeros((3, 3))
         with _jax().enable_x64(True):
-            found = _compiled().energy(self._model, self.atoms.positions, *self._edges(self.atoms), CHUNK)
-            energy, forces, virial = (np.asarray(x) for x in found)
+            for rows, count in blocks_of(np.arange(n), CHUNK):
+                index, real, vectors = table.places[rows], table.real[rows], table.vectors[rows]
+                real[count:] = False
+                constant = (len(rows) - count) * self._arguments[1]  # of the atoms that fill up the block
+                energy, slopes = _compiled().energy(self._model, types[rows], vectors, types[index], real)
+                energies.append(float(energy) - constant)
+                slopes = np.asarray(slopes)
+                forces[rows[:count]] += slopes[:count].sum(axis=1)
+                ends, pulls, along = index[real], slopes[real], vectors[real]
+                for axis in range(3):
+                    forces[:, axis] -= np.bincount(ends, pulls[:, axis], minlength=n)
+                virial += along.T @ pulls
+        energy = sum(energies)
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise NotFinite("the model cannot be evaluated: atoms have met")
-        stress = -virial / self.atoms.get_volume()
+        stress = (virial + virial.T) / (2 * self.atoms.get_volume())
         self.results = {
-            "energy": float(energy),
-            "free_energy": float(energy),
-            "forces": forces.copy(),
+            "energy": energy,
+            "free_energy": energy,
+            "forces": forces,
             "stress": stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]],
         }

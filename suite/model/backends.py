@@ -34,6 +34,7 @@ class Backend:
     `model.arguments` are, where they are one.
 
     `fits`: are there coefficients to be fitted here? `trains`: does it need training data? `step` is its strain step.
+    `packages` are distributions whose versions decide its rows, besides those of every run.
     `source` names what the model is made of, empty where keys say all. `code` are names in the spec that are executed,
     `wrong` is a key and what is wrong with it, before anything is imported or built.
     """
@@ -44,18 +45,22 @@ class Backend:
     fits: bool = True
     trains: bool = True
     step: float = STEP
+    packages: tuple[str, ...] = ()
     source: Callable[[Model], str] = lambda model: model.calculator or model.backend
     code: Callable[[Model], Sequence[str]] = lambda model: ()
     wrong: Callable[[Model], tuple[str, str] | None] = lambda model: None
 
     @classmethod
-    def of_settings(cls, settings: type[Settings], recipe: Callable[[Species, Any], Recipe]) -> Backend:
+    def of_settings(
+        cls, settings: type[Settings], recipe: Callable[[Species, Any], Recipe], packages: tuple[str, ...] = ()
+    ) -> Backend:
         """A family that is described by its `settings` alone."""
         return cls(
             ("arguments",),
             lambda species, model: recipe(species, settings.model_validate(model.arguments)),
             settings,
             step=ACE_STEP,
+            packages=packages,
         )
 
 
@@ -121,7 +126,7 @@ BACKENDS = {
     ),
     "snap": Backend.of_settings(SnapSettings, SnapSpec),
     "pod": Backend.of_settings(PodSettings, PodSpec),
-    "ace-jax": Backend.of_settings(AceJaxSettings, AceJaxSpec),
+    "ace-jax": Backend.of_settings(AceJaxSettings, AceJaxSpec, ("ace-jax", "jaxlib")),
 }
 
 

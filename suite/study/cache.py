@@ -39,15 +39,17 @@ Content = TypeVar("Content")
 
 def stage_key(spec: Spec, stage: str, job: Path | None = None) -> str:
     """Content key of a stage; `job` as in `pipeline.build_world`, which only the simulation reads."""
-    potentials = potentials_of(spec)
+    potentials, packages = potentials_of(spec), STAGE_PACKAGES[stage]
     potentials.pop("loader", None)
-    if stage != "rows":
+    if stage == "rows":
+        packages += spec.model.family.packages
+    else:
         potentials.pop("model", None)
     return provenance.content_key(
         stage,
         STAGE_VERSIONS[stage],
         pipeline.stage_tables(spec)[stage],
-        provenance.versions(STAGE_PACKAGES[stage]),
+        provenance.versions(packages),
         potentials,
         job_digest(job) if job is not None and stage == "simulation" else None,
     )
