@@ -219,7 +219,7 @@ def largest_pair_force(name: str, distance: float) -> float:
     return max(forces)
 
 
-# `pair_style pod` of LAMMPS 22Jul2025 writes beyond its memory where an atom has few neighbours; no crystal has such atoms
+# `pair_style pod` of LAMMPS 22Jul2025 writes beyond its memory where an atom has few neighbours; crystals have many
 PAIRED = [name for name, entry in CATALOGUE.items() if entry.form != "POD"]
 
 
