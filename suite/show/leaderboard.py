@@ -15,7 +15,7 @@ from store import fields
 from store.faults import BadStore
 from store.runs import Tracker
 from store.seal import read_json
-from suite.judge.numbers import head
+from suite.judge.numbers import NUMBERS, head
 from suite.show.figures import DPI, core_map, core_neighbours
 from suite.show.page import Page
 from suite.show.table import Table
@@ -24,11 +24,12 @@ from suite.study.board import BOARD, NUMBERS, REFERENCE
 AGAIN = "give `dislobench leaderboard BOARD` again: its runs are kept, the page is made anew"
 RANKED_BY = ("rmse_F", "eps_V1_felt", "eps_K", "geometry_error_linear", "energy_error_linear")
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#666666")  # Okabe and Ito
-DRAWN = (("geometry_error", 1.0, "geometry error [Å]"), ("energy_difference", 1e3, "$|E_{ML} - E|$ [meV]"))
+DIFFERENCE = f"|{NUMBERS['energy_difference'].symbol}| [meV]"
+DRAWN = (("geometry_error", 1.0, head("geometry_error")), ("energy_difference", 1e3, DIFFERENCE))
 MARKERS = "osD^vPX*"
 HEADS = (
     *("entry", "family", "functions", "usable"),
-    *(head("geometry_error"), "|E_ML - E| [meV]", head("rmse_F"), head("eps_V1_felt"), "ε_K [meV]"),
+    *(head("geometry_error"), DIFFERENCE, head("rmse_F"), head("eps_V1_felt"), f"{NUMBERS['eps_K'].symbol} [meV]"),
     *("force call [µs/atom]", "of the reference", "training [s]", "runs"),
 )
 
