@@ -19,7 +19,7 @@ from suite.judge.numbers import NUMBERS, head
 from suite.show.figures import DPI, core_map, core_neighbours
 from suite.show.page import Page
 from suite.show.table import Table
-from suite.study.board import BOARD, NUMBERS, REFERENCE
+from suite.study.board import BOARD, KEPT, REFERENCE
 
 AGAIN = "give `dislobench leaderboard BOARD` again: its runs are kept, the page is made anew"
 RANKED_BY = ("rmse_F", "eps_V1_felt", "eps_K", "geometry_error_linear", "energy_error_linear")
@@ -167,7 +167,7 @@ def _row(each: Standing, costs: Mapping[str, float]) -> list[str]:
 
 def _record(case: str, each: Standing, costs: Mapping[str, float]) -> dict[str, object]:
     """A row of the CSV file, numbers with all their digits."""
-    medians = {name: each.middle(name) if name in each.numbers else "" for name in NUMBERS}
+    medians = {name: each.middle(name) if name in each.numbers else "" for name in KEPT}
     return {
         "case": case,
         "entry": each.entry,

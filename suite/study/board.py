@@ -34,7 +34,7 @@ from suite.world.reference import build_reference
 
 REFERENCE = "reference"  # name of the reference potential among those that are timed
 BOARD = "board.json"
-NUMBERS = (
+KEPT = (
     *("geometry_error", "geometry_error_linear", "energy_difference", "energy_error_linear"),
     *("rmse_F", "eps_V1_felt", "eps_K", "training_seconds", "training_megabytes", "training_cores"),
 )
@@ -127,7 +127,7 @@ def _cell(session: Session, tracker: Tracker, spec: Spec, place: tuple[str, str,
 
 
 def _told(record: RunRecord, place: tuple[str, str, str, int]) -> Cell:
-    numbers = {name: record.metrics[name] for name in NUMBERS if name in record.metrics}
+    numbers = {name: record.metrics[name] for name in KEPT if name in record.metrics}
     functions = record.parameters.get("functions")
     status = record.tags.get("outcome", record.status.lower())
     reason = record.tags.get("remedy") or record.tags.get("error", "")
