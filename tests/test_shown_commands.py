@@ -63,6 +63,8 @@ RUN_SMALLER = {
     "dislobench data w-screw --preset quick --folder w-screw-data": (
         f"dislobench data w-split --preset tiny {FEWER} --folder set-2"
     ),
+    # a board of hours: its declaration is read whole, and one cell of another board stands for its runs
+    "dislobench leaderboard families": 'dislobench leaderboard board.toml --entry "ACE, pairs" --workers 1',
     "dislobench leaderboard board.toml": 'dislobench leaderboard board.toml --entry "ACE, pairs" --workers 1',
     "dislobench verify w-screw-quick": "dislobench verify published.toml --run RUN",
     "dislobench run w-screw --preset quick --safe": f"dislobench run w-split --preset tiny {FEW} --safe",

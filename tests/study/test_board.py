@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from store.runs import RunRecord, Tracker
-from suite.boards import BadBoard, read_board
+from suite.boards import BadBoard, read_board, shipped_boards, spec_of
 from suite.cli import main
 from suite.spec import specs_folder
 
@@ -206,3 +206,12 @@ def test_a_workspace_without_a_board(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not [*tmp_path.iterdir()]
     assert main(["leaderboard", "--entry", "EAM", "--workspace", str(tmp_path)]) == 2
     assert "--entry belongs to a board that is run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", shipped_boards())
+def test_a_shipped_board_asks_for_runs_that_can_be(name: str) -> None:
+    _, board = read_board(name)
+    for case in board.cases:
+        for entry in board.entry:
+            found = spec_of(board, case, entry, board.seeds[0])
+            assert isinstance(found, Spec) or found  # a spec, or the reason why it is left out
