@@ -12,7 +12,7 @@ import pytest
 from store.runs import RunRecord, Tracker
 from suite.boards import BadBoard, read_board, shipped_boards, spec_of
 from suite.cli import main
-from suite.spec import specs_folder
+from suite.spec import Spec, specs_folder
 
 BOARD = """
 title = "Two potentials for tungsten"
