@@ -30,8 +30,8 @@ from suite.stages.judge import build_oracle
 from suite.study.bench import Bench
 from suite.study.plan import plan
 from suite.study.space import basis_key
+from suite.world.calculators import NotFinite
 from suite.world.crystal import Crystal
-from suite.world.reference import NotFinite
 from suite.world.relaxation import Status
 
 SHORT_POD: dict[str, Any] = {
