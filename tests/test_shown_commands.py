@@ -77,7 +77,8 @@ RUN_SMALLER = {
     ),
     "dislobench run w-screw --preset quick --set model.backend=ace-jax "
     "--set 'model.arguments={ cutoff = 5, channels = [12, 4], degrees = [0, 0] }'": (
-        "dislobench plan w-split --preset tiny --set model.backend=ace-jax "
+        # ace-jax is not among the packages of the tests; tests/model/test_ace_jax.py runs such a case where it is
+        "dislobench check w-split --preset tiny --set model.backend=ace-jax "
         "--set 'model.arguments={ cutoff = 5, channels = [12, 4], degrees = [0, 0] }'"
     ),
     "dislobench scan fe-screw.toml --size 20": "dislobench scan fe-screw.toml --size 8 --grid 1",
