@@ -191,4 +191,4 @@ def test_shown_benchmarks_run() -> None:
         command = [sys.executable, "-m", "pytest", *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=clean)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert re.search("2 passed|tests collected", done.stdout)
+        assert re.search(r"\d passed|tests collected", done.stdout)
