@@ -79,6 +79,8 @@ def test_settings_of_the_page_on_families_are_good() -> None:
     models = [tomllib.loads(block)["model"] for block in re.findall(r"```toml\n(.*?)```", text, flags=re.S)]
     assert len(models) >= 5
     for model in models:
+        if "basis" in model["arguments"]:  # a file of a run, which tests/model/test_ace_jax.py makes
+            continue
         record = BACKENDS[model["backend"]].settings
         assert record is not None
         for species in (("W",), ("Ni", "Al")):
