@@ -23,11 +23,11 @@ from store.seal import StoreError, write_json
 from suite.show.report import write_report
 from suite.show.sweep_figures import draw_ordering
 from suite.spec import BadSpec, Spec, Sweep, dump_toml, load, load_sweeps, read, shipped
-from suite.study import sweep as module
+from suite.study import points as module
 from suite.study.case import Case
 from suite.study.points import point_key
 from suite.study.session import Session
-from suite.study.sweep import SweepResult, ordering, points_of, run_sweep
+from suite.study.sweep import SweepResult, entry_name, ordering, points_of, run_sweep
 from suite.study.verify import Expected, ExpectedNumber, compare, published, read_expected
 
 LADDER = Sweep(ladders={"training.size": (5.5, 6.0)}, seeds=(0, 1), set={"training.configurations": 4})
@@ -115,7 +115,7 @@ def test_values_of_a_ladder_as_curves(result: SweepResult, workspace: Path) -> N
 
 def test_names_of_curves_for_mlflow() -> None:
     words = ("CLE+nonlinear", "no elasticity", "channels = [8, 4]", "")
-    assert [module.entry_name(word) for word in words] == ["CLE_nonlinear", "no_elasticity", "channels_8_4", "all"]
+    assert [entry_name(word) for word in words] == ["CLE_nonlinear", "no_elasticity", "channels_8_4", "all"]
 
 
 def test_two_sweeps_at_once_compute_a_point_once(
