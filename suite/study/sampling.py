@@ -88,13 +88,16 @@ def open_study(spec: Spec, place: Place, seed: int) -> tuple[Study, Journal]:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = samplers[tune.sampler](seed=seed, **named)
     journal = open_journal(place.folder / JOURNAL)
-    study = optuna.create_study(
-        study_name=place.key,
-        storage=journal,
-        sampler=sampler,
-        directions=["minimize"] * len(tune.objectives),
-        load_if_exists=True,
-    )
+    # Optuna writes an entry that creates the study even when it is there already: a worker that begins late would write
+    # it between the reading and the writing of another worker
+    with locked(place.folder):
+        study = optuna.create_study(
+            study_name=place.key,
+            storage=journal,
+            sampler=sampler,
+            directions=["minimize"] * len(tune.objectives),
+            load_if_exists=True,
+        )
     return study, journal
 
 

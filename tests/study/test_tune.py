@@ -7,6 +7,7 @@ import math
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from dataclasses import replace
@@ -18,6 +19,7 @@ import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
+from store.locking import locked
 from store.runs import Tracker
 from suite.judge import oracle as oracle_module
 from suite.model.regression import by_observable, fit
@@ -26,7 +28,7 @@ from suite.spec import Spec, load
 from suite.study import rivals, sampling
 from suite.study.bench import Bench, study_key
 from suite.study.candidates import believed_entries
-from suite.study.sampling import StudyInUse, only_one
+from suite.study.sampling import StudyInUse, only_one, open_study, place_of
 from suite.study.tune import tune
 from suite.study.weighings import (
     PAPER,
@@ -160,6 +162,20 @@ def test_killed_study_goes_on(workspace: Path, result: TuneResult, tiny: Spec) -
 def test_two_commands_do_not_share_a_study(result: TuneResult, tiny: Spec, workspace: Path) -> None:
     with only_one(result.folder), pytest.raises(StudyInUse, match="--workers"):
         tune(tiny, workspace, trials=14, verify=1)
+
+
+def test_a_late_worker_does_not_disturb_a_trial_that_is_made(tiny: Spec, tmp_path: Path) -> None:
+    """Whoever opens a study writes an entry that creates it; this must wait while another worker makes a trial."""
+    place = place_of(tiny, tmp_path)
+    study, journal = open_study(tiny, place, seed=0)
+    late = threading.Thread(target=open_study, args=(tiny, place, 1))
+    with locked(place.folder), journal.together():
+        late.start()
+        late.join(1.0)
+        assert late.is_alive()
+        study.ask()
+    late.join()
+    assert len(study.trials) == 1
 
 
 def test_key_of_a_study_hears_what_changes_its_trials(tiny: Spec) -> None:
