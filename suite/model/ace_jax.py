@@ -30,6 +30,7 @@ from pydantic import Field, field_validator, model_validator
 
 from suite.model import ace_file
 from suite.model.lammps_family import ImpossibleFamily, Settings
+from suite.model.verlet import Kept
 from suite.records import Count, NotNegative, Positive
 from suite.trainers.needed import needed
 from suite.world.calculators import NotFinite
@@ -475,22 +476,16 @@ class AceJaxCalculator(Calculator):
         super().__init__()
         self._family, self._arguments = family, (np.array(coefficients), energy_per_atom, skin)
         self._model = family.with_coefficients(*self._arguments[:2])
-        self._listed: tuple[np.ndarray, np.ndarray, bytes, Pairs] | None = None
+        self._kept: Kept[Pairs] = Kept(skin)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (self._family.recipe, *self._arguments)
 
     def _pairs(self, atoms: Atoms) -> Pairs:
-        """Pairs within the cutoff and the skin: as long as no atom has moved by half the skin, those of before."""
-        skin = self._arguments[2]
-        if self._listed is not None:
-            positions, cell, numbers, pairs = self._listed
-            same = numbers == atoms.numbers.tobytes() and np.array_equal(cell, atoms.cell.array)
-            if same and ((atoms.positions - positions) ** 2).sum(axis=1).max() < (skin / 2) ** 2:
-                return pairs
-        pairs = Pairs.within(self._family.cutoff + skin, atoms)
-        self._listed = atoms.positions.copy(), atoms.cell.array.copy(), atoms.numbers.tobytes(), pairs
-        return pairs
+        """Pairs within the cutoff and the skin."""
+        if (pairs := self._kept.at(atoms)) is not None:
+            return pairs
+        return self._kept.keep(atoms, Pairs.within(self._family.cutoff + self._kept.width, atoms))
 
     def calculate(
         self,

@@ -22,6 +22,7 @@ from ase.data import chemical_symbols
 
 from store.faults import BadInput
 from suite.execution import map_pieces
+from suite.model.verlet import Kept
 from suite.world.calculators import NotFinite
 
 PIECEWISE = 20_000  # atoms; larger three-dimensional cells are evaluated in pieces, by several processes
@@ -470,32 +471,21 @@ class AceCalculator(Calculator):
         from pyace.calculator import ACECalculator
         from pyace.evaluator import ACERecursiveEvaluator
 
-        self._basis, self._skin, self._energy_per_atom = basis, skin, energy_per_atom
+        self._basis, self._energy_per_atom = basis, energy_per_atom
         self._coefficients = coefficients
         # each of these keeps only a pointer to the one before it
         self._compiled = basis.with_coefficients(coefficients).to_ACECTildeBasisSet()
         self._evaluator = ACERecursiveEvaluator(self._compiled)
         self._evaluator.set_recursive(True)
         self._engine = ACECalculator(self._evaluator)
-        self._listed: tuple[np.ndarray, np.ndarray, bytes, Environment] | None = None
+        self._kept: Kept[Environment] = Kept(skin)
 
     def _environment(self, atoms: Atoms) -> Environment:
-        if self._listed is not None:
-            positions, cell, numbers, environment = self._listed
-            if numbers == atoms.numbers.tobytes() and np.array_equal(cell, atoms.cell.array):
-                moved = ((atoms.positions - positions) ** 2).sum(axis=1).max()
-                if moved < (self._skin / 2) ** 2:
-                    environment.handle.x = atoms.positions[environment.owners] + environment.shifts @ cell
-                    return environment
+        if (environment := self._kept.at(atoms)) is not None:
+            environment.handle.x = atoms.positions[environment.owners] + environment.shifts @ atoms.cell.array
+            return environment
         types = self._basis._types(atoms.numbers)
-        environment = build_environment(atoms, self._basis.cutoff + self._skin, types)
-        self._listed = (
-            atoms.positions.copy(),
-            atoms.cell.array.copy(),
-            atoms.numbers.tobytes(),
-            environment,
-        )
-        return environment
+        return self._kept.keep(atoms, build_environment(atoms, self._basis.cutoff + self._kept.width, types))
 
     def calculate(
         self,

@@ -34,7 +34,7 @@ class ImpossibleFamily(BadInput, ValueError):
     """Settings that do not describe a family; LAMMPS itself would end the process."""
 
 
-class Settings(Record):
+class Settings(Record, ABC):
     """`model.arguments` of a family: a record of its own. Its cutoff is the largest distance, Å, that interacts."""
 
     cutoff: float
@@ -43,9 +43,9 @@ class Settings(Record):
         """Keys and sentences of what the settings say together and no family can be."""
         yield from ()
 
+    @abstractmethod
     def functions(self, species: Sequence[str]) -> int:
         """How many functions there are, or at least."""
-        raise NotImplementedError
 
 
 def wrong_settings(

@@ -34,7 +34,7 @@ from suite.toml import did_you_mean
 from suite.trainers import TRAINERS
 from suite.trainers.needed import ending, program_of
 from suite.world.modules import import_beside
-from suite.world.reference import UnusableReference, is_code, others_code, unknown_reference
+from suite.world.reference import UnusableReference, is_calculator, is_code, others_code, unknown_reference
 
 TOLD, LOG = "trained.json", "train.log"
 LINES = 5  # of the log that a message shows
@@ -156,7 +156,7 @@ def load(loader: str, folder: Path) -> Calculator:
     function = function_of(loader, "what loads the model,")
     with others_code(f"the trained model with {loader!r}"):
         calculator = function(folder)
-    if isinstance(calculator, type) or not callable(getattr(calculator, "get_potential_energy", None)):
+    if not is_calculator(calculator):
         raise UnusableReference(f"{loader!r} returns a {type(calculator).__name__}, and not an ASE calculator")
     return calculator
 

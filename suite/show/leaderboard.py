@@ -16,14 +16,15 @@ from store.faults import BadStore
 from store.runs import Tracker
 from store.seal import read_json
 from suite.judge.numbers import NUMBERS, head
-from suite.show.figures import DPI, core_map, core_neighbours
+from suite.show.figures import BLUE, DPI, GREY, ORANGE, core_map, core_neighbours
 from suite.show.page import Page
 from suite.show.table import Table
 from suite.study.board import BOARD, KEPT, REFERENCE
+from suite.study.rates import rank_correlations
 
 AGAIN = "give `dislobench leaderboard BOARD` again: its runs are kept, the page is made anew"
 RANKED_BY = ("rmse_F", "eps_V1_felt", "eps_K", "geometry_error_linear", "energy_error_linear")
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#666666")  # Okabe and Ito
+COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", GREY)  # Okabe and Ito
 DIFFERENCE = f"|{NUMBERS['energy_difference'].symbol}| [meV]"
 DRAWN = (("geometry_error", 1.0, head("geometry_error")), ("energy_difference", 1e3, DIFFERENCE))
 MARKERS = "osD^vPX*"
@@ -228,7 +229,7 @@ def _pareto(page: Page, standings: Sequence[Standing], costs: Mapping[str, float
                 front.append((cost, middle))
                 best = middle
         if front:
-            axis.step(*np.transpose(front), where="post", color="#666666", linewidth=0.8, zorder=0)
+            axis.step(*np.transpose(front), where="post", color=GREY, linewidth=0.8, zorder=0)
         axis.set(
             xscale="log",
             **_scale([value for _, value in points]),
@@ -253,20 +254,13 @@ def _scale(values: Sequence[float]) -> dict[str, Any]:
 
 def _ranks(page: Page, standings: Sequence[Standing]) -> None:
     """Do the cheap numbers order the families as the errors do?"""
-    from scipy.stats import spearmanr
-
     good = [each for each in standings if each.usable]
     if len(good) < 4:
         return
     rows = []
     for error in ("geometry_error", "energy_difference"):
-        errors = [each.middle(error) for each in good]
         columns = {name: [each.middle(name) for each in good] for name in RANKED_BY}
-        ranked = {
-            name: float(spearmanr(column, errors).statistic)
-            for name, column in columns.items()
-            if np.isfinite(column).all() and len({*column}) > 1
-        }
+        ranked = rank_correlations([each.middle(error) for each in good], columns)
         rows.append([error.replace("_", " "), *(f"{ranked[name]:.2f}" if name in ranked else "" for name in RANKED_BY)])
     page.text(f"Rank correlation (Spearman) over the {len(good)} entries with usable runs:")
     page.table(["error", *(head(name).partition(" [")[0] for name in RANKED_BY)], rows)

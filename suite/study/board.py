@@ -95,7 +95,7 @@ def run_board(
         progress("workspace", 1.0, sentence)
     key = provenance.content_key("board", name, board.model_dump())
     words = {"kind": "board", "board_key": key}
-    cells = []
+    cells, points = [], Points(session, tracker, retry)
     with tracker.start_or_resume(name, f"board {name}", {"board": name}, words, known_by="board_key") as parent:
         for index, ((case, entry, seed), spec) in enumerate(specs.items()):
             progress(f"board {name}", index / len(specs), f"{case}, {entry}, seed {seed}")
@@ -103,7 +103,7 @@ def run_board(
             if isinstance(spec, str):
                 cells.append(Cell(case, entry, family, seed, "left out", {}, None, "", spec))
                 continue
-            cells.append(_cell(session, tracker, spec, (case, entry, family, seed), retry))
+            cells.append(_cell(points, spec, (case, entry, family, seed)))
         progress(f"board {name}", 1.0, "force calls of all models in one pass")
         costs = {case: _costs(session, board, case, specs, cells) for case in board.cases}
         result = BoardResult(name, board, parent.id, cells, costs)
@@ -112,13 +112,13 @@ def run_board(
     return result
 
 
-def _cell(session: Session, tracker: Tracker, spec: Spec, place: tuple[str, str, str, int], retry: bool) -> Cell:
+def _cell(points: Points, spec: Spec, place: tuple[str, str, str, int]) -> Cell:
     """The run of a cell, made or found."""
     case, entry, family, seed = place
     try:
         if isinstance(recipe := recipe_of(spec), TrainedSpec):
             recipe.importable()  # before there is a run: without its package there would be a failed one in every call
-        record, _ = Points(session, tracker, retry).run(Case(spec, f"{entry}, seed {seed}"[:200], draw=False))
+        record, _ = points.run(Case(spec, f"{entry}, seed {seed}"[:200], draw=False))
     except MissingPackage as missing:
         return Cell(case, entry, family, seed, "not installed", {}, None, "", str(missing))
     except Fault as fault:  # of one entry, such as a trainer that cannot be imported: the others go on

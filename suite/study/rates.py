@@ -98,6 +98,17 @@ NO_GROWTH = "no growth"
 NEGLIGIBLE = 0.1  # as a share of the error, over the whole ladder: a smaller growth counts as none
 
 
+def rank_correlations(errors: Sequence[float], columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Spearman's rank correlation of `errors` with each of the `columns`; a constant column has no ranks, and one with
+    a number that is not finite is left out."""
+    from scipy.stats import spearmanr
+
+    ranked = {name: column for name, column in columns.items() if np.isfinite(column).all() and len({*column}) > 1}
+    if len({*errors}) < 2:
+        return {}
+    return {name: float(spearmanr(column, errors).statistic) for name, column in ranked.items()}
+
+
 @dataclass(frozen=True)
 class Growth:
     """How an error grows with x = ln L_D, one straight line for each seed, against what was `predicted` for each.

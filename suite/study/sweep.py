@@ -25,7 +25,7 @@ from suite.progress import Progress, silent
 from suite.spec import BadSpec, Spec, Sweep
 from suite.study.case import Case
 from suite.study.points import Points
-from suite.study.rates import Growth, Rate, measure, measure_growth
+from suite.study.rates import Growth, Rate, measure, measure_growth, rank_correlations
 from suite.study.session import Session
 
 # what grows in proportion to ln L_D: name, of the error that grows, and of the number that predicts its slope
@@ -217,16 +217,12 @@ ORDERED_BY = {
 
 def ordering(points: Sequence[Point], error: str) -> dict[str, float]:
     """Spearman's rank correlation of a relaxed `error` with each matching number, over all points."""
-    from scipy.stats import spearmanr
-
     good = [p.numbers for p in _usable(points)]
     if len(good) < 4:
         return {}
-    errors = [numbers[error] for numbers in good]
+    # runs of an older version lack some numbers
     columns = {name: [numbers[name] for numbers in good] for name in ORDERED_BY[error] if all(name in n for n in good)}
-    # a constant column has no ranks; runs of an older version lack some numbers
-    ranked = {name: column for name, column in columns.items() if len({*column}) > 1 and len({*errors}) > 1}
-    return {name: float(spearmanr(column, errors).statistic) for name, column in ranked.items()}
+    return rank_correlations([numbers[error] for numbers in good], columns)
 
 
 def _usable(points: Sequence[Point]) -> list[Point]:

@@ -27,6 +27,7 @@ __all__ = [
     "LammpsCalculator",
     "UnusableReference",
     "build_reference",
+    "is_calculator",
     "is_code",
     "missing_kim",
     "others_code",
@@ -74,6 +75,11 @@ def others_code(what: str) -> Iterator[None]:
         raise UnusableReference(f"cannot build {what}: {type(error).__name__}: {error}") from error
 
 
+def is_calculator(found: Any) -> bool:
+    """Is `found` an ASE calculator, and no class of calculators?"""
+    return not isinstance(found, type) and callable(getattr(found, "get_potential_energy", None))
+
+
 def build_reference(name: str, arguments: Mapping[str, Any] | None = None) -> Calculator:
     """ASE calculator of the reference `name`, with keyword `arguments` for a dotted path or a KIM model.
 
@@ -99,7 +105,7 @@ def build_reference(name: str, arguments: Mapping[str, Any] | None = None) -> Ca
             calculator = plugins.load(plugins.REFERENCES, name)(**arguments)
         else:
             calculator = getattr(import_beside(module), attribute)(**arguments)
-    if isinstance(calculator, type) or not callable(getattr(calculator, "get_potential_energy", None)):
+    if not is_calculator(calculator):
         kind = f"the class {calculator.__name__}" if isinstance(calculator, type) else f"a {type(calculator).__name__}"
         raise UnusableReference(
             f"{name!r} gives {kind}, and not an ASE calculator: name a class of calculators, or a function that "

@@ -20,12 +20,13 @@ from matplotlib import image
 from store.faults import FailedOutcome
 from store.runs import Tracker
 from store.seal import StoreError, write_json
+from suite.ladders import overrides_of
 from suite.show.report import write_report
 from suite.show.sweep_figures import draw_ordering
 from suite.spec import BadSpec, Spec, Sweep, dump_toml, load, load_sweeps, read, shipped
 from suite.study import points as module
 from suite.study.case import Case
-from suite.study.points import point_key
+from suite.study.points import Points, point_key
 from suite.study.session import Session
 from suite.study.sweep import SweepResult, entry_name, ordering, points_of, run_sweep
 from suite.study.verify import Expected, ExpectedNumber, compare, published, read_expected
@@ -137,7 +138,7 @@ def test_two_sweeps_at_once_compute_a_point_once(
     def point(_: int) -> Any:
         tracker = Tracker(workspace)
         session = Session(workspace, lambda *report: told.append(report), workers=1)
-        return module._run(session, Case(spec, "x", result.run_id), tracker, False)
+        return Points(session, tracker).run(Case(spec, "x", result.run_id))
 
     with ThreadPoolExecutor(2) as pool:  # locks tell threads apart as they tell processes
         found = list(pool.map(point, range(2)))
@@ -422,7 +423,7 @@ def test_shipped_sweeps_resolve_at_every_point(name: str) -> None:
     for preset in {None, "quick"} & {None, *read(name).presets}:
         for sweep in load_sweeps(name, preset).values():
             for values, seed, setting in points_of(sweep):
-                settings = module.overrides_of(sweep, values, seed, setting)
+                settings = overrides_of(sweep, values, seed, setting)
                 load(name, preset, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
 
 
