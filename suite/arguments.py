@@ -305,6 +305,7 @@ def _leaderboard(commands: Commands) -> None:
     sub.add_argument("--entry", action="append", metavar="ENTRY", help="only this entry of the board (repeatable)")
     sub.add_argument("--folder", type=_folder, help="where to write the page (default: WORKSPACE/leaderboard)")
     _with_workspace(sub)
+    _with_safe(sub)
     _with_points(sub)
 
 

@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,9 +159,9 @@ def leaderboard(options: argparse.Namespace) -> int:
 
     folder = options.folder or options.workspace / "leaderboard"
     run_id = None
-    chosen = {"--preset": options.preset, "--case": options.case, "--entry": options.entry, "--retry": options.retry}
+    chosen = {word: vars(options)[word] for word in ("preset", "case", "entry", "retry", "safe")}
     if options.board is None and (given := [word for word, value in chosen.items() if value]):
-        raise CommandError(f"{given[0]} belongs to a board that is run: name the board", BAD_SPEC)
+        raise CommandError(f"--{given[0]} belongs to a board that is run: name the board", BAD_SPEC)
     if options.board is not None:
         from suite.boards import chosen_of, read_board
         from suite.show.terminal import progress_reporter
@@ -170,7 +171,8 @@ def leaderboard(options: argparse.Namespace) -> int:
         board = chosen_of(board, options.case, options.entry, options.preset)
         make_workspace(options.workspace)
         with progress_reporter(quiet=options.json) as progress:
-            result = run_board(name, board, options.workspace, progress, options.workers, options.retry)
+            accept = partial(refuse_code, options)
+            result = run_board(name, board, options.workspace, progress, options.workers, options.retry, accept)
         run_id = result.run_id
     written = write_leaderboard(options.workspace, folder, run_id)
     if options.json:

@@ -8,7 +8,7 @@ that was interrupted resumes, and an added entry computes only itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,15 +76,16 @@ def run_board(
     progress: Progress = silent,
     workers: int | None = None,
     retry: bool = False,
+    accept: Callable[[Spec], Spec] = lambda spec: spec,
 ) -> BoardResult:
     """Run what no finished run answers yet, and time the force calls of all models in one pass.
 
-    All specs are resolved before anything runs. An entry whose package is not installed, and a model that cannot be
+    All specs are resolved before anything runs, and passed through `accept`, which may refuse one. An entry whose package is not installed, and a model that cannot be
     used, are told in their cells; the others go on. Runs that failed for their physics are computed again only with
     `retry`.
     """
     specs = {
-        (case, entry, seed): spec_of(board, case, entry, seed)
+        (case, entry, seed): found if isinstance(found := spec_of(board, case, entry, seed), str) else accept(found)
         for case in board.cases
         for entry in board.entry
         for seed in board.entry[entry].seeds or board.seeds
