@@ -80,9 +80,9 @@ def run_board(
 ) -> BoardResult:
     """Run what no finished run answers yet, and time the force calls of all models in one pass.
 
-    All specs are resolved before anything runs, and passed through `accept`, which may refuse one. An entry whose package is not installed, and a model that cannot be
-    used, are told in their cells; the others go on. Runs that failed for their physics are computed again only with
-    `retry`.
+    All specs are resolved before anything runs, and passed through `accept`, which may refuse one. An entry whose
+    package is not installed, and a model that cannot be used, are told in their cells; the others go on. Runs that
+    failed for their physics are computed again only with `retry`.
     """
     specs = {
         (case, entry, seed): found if isinstance(found := spec_of(board, case, entry, seed), str) else accept(found)
