@@ -23,6 +23,7 @@ from suite.commands.common import (
 from suite.text import printable
 
 if TYPE_CHECKING:
+    from store.runs import RunRecord, Tracker
     from suite.world.catalogue import Reference
 
 
@@ -224,7 +225,7 @@ def runs(options: argparse.Namespace) -> int:
         [
             [
                 r.id[:8],
-                r.name + _folded(row.folded, r.tags.get("kind")),
+                r.name + _folded(row.folded, r.kind),
                 r.status,
                 r.tags.get("outcome", r.tags.get("status", "")),
                 *(short(r.metrics.get(name)) for name in ERRORS),
@@ -238,7 +239,7 @@ def runs(options: argparse.Namespace) -> int:
     return 0
 
 
-def _folded(count: int, kind: str | None) -> str:
+def _folded(count: int, kind: str) -> str:
     word = "trials" if kind == "study" else "points"
     return f" ({count} {word}; --{word} lists them)" if count else ""
 
@@ -307,17 +308,31 @@ def ui(options: argparse.Namespace) -> int:
     from store.runs import Tracker
 
     tracker = Tracker(options.workspace)
-    if not tracker.database.exists():
+    if not tracker.history():
         raise CommandError(
             f"{options.workspace} holds no runs; run a case first, or name another folder with --workspace", BAD_STORE
         )
     _need_free_port(options.host, options.port)
-    print("MLflow UI, ready in about 15 seconds (Ctrl-C ends it):", file=sys.stderr)
-    for name, link in tracker.ui_links(options.port, options.host).items():
-        print(f"  {printable(name)}: {link}", file=sys.stderr)
+    _share_views(tracker)
+    (newest, link), *others = tracker.ui_links(options.port, options.host).items()
+    print(f"MLflow UI, ready in about 15 seconds (Ctrl-C ends it). The newest case, {printable(newest)}:\n\n  {link}\n")
+    for name, address in others:
+        print(f"  {printable(name)}: {address}")
+    sys.stdout.flush()
     # a session of its own, so that the server's child processes end with this command too
     code, _ = in_a_process(tracker.ui_command(options.port, options.host), start_new_session=True)
     raise CommandError(f"the MLflow server ended by itself with exit code {code}; see its messages above", 1)
+
+
+def _share_views(tracker: Tracker) -> None:
+    """Give each experiment the view that its link opens: columns and charts for the runs that it has now."""
+    from suite.show.views import view_of
+
+    experiments: dict[str, list[RunRecord]] = {}
+    for record in tracker.history():
+        experiments.setdefault(record.experiment, []).append(record)
+    for name, records in experiments.items():
+        tracker.share_view(name, view_of(records, tracker.metric_keys(name)))
 
 
 def _need_free_port(host: str, port: int) -> None:

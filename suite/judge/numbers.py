@@ -337,6 +337,26 @@ def number(name: str) -> Number | None:
     return None
 
 
+_OTHER_GROUPS = {
+    ("best_",): "best",
+    ("correlation_",): "correlation",
+    ("slope_", "growth_"): "rates",
+    ("seconds_", "megabytes_", "training_", "milliseconds", "reference_force_calls"): "cost",
+    ("train_rmse_", "solver_"): "fit",
+    ("a0", "reference_", "energy_simulation", "energy_training", "atoms_", "core_distance"): "reference",
+    ("limiting",): "bound",
+}
+"""Groups in MLflow of numbers that are not in the table, by how their names begin: costs, those of the fit and of the
+reference's cells, those of studies (the recommended weighing, rank correlations) and of sweeps."""
+
+
+def group_of(name: str) -> str:
+    """The group that MLflow shows a number in; "counts" for numbers of studies, sweeps and boards that only count."""
+    if (found := number(name)) is not None:
+        return found.group
+    return next((group for begin, group in _OTHER_GROUPS.items() if name.startswith(begin)), "counts")
+
+
 def head(name: str) -> str:
     """Symbol and unit of a number; `name` itself if it is no number of a verdict."""
     found = number(name)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from store.runs import FinishedRun, Run, Tracker
+from suite.show.notes import study_note
 from suite.show.tune_report import write_report
 from suite.spec import Spec
 from suite.study.described import parameters
@@ -81,3 +82,4 @@ def conclude(run: Run, result: TuneResult) -> None:
     run.metrics({f"correlation_{k}": v for k, v in result.correlation.items()})
     run.metrics({f"seconds_{k}": v for k, v in result.seconds.items()} | {"trials": len(result.trials)})
     run.tags({"recommended": best.name, "outcome": best.status})
+    run.describe(study_note(result))
