@@ -30,7 +30,7 @@ from suite.progress import Progress, silent
 from suite.spec import BadSpec, Spec, load
 from suite.study.described import parameters, run_name, version_tags
 from suite.study.mirror import mirror
-from suite.study.sampling import JOURNAL, StudyInUse, only_one
+from suite.study.sampling import JOURNAL, StudyInUse, key_of, only_one
 
 _ID = re.compile("[0-9a-f]{32}")
 
@@ -281,11 +281,11 @@ def _mirror_study(tracker: Tracker, path: Path, found: Repaired) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = open_journal(path)
     for summary in optuna.get_all_study_summaries(storage):
-        study = optuna.load_study(study_name=summary.study_name, storage=storage)
+        study, key = optuna.load_study(study_name=summary.study_name, storage=storage), key_of(summary.study_name)
         case = path.parent.name.rpartition("-")[0]
-        parent = next((r.id for r in _history(tracker, case) if r.tags.get("study") == study.study_name), None)
+        parent = next((r.id for r in _history(tracker, case) if r.tags.get("study") == key), None)
         if parent is None:
-            parent = _new_study(tracker, case, study.study_name, path)
+            parent = _new_study(tracker, case, key, path)
             found.done.append(f"{path.parent}: its study is in the database again")
         if count := mirror(tracker, case, parent, study):
             found.done.append(f"{path.parent}: {count} trials are in the database again")
