@@ -325,6 +325,25 @@ NUMBERS_OF_AMPLITUDES = ("rmse_E", "rmse_F", "eps_F")
 """Those that also stand for each amplitude of the test set alone."""
 
 
+SHOWN = (
+    *("geometry_error", "geometry_resolution", "geometry_error_linear"),
+    *("energy_error", "energy_difference", "energy_error_linear", "energy_rounding"),
+    *("eps_E", "eps_E_ball"),
+    *("eps_F", "eps_F_relaxed", "eps_F_ball", "rmse_F"),
+    "eps_H",
+    *("eps_V1", "eps_V1_null_free", "eps_V1_felt"),
+    *("eps_K", "energy_factor_difference"),
+    *("eps_V2", "eps_V2_null_free"),
+    *("pressure", "error_C11", "error_C12", "error_C44"),
+    *("c0", "c0_model"),
+    *("glide_force", "glide_curvature_model"),
+    *("partial_separation", "partial_separation_model", "partial_separation_elastic", "partial_separation_alone"),
+    *("fault_energy", "fault_energy_model"),
+    *("balance_spread", "calibrated_spread", "corrected_spread"),
+)
+"""Those that the table of a run shows, in this order."""
+
+
 def number(name: str) -> Number | None:
     """The entry of a number, also of a single amplitude; None if `name` is no number of a verdict."""
     if name in NUMBERS:

@@ -11,6 +11,7 @@ from typing import Any
 
 from store.listing import RUN, RunRecord
 from suite.judge.numbers import ERRORS, GROUPS
+from suite.study.comparison import differing
 
 MATCHING = ("eps_E", "eps_F", "rmse_F", "eps_V1_felt", "eps_K", "c0_model", "corrected_spread")
 MOST_SETTINGS = 6
@@ -72,12 +73,6 @@ def _metrics(keys: Keys, names: Sequence[str]) -> list[str]:
 def _width(column: str) -> int:
     """Pixels that show the head of a column, but no more than fit next to others."""
     return min(60 + 6 * len(column.partition("`")[2]), 190)
-
-
-def differing(settings: Sequence[Mapping[str, str]]) -> list[str]:
-    """Names of the settings that are not the same in all, in the order in which they were given."""
-    names = dict.fromkeys(name for each in settings for name in each)
-    return [name for name in names if len({each.get(name) for each in settings}) > 1]
 
 
 def _sections(keys: Keys) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from store import views
 from store.listing import RunRecord
 from suite.judge.numbers import NUMBERS, group_of
-from suite.show.views import MOST_SETTINGS, differing, view_of
+from suite.show.views import MOST_SETTINGS, view_of
 
 RUN = RunRecord("0" * 32, "a", "w-split", "FINISHED", "2026-01-01", {"case": "w-split", "L": "6"}, {}, {}, None)
 KEYS = {name: [f"{group_of(name)}/{name}"] for name in (*NUMBERS, "seconds_fit", "points", "solver_rank")}
@@ -70,9 +70,3 @@ def test_trials_are_drawn_in_parallel_coordinates() -> None:
 def test_a_view_of_everything_fits_into_a_tag() -> None:
     long = [replace(RUN, parameters={f"a_rather_long_name_{n}": str(k) for n in range(30)}) for k in range(2)]
     assert len(views.encoded(view_of(long, KEYS))) < views.LONGEST
-
-
-def test_what_differs_keeps_its_order() -> None:
-    assert differing([{"b": "1", "a": "1"}, {"b": "2", "a": "1", "c": "3"}]) == ["b", "c"]
-    assert differing([{"b": "1"}]) == []
-    assert differing([]) == []
