@@ -18,12 +18,15 @@ from store.entries import FinishedRun, check_tags, flatten, jsonable, split_metr
 from store.faults import FailedOutcome
 from store.listing import RunRecord
 from store.locking import locked
+from store.naming import Grouping, grouped, no_group
+from store.provenance import origin
 from store.seal import write_json, writing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 RECORD = "run.json"
+DESCRIPTION = "mlflow.note.content"
 MAX_ERROR = 2000  # characters of an exception's message kept in the tag `error`
 
 
@@ -39,8 +42,18 @@ class Run:
     database can be rebuilt.
     """
 
-    def __init__(self, client: MlflowClient, record: RunRecord, folder: Path, workspace: Path, alive: int) -> None:
+    def __init__(
+        self,
+        client: MlflowClient,
+        record: RunRecord,
+        folder: Path,
+        workspace: Path,
+        alive: int,
+        group: Grouping = no_group,
+    ) -> None:
         self.id = record.id
+        self._group = group
+        self._description = ""
         self._client = client
         self._folder = folder
         self._workspace = workspace
@@ -103,16 +116,17 @@ class Run:
             "parameters": dict(known.parameters),
             "metrics": {**known.metrics, **finite},
             "tags": {**known.tags, **check_tags(tags or {}), **nonfinite},
+            "description": self._description,
         }
 
     def metrics(self, values: Mapping[str, Any], step: int | None = None) -> None:
-        """Log real numbers in one call; inf and NaN become tags `nonfinite.<name>`.
+        """Log real numbers by their plain names in one call; inf and NaN become tags `nonfinite.<name>`.
 
-        Raises ValueError for a name MLflow refuses, TypeError for what is not a real number, both
+        Raises ValueError for a name MLflow refuses or with a slash, TypeError for what is not a real number, both
         before anything is logged.
         """
         finite, nonfinite = split_metrics(values)
-        log(self._client, self.id, metrics=finite, tags=nonfinite, step=step or 0)
+        log(self._client, self.id, metrics=grouped(finite, self._group), tags=nonfinite, step=step or 0)
         self._known.metrics.update(finite)
         self._known.tags.update(nonfinite)
 
@@ -138,6 +152,13 @@ class Run:
         checked = check_tags(values)
         log(self._client, self.id, tags=checked)
         self._known.tags.update(checked)
+
+    def describe(self, markdown: str) -> None:
+        """Set the text that MLflow's UI shows above the numbers of the run; raises ValueError as
+        `entries.check_tags`."""
+        check_tags({"description": markdown})
+        log(self._client, self.id, tags={DESCRIPTION: markdown})
+        self._description = markdown
 
     def dataset(self, name: str, digest: str, context: str, source: str, profile: Mapping[str, Any]) -> None:
         """Tell which data the run has used, as MLflow's table of datasets shows it: `context` such as "training",
@@ -227,6 +248,11 @@ def log(
     )
 
 
+def _shown(run: FinishedRun) -> dict[str, str]:
+    """The tags of name and description."""
+    return {"mlflow.runName": run.name, **({DESCRIPTION: run.description} if run.description else {})}
+
+
 def insert_runs(
     database: Path,
     experiment_id: str,
@@ -242,6 +268,7 @@ def insert_runs(
     from sqlalchemy import insert
 
     heads, parameters, metrics, labels = [], [], [], []
+    made = origin()
     now = int(time.time() * 1000)
     for run, flat, finite, tags in runs:
         key = run.id or uuid.uuid4().hex
@@ -271,7 +298,7 @@ def insert_runs(
         ]
         labels += [
             {"run_uuid": key, "key": name, "value": text}
-            for name, text in {**tags, **link, "mlflow.runName": run.name}.items()
+            for name, text in {**tags, **link, **made, **_shown(run)}.items()
         ]
     tables = ((SqlRun, heads), (SqlParam, parameters), (SqlMetric, metrics), (SqlLatestMetric, metrics))
     with sql_store(database).ManagedSessionMaker() as session:

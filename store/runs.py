@@ -23,13 +23,15 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from store import listing, living
+from store import listing, living, views
 from store.database import SCHEME, address, connect, quiet, speaking
 from store.entries import FinishedRun, check_tags, flatten, split_metrics
 from store.faults import BadStore
 from store.leftovers import clear_leftovers
 from store.listing import PARENT, RunRecord, UnknownTables, WorkspaceError
 from store.locking import locked
+from store.naming import SLASH, Grouping, grouped, no_group, plain, ungrouped
+from store.provenance import origin
 from store.recording import RECORD, Run, insert_runs
 from store.sealed import Believed, believe
 
@@ -56,11 +58,13 @@ class RunNotFound(BadStore, LookupError):
 class Tracker:
     """The runs of one workspace: `<workspace>/mlflow.db` and `<workspace>/artifacts/`.
 
-    Reading never creates a workspace, and writes nothing. Each process makes its own Tracker.
+    Reading never creates a workspace, and writes nothing. Each process makes its own Tracker. `group` gives the group
+    under which MLflow shows a metric; see `store.naming`.
     """
 
-    def __init__(self, workspace: Path | str) -> None:
+    def __init__(self, workspace: Path | str, group: Grouping = no_group) -> None:
         self.workspace = Path(workspace).absolute()
+        self._group = group
         self.artifacts = self.workspace / "artifacts"
         self.database = self.workspace / "mlflow.db"
         self.fields = self.workspace / "fields"
@@ -99,10 +103,10 @@ class Tracker:
         client = self._client()
         number = self._experiment(experiment)
         with locked(self.workspace):  # otherwise the run could be taken for a dead one before its lock is held
-            made = client.create_run(number, tags=checked, run_name=name)
+            made = client.create_run(number, tags=checked | origin(), run_name=name)
             alive = living.hold(self.workspace, made.info.run_id)
         record = _record(made, experiment)
-        run = Run(client, record, self._folder(record), self.workspace, alive)
+        run = Run(client, record, self._folder(record), self.workspace, alive, self._group)
         try:
             run.parameters(parameters)
             run.keep_record()
@@ -124,7 +128,8 @@ class Tracker:
                 raise ValueError(f"run {child.name!r}: status {child.status!r} is not {STATUSES}")
             finite, nonfinite = split_metrics(child.metrics)
             tags = check_tags(child.tags) | nonfinite
-            ready.append((child, flatten(child.parameters), finite, tags))
+            check_tags({"description": child.description})
+            ready.append((child, flatten(child.parameters), grouped(finite, self._group), tags))
         link = self._parent_tag(experiment, parent)
         number = self._experiment(experiment)
         with locked(self.workspace), speaking(self.database):
@@ -139,7 +144,7 @@ class Tracker:
         folder, client = self._folder(record), self._client()
         with locked(self.workspace):
             alive = living.hold(self.workspace, run_id)
-        return Run(client, record, folder, self.workspace, alive)
+        return Run(client, record, folder, self.workspace, alive, self._group)
 
     def close_dead(self) -> list[RunRecord]:
         """End the runs that are RUNNING although no process works on them, as KILLED; return them.
@@ -272,16 +277,35 @@ class Tracker:
         ]
 
     def ui_links(self, port: int = 5000, host: str = "127.0.0.1") -> dict[str, str]:
-        """Return the address of the table of runs of each experiment, by name.
+        """Return the address of the table of runs of each experiment that has runs, by name, the newest first.
 
         The UI's own front page speaks of language models.
         """
-        experiments = self._client().search_experiments(max_results=50_000)
-        return {
-            e.name: f"http://{host}:{port}/#/experiments/{e.experiment_id}/runs"
-            for e in experiments
+        found = {
+            e.name: f"http://{host}:{port}/#/experiments/{e.experiment_id}/runs?{views.query(views.TAG in e.tags)}"
+            for e in self._client().search_experiments(max_results=50_000)
             if (e.artifact_location or "").startswith(SCHEME)
         }
+        newest = dict.fromkeys(record.experiment for record in self._read())
+        return {name: found[name] for name in newest if name in found}
+
+    def share_view(self, experiment: str, state: Mapping[str, Any]) -> None:
+        """Make `state` the view that the UI opens an experiment with; see `store.views`. One that a user has saved
+        there is kept. Raises ValueError for a state that is too long."""
+        client = self._client()
+        found = client.get_experiment(self._experiment(experiment))
+        wanted = {name: value for name, value in views.KIND.items() if name not in found.tags}
+        if views.may_replace(found.tags.get(views.TAG)):
+            wanted[views.TAG] = views.encoded(state)
+        for name, value in wanted.items():
+            client.set_experiment_tag(found.experiment_id, name, value)
+
+    def metric_keys(self, experiment: str) -> dict[str, list[str]]:
+        """Return the names in MLflow of each number of an experiment, those with a group first."""
+        found: dict[str, list[str]] = {}
+        for key in sorted(listing.metric_keys(self.database, experiment), key=lambda key: SLASH not in key):
+            found.setdefault(plain(key), []).append(key)
+        return found
 
     def _client(self) -> MlflowClient:
         if self._opened is None:
@@ -394,7 +418,7 @@ def _record(raw: MlflowRun, experiment: str) -> RunRecord:
         status=raw.info.status,
         start=started.isoformat(timespec="milliseconds"),
         parameters=dict(raw.data.params),
-        metrics=dict(raw.data.metrics),
+        metrics=ungrouped(raw.data.metrics.items()),
         tags={k: v for k, v in raw.data.tags.items() if not k.startswith("mlflow.")},
         parent=raw.data.tags.get(PARENT),
         place=raw.info.artifact_uri,

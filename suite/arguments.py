@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # argparse has no public name for it
@@ -53,6 +53,17 @@ def _run_name(text: str) -> str:
     if not text.strip() or len(text) > 200 or not text.isprintable():
         raise argparse.ArgumentTypeError("a name of a run has 1 to 200 characters, none of them invisible")
     return text.strip()
+
+
+class _AtLeastTwo(argparse.Action):
+    """Refuses a list of one."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        if len(values) < 2:
+            parser.error("name two runs or more; `dislobench runs` lists what is there")
+        setattr(namespace, self.dest, values)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -356,14 +367,37 @@ def _runs(commands: Commands) -> None:
     sub.add_argument("--trials", action="store_true", help="list the trials of studies too, not only their number")
     sub.add_argument("--points", action="store_true", help="list the points of sweeps too, not only their number")
     sub.add_argument("--all", action="store_true", help="list trials and points")
+    sub.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="only runs that satisfy it: a number, parameter or tag, one of < <= > >= = != ~ (contains), and a value, "
+        "for instance 'geometry_error < 0.1' (repeatable)",
+    )
+    sub.add_argument(
+        "--columns",
+        action="append",
+        default=[],
+        metavar="NAMES",
+        help="what to show of each run: numbers, parameters and tags with commas between them, for instance "
+        "weight_virial1,eps_V1_felt",
+    )
+    sub.add_argument("--sort", metavar="NAME", help="sort by a number, parameter or tag, the smallest first")
     _with_workspace(sub)
 
 
 def _compare(commands: Commands) -> None:
-    sub = _command(commands, "compare", "Compare two runs, number by number.", "dislobench compare 3f2a 77b1")
+    text = "Compare runs: the settings that differ, then the numbers that differ."
+    sub = _command(commands, "compare", text, "dislobench compare 3f2a 77b1 90cc")
     sub.add_argument(
-        "runs", nargs=2, metavar="RUN", help="id, unique beginning of an id (4 characters or more), or name"
+        "runs",
+        nargs="+",
+        action=_AtLeastTwo,
+        metavar="RUN",
+        help="two or more: id, unique beginning of an id (4 characters or more), or name",
     )
+    sub.add_argument("--all", action="store_true", help="show every number: equal ones, variants, costs too")
     _with_workspace(sub)
 
 

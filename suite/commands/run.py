@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     with progress_reporter(quiet=options.json) as progress:
         for sentence in Tracker(options.workspace).tidy():
             progress("workspace", 1.0, sentence)
-        name = options.name or " ".join([run_name(spec), *options.overrides])[:200].strip()
+        name = options.name or run_name(spec, options.overrides)
         session = Session(options.workspace, progress, options.workers)
         result = run_in(session, Case(spec, name, job=options.start))
     status = result.verdict.status

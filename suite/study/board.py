@@ -21,6 +21,7 @@ from store.runs import RunRecord, Tracker
 from suite import pipeline
 from suite.boards import Board, spec_of
 from suite.judge.cost import force_costs
+from suite.judge.numbers import group_of
 from suite.model.trained import TrainedSpec
 from suite.progress import Progress, silent
 from suite.spec import Spec
@@ -91,7 +92,7 @@ def run_board(
         for seed in board.entry[entry].seeds or board.seeds
     }
     session = Session(workspace, progress, workers)
-    tracker = Tracker(session.workspace)
+    tracker = Tracker(session.workspace, group_of)
     for sentence in tracker.tidy():
         progress("workspace", 1.0, sentence)
     key = provenance.content_key("board", name, board.model_dump())

@@ -18,9 +18,11 @@ from store.faults import BadInput
 from store.locking import locked
 from store.seal import writing
 from suite.execution import map_pieces
+from suite.judge.numbers import head
 from suite.model.regression import Unsolvable
 from suite.spec import Spec
 from suite.study.bench import Bench, study_key
+from suite.study.described import run_name
 from suite.study.session import Session
 from suite.study.space import first_trials, limits_of, objectives_of, suggest
 from suite.study.trials import open_journal, seal_of
@@ -36,10 +38,20 @@ BATCH, MOST = 25, 250  # trials of one worker between two reports to the parent:
 
 
 class Place(NamedTuple):
-    """Where a study is kept: its name in the journal, which is its content key, and its folder."""
+    """Where a study is kept: its content key, and its folder."""
 
     key: str
     folder: Path
+
+
+def study_name(spec: Spec, key: str) -> str:
+    """Name of a study in Optuna and its dashboard: what it varies the weights of, and last its key."""
+    return f"{run_name(spec)} {key}"
+
+
+def key_of(name: str) -> str:
+    """The key of the study of this name. Names of older versions are the key alone."""
+    return name.rpartition(" ")[2]
 
 
 class StudyInUse(BadInput, RuntimeError):
@@ -91,8 +103,9 @@ def open_study(spec: Spec, place: Place, seed: int) -> tuple[Study, Journal]:
     # Optuna writes an entry that creates the study even when it is there already: a worker that begins late would write
     # it between the reading and the writing of another worker
     with locked(place.folder):
+        known = [each.study_name for each in journal.get_all_studies()]
         study = optuna.create_study(
-            study_name=place.key,
+            study_name=next((name for name in known if key_of(name) == place.key), study_name(spec, place.key)),
             storage=journal,
             sampler=sampler,
             directions=["minimize"] * len(tune.objectives),
@@ -105,11 +118,23 @@ def started(spec: Spec, place: Place) -> Study:
     """The study at `place`, ready to run. A new study begins with `first_trials`; in an existing one, trials that a
     killed process left running are queued again."""
     study, _ = open_study(spec, place, spec.tune.seed)
+    _name_objectives(study, spec)
     requeue_orphans(study)
     if not study.trials:
         for name, values in first_trials(spec):
             study.enqueue_trial(values, user_attrs={"name": name})
     return study
+
+
+def _name_objectives(study: Study, spec: Spec) -> None:
+    """Label the axes of optuna-dashboard, which are 0, 1, 2 otherwise; also in a study of an older version."""
+    import optuna
+
+    labels = [head(name) for name in objectives_of(spec)]
+    if study.metric_names != labels:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(labels)
 
 
 def requeue_orphans(study: Study) -> int:

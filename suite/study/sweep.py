@@ -18,10 +18,11 @@ from typing import Any
 
 from store import provenance
 from store.runs import Run, RunRecord, Tracker
-from suite.judge.numbers import ERRORS
+from suite.judge.numbers import ERRORS, group_of
 from suite.judge.theory import expected_rate
 from suite.ladders import AXES, curve_of, overrides_of, points_of
 from suite.progress import Progress, silent
+from suite.show.notes import sweep_note
 from suite.spec import BadSpec, Spec, Sweep
 from suite.study.case import Case
 from suite.study.points import Points
@@ -87,7 +88,7 @@ def run_sweep(
     session = Session(workspace, progress, workers)
     wanted = _resolved(load, name, sweep)
     base = wanted[0].spec
-    tracker = Tracker(session.workspace)
+    tracker = Tracker(session.workspace, group_of)
     for sentence in tracker.tidy():
         progress("workspace", 1.0, sentence)
     answers = Points(session, tracker, retry)
@@ -95,7 +96,7 @@ def run_sweep(
     with _begun(tracker, name, sweep, base) as parent:
         for index, each in enumerate(wanted):
             progress(f"sweep {name}", index / len(wanted), each.label)
-            case = Case(each.spec, f"{name}: {each.label}"[:200], parent.id, draw=False)
+            case = Case(each.spec, f"{each.label} ({name})"[:200], parent.id, draw=False)
             record, computed = answers.run(case)
             points.append(_point(record, sweep, each, computed))
         progress(f"sweep {name}", 1.0, f"{len(wanted)} points, {sum(p.computed for p in points)} computed")
@@ -159,6 +160,7 @@ def _record(parent: Run, result: SweepResult) -> None:
         parent.tags({f"verdict_{error}_{label}": rate.verdict})
     parent.metrics({"points": len(result.points)})
     parent.sealed_json("sweep.json", content_of(result))
+    parent.describe(sweep_note(result))
 
 
 def _point(record: RunRecord, sweep: Sweep, wanted: _Wanted, computed: bool) -> Point:

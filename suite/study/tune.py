@@ -21,6 +21,7 @@ from typing import Any
 
 from store import journal
 from store.runs import Tracker
+from suite.judge.numbers import group_of
 from suite.model.regression import Unsolvable
 from suite.progress import Progress, silent
 from suite.spec import Spec
@@ -49,7 +50,7 @@ def tune(
     session, stages = Session(workspace, progress, workers), Stages()
     trials, verify = trials or spec.tune.trials, verify or spec.tune.verify
     bench, grounds = prepare(spec, session, stages)
-    tracker, place = Tracker(session.workspace), place_of(spec, session.workspace)
+    tracker, place = Tracker(session.workspace, group_of), place_of(spec, session.workspace)
     with only_one(place.folder):
         _mend(tracker, place.folder, progress)
         study = started(spec, place)
