@@ -40,7 +40,9 @@ class Run:
     database can be rebuilt.
     """
 
-    def __init__(self, client: MlflowClient, record: RunRecord, folder: Path, workspace: Path, alive: int) -> None:
+    def __init__(
+        self, client: MlflowClient | None, record: RunRecord, folder: Path, workspace: Path, alive: int
+    ) -> None:
         self.id = record.id
         self._client = client
         self._folder = folder
@@ -81,12 +83,15 @@ class Run:
         self.keep_record()
 
     def _terminate(self, status: str) -> None:
+        assert self._client is not None  # only a run that is handed over has none
         self._client.set_terminated(self.id, status)
 
     def _log(self, **entries: Any) -> None:
+        assert self._client is not None
         log(self._client, self.id, **entries)
 
     def _log_dataset(self, *described: Any) -> None:
+        assert self._client is not None
         log_dataset(self._client, self.id, *described)
 
     def keep_record(self) -> None:

@@ -31,9 +31,9 @@ class Task:
 class Order:
     """Indices of tasks in the order in which they may begin: never two at once that would make the same thing.
 
-        order = Order([task.makes for task in tasks])
-        while (index := order.next()) is not None: ...     # begin this task
-        order.ended(index, made=True)                      # more may begin now
+    order = Order([task.makes for task in tasks])
+    while (index := order.next()) is not None: ...     # begin this task
+    order.ended(index, made=True)                      # more may begin now
     """
 
     def __init__(self, makes: Sequence[Sequence[str]]) -> None:

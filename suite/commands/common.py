@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +62,21 @@ def make_workspace(folder: Path) -> None:
             "(runs, show --figures, report --folder and compare read it as it is)",
             BAD_STORE,
         )
+
+
+@contextmanager
+def cluster_of(options: argparse.Namespace) -> Iterator[None]:
+    """Inside the `with` block work goes through the cluster that the command line names, if it names one."""
+    if options.cluster is None:
+        yield
+        return
+    if options.command != "tune" and options.workers:
+        raise CommandError("--workers belongs to this machine: a cluster has as many as it has; leave it out", BAD_SPEC)
+    from suite.cluster import opened
+    from suite.execution import through
+
+    with opened(options.cluster, options.workspace) as cluster, through(cluster):
+        yield
 
 
 def tell(believed: Believed) -> None:

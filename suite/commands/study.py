@@ -6,7 +6,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from suite.commands.common import (
     BAD_SPEC,
     FAILED_OUTCOME,
     CommandError,
+    cluster_of,
     make_workspace,
     refuse_code,
     spec_of,
@@ -33,7 +34,7 @@ def tune(options: argparse.Namespace) -> int:
     from suite.study.tune import tune
     from suite.study.weighings import weights_toml
 
-    with progress_reporter(quiet=options.json) as progress:
+    with cluster_of(options), progress_reporter(quiet=options.json) as progress:
         result = tune(spec, options.workspace, options.trials, options.workers, options.verify, progress)
     if options.json:
         entries = [
@@ -78,6 +79,8 @@ def sweep(options: argparse.Namespace) -> int:
     only = options.only or []
     chosen = _chosen_sweeps(options, options.spec, only)
     make_workspace(options.workspace)
+    if options.shard:
+        return _run_shards(options, chosen)
     from suite.study.sweep import content_of
 
     results = [result for _, result in _run_sweeps(options, [(options.spec, *each) for each in chosen.items()])]
@@ -104,20 +107,58 @@ def _run_sweeps(
 ) -> Iterator[tuple[str, SweepResult]]:
     """Run sweeps given as (spec, name, sweep). Each is printed at once, because the next one may be interrupted."""
     from suite.show.terminal import progress_reporter, sweep_table
-    from suite.spec import load, toml_value
     from suite.study.sweep import run_sweep
 
-    with progress_reporter(quiet=options.json) as progress:
+    with cluster_of(options), progress_reporter(quiet=options.json) as progress:
         for spec, name, sweep in chosen:
-
-            def resolved(settings: Mapping[str, Any], spec: str = spec) -> Spec:
-                words = [f"{key}={toml_value(value)}" for key, value in settings.items()]
-                return refuse_code(options, load(spec, options.preset, [*options.overrides, *words]))
-
-            result = run_sweep(resolved, name, sweep, options.workspace, progress, options.workers, options.retry)
+            result = run_sweep(
+                _loader(options, spec), name, sweep, options.workspace, progress, options.workers, options.retry
+            )
             if not options.json:
                 sweep_table(result)
             yield spec, result
+
+
+def _loader(options: argparse.Namespace, name: str) -> Callable[[Mapping[str, Any]], Spec]:
+    """Resolves spec `name` of a command line with the settings of a point."""
+    from suite.spec import load, toml_value
+
+    def resolved(settings: Mapping[str, Any]) -> Spec:
+        words = [f"{key}={toml_value(value)}" for key, value in settings.items()]
+        return refuse_code(options, load(name, options.preset, [*options.overrides, *words]))
+
+    return resolved
+
+
+def _run_shards(options: argparse.Namespace, chosen: Mapping[str, Sweep]) -> int:
+    """Run one shard of each chosen sweep, and say how to collect them."""
+    if options.cluster:
+        raise CommandError("--shard and --cluster are two ways to share a sweep: choose one", BAD_SPEC)
+    from suite.show.terminal import progress_reporter
+    from suite.study.sweep import run_shard
+
+    with progress_reporter(quiet=options.json) as progress:
+        done = [
+            run_shard(
+                _loader(options, options.spec),
+                name,
+                sweep,
+                options.workspace,
+                options.shard,
+                progress,
+                options.workers,
+                options.retry,
+            )
+            for name, sweep in chosen.items()
+        ]
+    if options.json:
+        print(json.dumps({"shard": list(options.shard), "sweeps": [vars(each) for each in done]}))
+        return 0
+    number, count = options.shard
+    for each in done:
+        print(f"shard {number}/{count} of {each.name}: {each.points} of {each.total} points, {each.computed} computed")
+    print("collect  the same command without --shard, when all shards have ended")
+    return 0
 
 
 def paper(options: argparse.Namespace) -> int:
@@ -169,7 +210,7 @@ def leaderboard(options: argparse.Namespace) -> int:
         name, board = read_board(options.board)
         board = chosen_of(board, options.case, options.entry, options.preset)
         make_workspace(options.workspace)
-        with progress_reporter(quiet=options.json) as progress:
+        with cluster_of(options), progress_reporter(quiet=options.json) as progress:
             result = run_board(name, board, options.workspace, progress, options.workers, options.retry)
         run_id = result.run_id
     written = write_leaderboard(options.workspace, folder, run_id)

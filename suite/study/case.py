@@ -9,12 +9,14 @@ arguments.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from store import fields, handing, provenance
+from store.faults import FailedOutcome
 from store.runs import Run, Tracker
 from suite import pipeline
 from suite.data.folder import digest_of
@@ -139,6 +141,13 @@ def hand_over(session: Session, case: Case, run_id: str = "", collector: Mapping
         job_digest(case.job)
     with handing.begin(session.workspace, *_opening(case), run_id, collector) as run:
         return _made(run, run.store, session, case).run_id
+
+
+def failed_run(tracker: Tracker, case: Case, fault: FailedOutcome) -> str:
+    """Record a run that ended with `fault` where nothing could record it; returns its id."""
+    with suppress(type(fault)), tracker.start(*_opening(case)) as run:
+        raise fault
+    return run.id
 
 
 # --- the steps of a run -------------------------------------------------------------------------------------------
