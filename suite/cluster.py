@@ -328,7 +328,8 @@ class DaskCluster:
     def run_tasks(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Any]]:
         """Index and result of every task, or the exception that ended it, as they end. No more are sent than there are
         workers, and never two at once that make the same thing (`suite.tasks.Order`)."""
-        order, ended = Order([task.makes for task in tasks]), queue.SimpleQueue[Future]()
+        order = Order([task.makes for task in tasks])
+        ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
         running: dict[Future, int] = {}
 
         def fill() -> None:

@@ -12,19 +12,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from store import handing, provenance
 from store.faults import FailedOutcome, Fault
 from store.locking import locked_file
 from store.runs import RunRecord, Tracker
 from store.seal import StoreError, verify
-from suite.execution import Cluster, LostWorkers, the_cluster
+from suite.execution import Cluster, the_cluster
 from suite.progress import Progress, silent
-from suite.results import Simulation
-from suite.spec import Spec, remember_code
+from suite.spec import Spec
+from suite.study.afar import Handed, compute_case, taken_over
 from suite.study.cache import STAGE_PACKAGES, STAGE_VERSIONS
-from suite.study.case import Case, failed_run, hand_over, run_in
+from suite.study.case import Case, hand_over, run_in
 from suite.study.session import Session, potentials_of
 from suite.study.training import trainer_contents
 from suite.study.worlds import missing_entries
@@ -129,30 +129,17 @@ class Points:
                 _task(what, label, case, self._session, key) for key, (label, case) in zip(keys, chosen, strict=True)
             ]
             for position, result in cluster.run_tasks(tasks):
-                key, (label, case) = keys[position], chosen[position]
-                answer = self._taken(case, tasks[position].arguments[2], result)
-                if answer is None:  # another command was computing it: look for its run
+                key, label = keys[position], tasks[position].name
+                case, _, run_id, _ = tasks[position].arguments
+                taken = taken_over(self._tracker, case, run_id, result)
+                if taken is None:  # another command was computing it: look for its run
                     continue
+                answer = Answer(None, False, taken) if isinstance(taken, Fault) else Answer(taken, True)
                 first, *others = left.pop(key)
                 done = 1 - sum(map(len, left.values())) / len(cases)
                 self._session.progress(what, done, f"{label}: {_ended(answer)}; {len(left)} points left")
                 yield first, answer
                 yield from ((index, replace(answer, computed=False)) for index in others)
-
-    def _taken(self, case: Case, run_id: str, result: Any) -> Answer | None:
-        """The answer of a worker, with its run taken over; None if another process was computing the point."""
-        if isinstance(result, LostWorkers):
-            return Answer(self._tracker.find(failed_run(self._tracker, case, result)), True)
-        handing.take_over(self._tracker, run_id, alone=True)
-        if isinstance(result, BaseException):
-            raise result
-        if result.error:
-            return Answer(None, False, FaultOfWorker(result.error, result.exit_code))
-        if not result.run_id:
-            return None
-        if result.run_id != run_id:
-            handing.take_over(self._tracker, result.run_id, alone=True)
-        return Answer(self._tracker.find(result.run_id), True)
 
     def _known(self, case: Case, key: str) -> RunRecord | None:
         """The run of a point as the database was when these points began."""
@@ -191,50 +178,16 @@ class Points:
         return None
 
 
-# --- what a worker does -------------------------------------------------------------------------------------------
-
-
-class FaultOfWorker(Fault):
-    """A fault that ended a point in a worker, with its message and its exit code."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.exit_code = code
-
-
-class Handed(NamedTuple):
-    """What a worker tells of a point: the run that it has handed over, or a fault, or neither if another process was
-    computing the point."""
-
-    run_id: str = ""
-    error: str = ""
-    exit_code: int = 0
-
-
-_kept: dict[str, Simulation] = {}  # of a worker, as `Session.kept`
-
-
-def compute_point(case: Case, workspace: Path, run_id: str, key: str) -> Handed:
-    """Compute a point in a worker of a cluster, and hand its run over."""
-    session, waited = Session(workspace, kept=_kept), []
-    remember_code(case.spec)
-    with locked_file(_lock(session, key), lambda: waited.append(True)):
-        if waited:
-            return Handed()
-        if any(record["id"] == run_id for record in _handed(session, key)):
-            return Handed(run_id)  # by a worker that was killed before it could tell
-        try:
-            hand_over(session, replace(case, tags={"point": key}), run_id)
-        except FailedOutcome:
-            return Handed(run_id)  # it is recorded
-        except Fault as fault:
-            return Handed(error=str(fault), exit_code=fault.exit_code)
-    return Handed(run_id)
-
-
 def _task(what: str, label: str, case: Case, session: Session, key: str) -> Task:
     arguments = (case, session.workspace, uuid.uuid4().hex, key)
     return Task(what, label, compute_point, arguments, missing_entries(case.spec, session.workspace))
+
+
+def compute_point(case: Case, workspace: Path, run_id: str, key: str) -> Handed:
+    """Compute a point in a worker of a cluster, and hand its run over; an empty answer if another process is at it."""
+    session, waited = Session(workspace), []
+    with locked_file(_lock(session, key), lambda: waited.append(True)):
+        return Handed() if waited else compute_case(case, workspace, run_id)
 
 
 def _lock(session: Session, key: str) -> Path:
