@@ -18,6 +18,7 @@ import os
 import platform
 import queue
 import socket
+import threading
 import time
 import uuid
 from collections import deque
@@ -316,7 +317,7 @@ class DaskCluster:
         try:
             sent.extend(self._submit(kind, str(n), function, piece) for n, piece in islice(ahead, AHEAD * workers))
             while sent:
-                result = self._wait(sent[0])
+                result = self._result(sent[0])
                 sent.popleft()
                 sent.extend(self._submit(kind, str(n), function, piece) for n, piece in islice(ahead, 1))
                 if isinstance(result, BaseException):
@@ -361,25 +362,21 @@ class DaskCluster:
         key = f"{kind.replace('-', '_')}-{name}, {uuid.uuid4().hex[:8]}"
         return self._client.submit(_in_worker, self._setting, function, arguments, key=key, pure=False)
 
-    def _wait(self, future: Future) -> Any:
-        """The result of a piece, or its exception."""
-        from distributed import wait
-
-        while not future.done():
-            try:
-                wait(future, timeout=LOOK)
-            except TimeoutError:
-                self._look()
-        return self._result(future)
-
     def _result(self, future: Future) -> Any:
-        """The result of a task that has ended, or its exception; raises `LostCluster`."""
-        from distributed import KilledWorker
+        """The result of a task when it has ended, or its exception; raises `LostCluster`."""
+        from distributed import CancelledError, KilledWorker
 
-        if future.status not in ("finished", "error"):
+        while future.status in ("pending", "lost"):  # lost with the worker that held it: it is computed again
+            done = threading.Event()
+            future.add_done_callback(lambda _, done=done: done.set())
+            while not done.wait(LOOK):
+                self._look()
+        if future.status == "cancelled":
             raise self._lost()
         try:
-            return future.result(timeout=FIRST)
+            return future.result()
+        except CancelledError as error:
+            raise self._lost() from error
         except KilledWorker as error:
             lost = LostWorkers(
                 f"the workers that computed {str(future.key).rpartition(', ')[0]!r} were killed {RETRIES + 1} times: "

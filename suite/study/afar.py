@@ -97,7 +97,7 @@ def taken_over(tracker: Tracker, case: Case, run_id: str, result: Any) -> RunRec
 def run_through(
     cluster: Cluster, cases: Mapping[str, Case], session: Session
 ) -> Iterator[tuple[str, RunRecord | Fault]]:
-    """Run every case on a worker of `cluster`: the name and the run, or the fault that ended it, of each, as they end."""
+    """Run every case on a worker of `cluster`: name and run of each, or its fault, as they end."""
     tracker = Tracker(session.workspace)
     names, tasks = [*cases], []
     for name, case in cases.items():
