@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,7 +23,6 @@ from suite.cluster import (
 )
 from suite.execution import LostWorkers, map_pieces, the_cluster, through, usable_workers
 from suite.spec import Spec, Sweep, load
-from suite.study import points as module
 from suite.study.case import Case
 from suite.study.points import Points
 from suite.study.session import Session
@@ -36,7 +34,14 @@ pytest.importorskip("distributed", reason="pip install 'dislobench[cluster]'")
 LADDER = Sweep(
     ladders={"weights.energy": (1, 50)},
     ablation=False,
-    set={"training.configurations": 2, "training.test": 1, "model.channels": [8], "model.degrees": [0]},
+    set={
+        "simulation.size": 14,
+        "training.size": 4.5,
+        "training.configurations": 2,
+        "training.test": 1,
+        "model.channels": [8],
+        "model.degrees": [0],
+    },
 )
 
 
@@ -85,6 +90,21 @@ def test_pieces_keep_the_contract_of_an_executor(cluster: DaskCluster, told: lis
     assert the_cluster() is None
 
 
+def mark(folder: str, name: str, seconds: float = 0.3) -> None:
+    begun = time.time()
+    time.sleep(seconds)
+    Path(folder, name).write_text(f"{begun} {time.time()}")
+
+
+def test_what_tasks_share_is_made_once(cluster: DaskCluster, tmp_path: Path) -> None:
+    """The others of a world wait for its first one, and then run at once."""
+    tasks = [Task("case", str(n), mark, (str(tmp_path), str(n)), ("world",)) for n in range(3)]
+    assert sorted(index for index, _ in cluster.run_tasks(tasks)) == [0, 1, 2]
+    times = [tuple(map(float, (tmp_path / str(n)).read_text().split())) for n in range(3)]
+    assert all(begun >= times[0][1] for begun, _ in times[1:])
+    assert max(begun for begun, _ in times[1:]) < min(end for _, end in times[1:])
+
+
 def test_a_killed_worker_costs_a_retry(cluster: DaskCluster, tmp_path: Path) -> None:
     pieces = [(number, str(tmp_path), 1) for number in range(6)]
     with through(cluster):
@@ -101,22 +121,6 @@ def test_a_task_that_kills_its_workers_is_an_outcome_and_the_others_go_on(cluste
     assert "'piece-number 3' were killed 3 times" in str(found[3])
     assert isinstance(found[6], ValueError)
     assert len(list(tmp_path.glob("3-*"))) == 3
-
-
-def mark(folder: str, name: str, seconds: float = 0.3) -> None:
-    begun = time.time()
-    time.sleep(seconds)
-    Path(folder, name).write_text(f"{begun} {time.time()}")
-
-
-def test_what_tasks_share_is_made_once(cluster: DaskCluster, tmp_path: Path) -> None:
-    """The others of a world wait for its first one, and then run at once."""
-    cluster._client.wait_for_workers(2, timeout=60)  # one may still be on its way back
-    tasks = [Task("case", str(n), mark, (str(tmp_path), str(n)), ("world",)) for n in range(3)]
-    assert sorted(index for index, _ in cluster.run_tasks(tasks)) == [0, 1, 2]
-    times = [tuple(map(float, (tmp_path / str(n)).read_text().split())) for n in range(3)]
-    assert all(begun >= times[0][1] for begun, _ in times[1:])
-    assert max(begun for begun, _ in times[1:]) < min(end for _, end in times[1:])
 
 
 # --- sweeps -------------------------------------------------------------------------------------------------------
@@ -143,53 +147,54 @@ def test_a_sweep_through_a_cluster_is_the_serial_one_bit_for_bit(swept: Any, wor
         assert numbers_of(one) == numbers_of(two)
         assert len(numbers_of(one)) > 50
         assert (one.parameters, one.name, one.status) == (two.parameters, two.name, two.status)
-        assert one.tags.items() - two.tags.items() == set()
+        assert one.tags == two.tags
         assert one.parent == swept.run_id
         assert tracker.believe(one).sealed
     assert not list((workspace / "handed").glob("*/handed.json"))
 
 
-def test_points_that_are_there_are_not_computed_again(swept: Any, cluster: DaskCluster, workspace: Path) -> None:
-    more = LADDER.model_copy(update={"ladders": {"weights.energy": (1, 50, 7)}})
-    with through(cluster):
-        found = run_sweep(tiny_with, "more", more, workspace)
-    assert [point.computed for point in found.points] == [False, False, True]
+class Deadly:
+    """A cluster whose workers are killed by everything."""
 
+    workers = 2
 
-def dies(case: Any, workspace: Path, run_id: str, key: str) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+    def run_tasks(self, tasks: list[Task]) -> Iterator[tuple[int, Any]]:
+        yield from ((index, LostWorkers("were killed 3 times")) for index in range(len(tasks)))
 
 
 def test_a_point_that_kills_its_workers_is_recorded_and_computed_again_only_when_asked(
-    swept: Any, cluster: DaskCluster, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    swept: Any, cluster: DaskCluster, workspace: Path
 ) -> None:
-    with monkeypatch.context() as patched, through(cluster):
-        patched.setattr(module, "compute_point", dies)
-        deadly = LADDER.model_copy(update={"ladders": {"weights.energy": (1, 8)}})
-        found = run_sweep(tiny_with, "deadly", deadly, workspace)
-    assert [point.status for point in found.points] == ["converged", "lostworkers"]
-    record = Tracker(workspace).find(found.points[1].run)
-    assert (record.status, record.parent) == ("FAILED", found.run_id)
-    assert "were killed 3 times" in record.tags["error"]
-    with through(cluster):
-        again = run_sweep(tiny_with, "deadly", deadly, workspace)
-        assert again.points[1].run == found.points[1].run
-        retried = run_sweep(tiny_with, "deadly", deadly, workspace, retry=True)
-    assert [point.status for point in retried.points] == ["converged", "converged"]
+    ladder = LADDER.model_copy(update={"ladders": {"weights.energy": (1, 8)}})
+
+    def sweep(through_what: Any, retry: bool = False) -> list[Any]:
+        with through(through_what):
+            return run_sweep(tiny_with, "deadly", ladder, workspace, retry=retry).points
+
+    first, deadly = sweep(Deadly())
+    assert (first.status, first.computed) == ("converged", False), "it was there"
+    record = Tracker(workspace).find(deadly.run)
+    assert (record.status, record.tags["outcome"], record.tags["error"]) == (
+        "FAILED",
+        "lostworkers",
+        "were killed 3 times",
+    )
+    assert sweep(cluster)[1].run == deadly.run
+    assert [point.status for point in sweep(cluster, retry=True)] == ["converged", "converged"]
 
 
 def test_shards_are_collected_by_the_sweep(swept: Any, workspace: Path) -> None:
     """Cells and rows are in the cache; shards write no database, and the sweep finds what they computed."""
-    ladder = LADDER.model_copy(update={"ladders": {"weights.energy": (1, 21, 22)}})
+    ladder = LADDER.model_copy(update={"ladders": {"weights.energy": (1, 21)}})
     before = {record.id for record in Tracker(workspace).history()}
     done = [run_shard(tiny_with, "shards", ladder, workspace, (number, 2), workers=1) for number in (1, 2)]
-    assert sum(shard.points for shard in done) == 3
-    assert sum(shard.computed for shard in done) == 2
+    assert sum(shard.points for shard in done) == 2
+    assert sum(shard.computed for shard in done) == 1
     assert {record.id for record in Tracker(workspace).history()} == before
     again = run_shard(tiny_with, "shards", ladder, workspace, (1, 1), workers=1)
-    assert (again.points, again.computed) == (3, 0)
+    assert (again.points, again.computed) == (2, 0)
     found = run_sweep(tiny_with, "shards", ladder, workspace, workers=1)
-    assert [point.computed for point in found.points] == [False, False, False]
+    assert [point.computed for point in found.points] == [False, False]
     children = {record.id for record in Tracker(workspace).children(found.run_id)}
     assert children == {point.run for point in found.points[1:]}
 

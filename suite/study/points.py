@@ -126,7 +126,8 @@ class Points:
             keys = [*left]
             chosen = [cases[left[key][0]] for key in keys]
             tasks = [
-                _task(what, label, case, self._session, key) for key, (label, case) in zip(keys, chosen, strict=True)
+                _task(what, label, replace(case, tags={"point": key}), self._session, key)
+                for key, (label, case) in zip(keys, chosen, strict=True)
             ]
             for position, result in cluster.run_tasks(tasks):
                 key, label = keys[position], tasks[position].name
