@@ -366,9 +366,10 @@ def _check(commands: Commands) -> None:
 
 def _plan(commands: Commands) -> None:
     sub = _command(
-        commands, "plan", "Tell what a run will take, without running.", "dislobench plan w-screw --preset paper"
+        commands, "plan", "Tell what a run or a sweep will take.", "dislobench plan w-screw --preset paper --sweep fig5"
     )
     _with_spec(sub)
+    sub.add_argument("--sweep", metavar="NAME", help="plan this sweep of the spec: its tasks, and how many workers")
     _with_safe(sub)
 
 

@@ -6,7 +6,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,9 @@ from suite.commands.common import (
     BAD_SPEC,
     FAILED_OUTCOME,
     CommandError,
+    chosen_sweeps,
     cluster_of,
+    loader_of,
     make_workspace,
     refuse_code,
     spec_of,
@@ -23,7 +25,6 @@ from suite.commands.common import (
 from suite.text import printable
 
 if TYPE_CHECKING:
-    from suite.spec import Spec
     from suite.study.sweep import Sweep, SweepResult
 
 
@@ -77,7 +78,7 @@ def tune(options: argparse.Namespace) -> int:
 
 def sweep(options: argparse.Namespace) -> int:
     only = options.only or []
-    chosen = _chosen_sweeps(options, options.spec, only)
+    chosen = chosen_sweeps(options, options.spec, only)
     make_workspace(options.workspace)
     if options.shard:
         return _run_shards(options, chosen)
@@ -92,16 +93,6 @@ def sweep(options: argparse.Namespace) -> int:
     return 0
 
 
-def _chosen_sweeps(options: argparse.Namespace, name: str, only: Sequence[str]) -> dict[str, Sweep]:
-    """The sweeps of spec `name`, or `only` those with these names."""
-    from suite.spec import load_sweeps
-
-    sweeps = load_sweeps(name, options.preset, options.overrides, only)
-    if unknown := [each for each in only if each not in sweeps]:
-        raise CommandError(f"no sweep {unknown[0]!r} in {name}; it has {', '.join(sweeps)}", BAD_SPEC)
-    return {each: sweep for each, sweep in sweeps.items() if not only or each in only}
-
-
 def _run_sweeps(
     options: argparse.Namespace, chosen: Sequence[tuple[str, str, Sweep]]
 ) -> Iterator[tuple[str, SweepResult]]:
@@ -112,22 +103,11 @@ def _run_sweeps(
     with cluster_of(options), progress_reporter(quiet=options.json) as progress:
         for spec, name, sweep in chosen:
             result = run_sweep(
-                _loader(options, spec), name, sweep, options.workspace, progress, options.workers, options.retry
+                loader_of(options, spec), name, sweep, options.workspace, progress, options.workers, options.retry
             )
             if not options.json:
                 sweep_table(result)
             yield spec, result
-
-
-def _loader(options: argparse.Namespace, name: str) -> Callable[[Mapping[str, Any]], Spec]:
-    """Resolves spec `name` of a command line with the settings of a point."""
-    from suite.spec import load, toml_value
-
-    def resolved(settings: Mapping[str, Any]) -> Spec:
-        words = [f"{key}={toml_value(value)}" for key, value in settings.items()]
-        return refuse_code(options, load(name, options.preset, [*options.overrides, *words]))
-
-    return resolved
 
 
 def _run_shards(options: argparse.Namespace, chosen: Mapping[str, Sweep]) -> int:
@@ -140,7 +120,7 @@ def _run_shards(options: argparse.Namespace, chosen: Mapping[str, Sweep]) -> int
     with progress_reporter(quiet=options.json) as progress:
         done = [
             run_shard(
-                _loader(options, options.spec),
+                loader_of(options, options.spec),
                 name,
                 sweep,
                 options.workspace,
@@ -175,7 +155,7 @@ def paper(options: argparse.Namespace) -> int:
         )
     figures = [figure for figure in FIGURES if figure.number in wanted]
     chosen = [
-        (figure.spec, figure.sweep, _chosen_sweeps(options, figure.spec, [figure.sweep])[figure.sweep])
+        (figure.spec, figure.sweep, chosen_sweeps(options, figure.spec, [figure.sweep])[figure.sweep])
         for figure in figures
     ]
     make_workspace(options.workspace)

@@ -8,7 +8,8 @@ from pathlib import Path
 from suite.spec import Spec
 from suite.study.cache import stage_key
 
-STAGES = ("simulation", "training", "rows")  # coarse to fine, as entries of the cache are named
+# coarse to fine, as entries of the cache are named, and in words
+STAGES = {"simulation": "simulation cells", "training": "training cells", "rows": "sets of rows"}
 
 
 def entries_of(spec: Spec) -> tuple[str, ...]:
