@@ -17,6 +17,7 @@ import fcntl
 import os
 import platform
 import queue
+import shutil
 import socket
 import threading
 import time
@@ -140,7 +141,7 @@ def opened(address: str, workspace: Path, tell: Tell = to_stderr) -> Iterator[Da
             if kind == "local":
                 made = _local(int(rest))
             elif address.endswith(".toml"):
-                made = submitted(read_cluster(Path(address)))
+                made = _submitted(read_cluster(Path(address)))
             try:
                 client = Client(made or address, timeout=FIRST, set_as_default=False, name="dislobench")
             except (OSError, ValueError) as error:
@@ -160,7 +161,7 @@ def opened(address: str, workspace: Path, tell: Tell = to_stderr) -> Iterator[Da
 def _local(workers: int) -> Any:
     from distributed import LocalCluster
 
-    return LocalCluster(
+    made = LocalCluster(
         n_workers=workers,
         threads_per_worker=1,
         processes=True,
@@ -170,17 +171,21 @@ def _local(workers: int) -> Any:
         silence_logs="ERROR",
         env={f"{name}_THREADS": "1" for name in THREADS},
     )
+    # Dask gives a worker up that was killed while it started, and would be left without workers
+    made.adapt(minimum=workers, maximum=workers)
+    return made
 
 
-def submitted(file: ClusterFile) -> Any:
-    """The cluster of dask-jobqueue for a file, with its jobs submitted. Raises `MissingPackage`, and `BadCluster` when
-    the batch system refuses."""
+def _submitted(file: ClusterFile) -> Any:
+    """The cluster of dask-jobqueue for a file, with its jobs submitted; a job that ends is replaced. Raises
+    `MissingPackage`, and `BadCluster` where no job can be submitted."""
+    program = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub", "sge": "qsub"}[file.system]
+    if shutil.which(program) is None:
+        raise BadCluster(
+            f"there is no {program} here: give the command on a machine that submits jobs to {file.system}"
+        )
     made = job_cluster(file)
-    try:
-        made.scale(jobs=file.jobs)
-    except (OSError, RuntimeError) as error:
-        made.close()
-        raise BadCluster(f"{file.system} refuses a job: {error}") from error
+    made.adapt(minimum_jobs=file.jobs, maximum_jobs=file.jobs)
     return made
 
 
@@ -201,6 +206,9 @@ def job_cluster(file: ClusterFile) -> Any:
         job_script_prologue=[*(f"export {name}_THREADS=1" for name in THREADS), *file.prologue],
         worker_extra_args=["--memory-limit", "0"],  # the batch system counts the memory
         log_directory=file.log_folder,
+        job_name="dislobench",
+        scheduler_options={"dashboard_address": ":0"},
+        silence_logs="ERROR",
         **{key: value for key, value in given.items() if value is not None},
     )
 
