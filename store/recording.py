@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -44,7 +45,7 @@ class Run:
 
     def __init__(
         self,
-        client: MlflowClient,
+        client: MlflowClient | None,
         record: RunRecord,
         folder: Path,
         workspace: Path,
@@ -88,9 +89,21 @@ class Run:
                 living.release(self._workspace, self.id, self._alive)
 
     def _end(self, status: str) -> None:
-        self._client.set_terminated(self.id, status)
+        self._terminate(status)
         self._known = replace(self._known, status=status)
         self.keep_record()
+
+    def _terminate(self, status: str) -> None:
+        assert self._client is not None  # only a run that is handed over has none
+        self._client.set_terminated(self.id, status)
+
+    def _log(self, **entries: Any) -> None:
+        assert self._client is not None
+        log(self._client, self.id, **entries)
+
+    def _log_dataset(self, *described: Any) -> None:
+        assert self._client is not None
+        log_dataset(self._client, self.id, *described)
 
     def keep_record(self) -> None:
         """Write all entries of the run into its `run.json`; raises StoreError when the disk cannot be written."""
@@ -126,7 +139,7 @@ class Run:
         before anything is logged.
         """
         finite, nonfinite = split_metrics(values)
-        log(self._client, self.id, metrics=grouped(finite, self._group), tags=nonfinite, step=step or 0)
+        self._log(metrics=grouped(finite, self._group), tags=nonfinite, step=step or 0)
         self._known.metrics.update(finite)
         self._known.tags.update(nonfinite)
 
@@ -144,30 +157,27 @@ class Run:
                     " log what changes as a metric or a tag"
                 )
         new = {name: text for name, text in flat.items() if name not in self._known.parameters}
-        log(self._client, self.id, parameters=new)
+        self._log(parameters=new)
         self._known.parameters.update(new)
 
     def tags(self, values: Mapping[str, Any]) -> None:
         """Set tags, replacing those of the same name; raises ValueError as `entries.check_tags`."""
         checked = check_tags(values)
-        log(self._client, self.id, tags=checked)
+        self._log(tags=checked)
         self._known.tags.update(checked)
 
     def describe(self, markdown: str) -> None:
         """Set the text that MLflow's UI shows above the numbers of the run; raises ValueError as
         `entries.check_tags`."""
         check_tags({"description": markdown})
-        log(self._client, self.id, tags={DESCRIPTION: markdown})
+        self._log(tags={DESCRIPTION: markdown})
         self._description = markdown
 
     def dataset(self, name: str, digest: str, context: str, source: str, profile: Mapping[str, Any]) -> None:
         """Tell which data the run has used, as MLflow's table of datasets shows it: `context` such as "training",
         `source` how to get it, `profile` what it is. The digest stands in the tag `dataset.CONTEXT` too, so that it
         survives a lost database. Raises ValueError as `entries.check_tags`."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        told = Dataset(name, digest, "code", json.dumps({"command": source}), profile=json.dumps(jsonable(profile)))
-        self._client.log_inputs(self.id, [DatasetInput(told, [InputTag("mlflow.data.context", context)])])
+        self._log_dataset(name, digest, context, source, jsonable(profile))
         self.tags({f"dataset.{context}": digest})
 
     def artifact(self, path: Path | str, folder: str | None = None) -> Path:
@@ -251,6 +261,39 @@ def log(
 def _shown(run: FinishedRun) -> dict[str, str]:
     """The tags of name and description."""
     return {"mlflow.runName": run.name, **({DESCRIPTION: run.description} if run.description else {})}
+
+
+def log_dataset(
+    client: MlflowClient, run_id: str, name: str, digest: str, context: str, source: str, profile: Mapping[str, Any]
+) -> None:
+    """Add a row to MLflow's table of datasets; see `Run.dataset`."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    told = Dataset(name, digest, "code", json.dumps({"command": source}), profile=json.dumps(profile))
+    client.log_inputs(run_id, [DatasetInput(told, [InputTag("mlflow.data.context", context)])])
+
+
+def finished_run(record: Mapping[str, Any] | None, sealed: Mapping[str, Any] | None, end: float) -> FinishedRun:
+    """A run from its `record` (`Run.record`), with the entries that its store has `sealed`; one of both may be None.
+    `end` is in Unix seconds.
+
+    The record says how the run ended; the store is written before that.
+    """
+    base = record or sealed
+    assert base is not None
+    status = "FINISHED" if record is None else record["status"]
+    parts = [each for each in (record, sealed) if each is not None]
+    return FinishedRun(
+        base["name"],
+        {name: value for each in parts for name, value in each["parameters"].items()},
+        {name: value for each in parts for name, value in each["metrics"].items()},
+        {name: value for each in parts for name, value in each["tags"].items()},
+        status if status in ("FINISHED", "FAILED") else "KILLED",
+        datetime.fromisoformat(base["start"]).timestamp(),
+        end,
+        base["id"],
+        next((each["description"] for each in parts if each.get("description")), ""),  # older records have none
+    )
 
 
 def insert_runs(

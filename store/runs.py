@@ -170,12 +170,15 @@ class Tracker:
         return closed
 
     def tidy(self) -> list[str]:
-        """Close dead runs and remove incomplete files; return a sentence for each. Living runs are left alone.
+        """Close dead runs, remove incomplete files, and take over what workers have handed over; return a sentence for
+        each. Living runs are left alone.
 
         Raises WorkspaceError or StoreError when the workspace cannot be written.
         """
+        from store.handing import take_over_all
+
         closed = [f"run {r.name!r} ({r.id[:8]}): closed as KILLED, its process is gone" for r in self.close_dead()]
-        return closed + clear_leftovers(self.workspace)
+        return closed + clear_leftovers(self.workspace) + take_over_all(self)
 
     def discard(self, run_ids: Sequence[str]) -> None:
         """Delete runs as the UI does: they are no longer listed, and `mlflow gc` removes them."""
@@ -306,6 +309,10 @@ class Tracker:
         for key in sorted(listing.metric_keys(self.database, experiment), key=lambda key: SLASH not in key):
             found.setdefault(plain(key), []).append(key)
         return found
+
+    def client(self) -> MlflowClient:
+        """MLflow's client for this workspace, whose database is created if it is missing."""
+        return self._client()
 
     def _client(self) -> MlflowClient:
         if self._opened is None:

@@ -49,6 +49,22 @@ def _folder(text: str) -> Path:
     return Path(text)
 
 
+def _cluster(text: str) -> str:
+    if not re.fullmatch(r"(tcp|tls)://\S+:\d+|local:[1-9]\d{0,3}|.+\.toml", text):
+        raise argparse.ArgumentTypeError(
+            f"{text} is not the address of a scheduler (tcp://HOST:PORT), local:N for N processes, or a TOML file"
+        )
+    return text
+
+
+def _shard(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    number, count = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= number <= count:
+        raise argparse.ArgumentTypeError(f"{text} is not a shard: write K/N with K from 1 to N, such as 3/10")
+    return number, count
+
+
 def _run_name(text: str) -> str:
     if not text.strip() or len(text) > 200 or not text.isprintable():
         raise argparse.ArgumentTypeError("a name of a run has 1 to 200 characters, none of them invisible")
@@ -138,6 +154,15 @@ def _with_workers(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--workers", type=_workers, help="processes for the design matrix (default: all cores)")
 
 
+def _with_cluster(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--cluster",
+        type=_cluster,
+        metavar="ADDRESS",
+        help="compute on Dask workers: tcp://HOST:PORT of a scheduler, local:N, or a TOML file of a batch system",
+    )
+
+
 def _with_points(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--retry",
@@ -145,6 +170,7 @@ def _with_points(sub: argparse.ArgumentParser) -> None:
         help="compute again the points that failed, such as dipoles that annihilated",
     )
     _with_workers(sub)
+    _with_cluster(sub)
 
 
 def _with_only_case(sub: argparse.ArgumentParser) -> None:
@@ -166,6 +192,7 @@ def _run(commands: Commands) -> None:
     _with_safe(sub)
     sub.add_argument("--name", type=_run_name, help="name of the run in MLflow")
     _with_workers(sub)
+    _with_cluster(sub)
     sub.add_argument(
         "--start", type=_folder, metavar="FOLDER", help="start from a relaxation that `export` prepared and LAMMPS did"
     )
@@ -237,6 +264,7 @@ def _tune(commands: Commands) -> None:
     sub.add_argument("--trials", type=_positive_int, help="trials the study shall have (default: tune.trials)")
     sub.add_argument("--workers", type=_workers, default=1, help="processes that run trials (default: 1)")
     sub.add_argument("--verify", type=_positive_int, help="trials to relax in full (default: tune.verify)")
+    _with_cluster(sub)
 
 
 def _sweep(commands: Commands) -> None:
@@ -250,6 +278,12 @@ def _sweep(commands: Commands) -> None:
     _with_workspace(sub)
     _with_safe(sub)
     sub.add_argument("--only", action="append", metavar="NAME", help="only this sweep of the spec (repeatable)")
+    sub.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="K/N",
+        help="compute only part K of N, for an array job; the same command without it collects all parts",
+    )
     _with_points(sub)
 
 
@@ -344,9 +378,10 @@ def _check(commands: Commands) -> None:
 
 def _plan(commands: Commands) -> None:
     sub = _command(
-        commands, "plan", "Tell what a run will take, without running.", "dislobench plan w-screw --preset paper"
+        commands, "plan", "Tell what a run or a sweep will take.", "dislobench plan w-screw --preset paper --sweep fig5"
     )
     _with_spec(sub)
+    sub.add_argument("--sweep", metavar="NAME", help="plan this sweep of the spec: its tasks, and how many workers")
     _with_safe(sub)
 
 

@@ -18,6 +18,7 @@ from suite.commands.common import (
     make_workspace,
     short,
     spec_of,
+    specs_of_sweep,
     tell,
 )
 from suite.text import printable
@@ -151,9 +152,14 @@ def check(options: argparse.Namespace) -> int:
 
 def plan(options: argparse.Namespace) -> int:
     spec = spec_of(options)
-    from suite.study.plan import WARNING, plan
+    from suite.study.plan import WARNING, plan, plan_sweep
 
-    found = plan(spec)
+    title = f"plan of {spec.case.name}"
+    if options.sweep is None:
+        found = plan(spec)
+    else:
+        title += f", sweep {options.sweep}"
+        found = plan_sweep(specs_of_sweep(options, options.spec, options.sweep))
     if warning := found.get(WARNING):
         print(f"dislobench: {warning}", file=sys.stderr)
     if options.json:
@@ -162,7 +168,7 @@ def plan(options: argparse.Namespace) -> int:
     from suite.show.terminal import table
 
     found = {key: value for key, value in found.items() if key != WARNING}
-    table(f"plan of {spec.case.name}", ["what", "how much"], [[k, short(v)] for k, v in found.items()])
+    table(title, ["what", "how much"], [[k, short(v)] for k, v in found.items()])
     return 0
 
 

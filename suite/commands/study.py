@@ -15,6 +15,9 @@ from suite.commands.common import (
     BAD_SPEC,
     FAILED_OUTCOME,
     CommandError,
+    chosen_sweeps,
+    cluster_of,
+    loader_of,
     make_workspace,
     refuse_code,
     spec_of,
@@ -23,7 +26,6 @@ from suite.commands.common import (
 from suite.text import printable
 
 if TYPE_CHECKING:
-    from suite.spec import Spec
     from suite.study.sweep import Sweep, SweepResult
 
 
@@ -34,7 +36,7 @@ def tune(options: argparse.Namespace) -> int:
     from suite.study.tune import tune
     from suite.study.weighings import weights_toml
 
-    with progress_reporter(quiet=options.json) as progress:
+    with cluster_of(options), progress_reporter(quiet=options.json) as progress:
         result = tune(spec, options.workspace, options.trials, options.workers, options.verify, progress)
     if options.json:
         entries = [
@@ -77,8 +79,10 @@ def tune(options: argparse.Namespace) -> int:
 
 def sweep(options: argparse.Namespace) -> int:
     only = options.only or []
-    chosen = _chosen_sweeps(options, options.spec, only)
+    chosen = chosen_sweeps(options, options.spec, only)
     make_workspace(options.workspace)
+    if options.shard:
+        return _run_shards(options, chosen)
     from suite.study.sweep import content_of
 
     results = [result for _, result in _run_sweeps(options, [(options.spec, *each) for each in chosen.items()])]
@@ -90,35 +94,52 @@ def sweep(options: argparse.Namespace) -> int:
     return 0
 
 
-def _chosen_sweeps(options: argparse.Namespace, name: str, only: Sequence[str]) -> dict[str, Sweep]:
-    """The sweeps of spec `name`, or `only` those with these names."""
-    from suite.spec import load_sweeps
-
-    sweeps = load_sweeps(name, options.preset, options.overrides, only)
-    if unknown := [each for each in only if each not in sweeps]:
-        raise CommandError(f"no sweep {unknown[0]!r} in {name}; it has {', '.join(sweeps)}", BAD_SPEC)
-    return {each: sweep for each, sweep in sweeps.items() if not only or each in only}
-
-
 def _run_sweeps(
     options: argparse.Namespace, chosen: Sequence[tuple[str, str, Sweep]]
 ) -> Iterator[tuple[str, SweepResult]]:
     """Run sweeps given as (spec, name, sweep). Each is printed at once, because the next one may be interrupted."""
     from suite.show.terminal import progress_reporter, sweep_table
-    from suite.spec import load, toml_value
     from suite.study.sweep import run_sweep
 
-    with progress_reporter(quiet=options.json) as progress:
+    with cluster_of(options), progress_reporter(quiet=options.json) as progress:
         for spec, name, sweep in chosen:
-
-            def resolved(settings: Mapping[str, Any], spec: str = spec) -> Spec:
-                words = [f"{key}={toml_value(value)}" for key, value in settings.items()]
-                return refuse_code(options, load(spec, options.preset, [*options.overrides, *words]))
-
-            result = run_sweep(resolved, name, sweep, options.workspace, progress, options.workers, options.retry)
+            result = run_sweep(
+                loader_of(options, spec), name, sweep, options.workspace, progress, options.workers, options.retry
+            )
             if not options.json:
                 sweep_table(result)
             yield spec, result
+
+
+def _run_shards(options: argparse.Namespace, chosen: Mapping[str, Sweep]) -> int:
+    """Run one shard of each chosen sweep, and say how to collect them."""
+    if options.cluster:
+        raise CommandError("--shard and --cluster are two ways to share a sweep: choose one", BAD_SPEC)
+    from suite.show.terminal import progress_reporter
+    from suite.study.sweep import run_shard
+
+    with progress_reporter(quiet=options.json) as progress:
+        done = [
+            run_shard(
+                loader_of(options, options.spec),
+                name,
+                sweep,
+                options.workspace,
+                options.shard,
+                progress,
+                options.workers,
+                options.retry,
+            )
+            for name, sweep in chosen.items()
+        ]
+    if options.json:
+        print(json.dumps({"shard": list(options.shard), "sweeps": [vars(each) for each in done]}))
+        return 0
+    number, count = options.shard
+    for each in done:
+        print(f"shard {number}/{count} of {each.name}: {each.points} of {each.total} points, {each.computed} computed")
+    print("collect  the same command without --shard, when all shards have ended")
+    return 0
 
 
 def paper(options: argparse.Namespace) -> int:
@@ -135,7 +156,7 @@ def paper(options: argparse.Namespace) -> int:
         )
     figures = [figure for figure in FIGURES if figure.number in wanted]
     chosen = [
-        (figure.spec, figure.sweep, _chosen_sweeps(options, figure.spec, [figure.sweep])[figure.sweep])
+        (figure.spec, figure.sweep, chosen_sweeps(options, figure.spec, [figure.sweep])[figure.sweep])
         for figure in figures
     ]
     make_workspace(options.workspace)
@@ -170,7 +191,7 @@ def leaderboard(options: argparse.Namespace) -> int:
         name, board = read_board(options.board)
         board = chosen_of(board, options.case, options.entry, options.preset)
         make_workspace(options.workspace)
-        with progress_reporter(quiet=options.json) as progress:
+        with cluster_of(options), progress_reporter(quiet=options.json) as progress:
             accept = partial(refuse_code, options)
             result = run_board(name, board, options.workspace, progress, options.workers, options.retry, accept)
         run_id = result.run_id

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from store.seal import attributes
 from suite.judge.matching import told
 from suite.judge.numbers import ERRORS, NUMBERS, SHOWN, head
 from suite.judge.remarks import remarks
@@ -140,11 +141,28 @@ def run_table(spec: Spec, result: CaseResult) -> None:
             for name in stages.seconds
         ],
     )
-    for sentence in remarks(result.verdict.numbers):
+    _places(result.run_id, result.verdict.numbers, result.fields, result.figures)
+
+
+def record_table(record: RunRecord, store: Path, figures: Sequence[Path]) -> None:
+    """Print a run that a worker has finished, as far as its store tells of it."""
+    attrs = attributes(store)
+    numbers = attrs["numbers"]
+    table(
+        f"{attrs['title']}: {attrs['status']}, {record.metrics['atoms_simulation']:.0f} atoms, "
+        f"L = {record.parameters['L']}, seed {record.parameters['seed']}",
+        ["number", "value", "unit", "meaning"],
+        _numbers(numbers, attrs["limiting_term"]),
+    )
+    _places(record.id, numbers, store, figures)
+
+
+def _places(run_id: str, numbers: dict[str, float], fields: Path, figures: Sequence[Path]) -> None:
+    """Print what should be known about a run, where its files are, and how to see it again."""
+    for sentence in remarks(numbers):
         print(f"note     {sentence}")
-    figures = result.figures[0].parent if result.figures else Path()
-    print(f"run      {result.run_id}\nfields   {result.fields}\nfigures  {figures}")
-    print(f"again    dislobench show {result.run_id[:8]} --workspace {shlex.quote(str(result.fields.parent.parent))}")
+    print(f"run      {run_id}\nfields   {fields}\nfigures  {figures[0].parent if figures else Path()}")
+    print(f"again    dislobench show {run_id[:8]} --workspace {shlex.quote(str(fields.parent.parent))}")
 
 
 def store_table(record: Any, tree: Any, folder: Path) -> None:

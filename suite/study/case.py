@@ -9,13 +9,14 @@ arguments.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from store import fields, provenance
+from store import fields, handing, provenance
+from store.faults import FailedOutcome
 from store.listing import KIND, RUN
 from store.runs import Run, Tracker
 from suite import pipeline
@@ -132,24 +133,49 @@ def run_in(session: Session, case: Case) -> CaseResult:
     if case.job is not None:
         job_digest(case.job)
     tracker = Tracker(session.workspace, group_of)
-    with at_most(session.workers), _started(tracker, case) as run:
-        _describe(run, case.spec)
-        judged = _judge(run, session, case)
-        ending = judged.ending()
-        run.describe(_note(run, judged, ending, case.draw))
-        place = _keep(run, tracker.store_of(run.id), judged, ending, session.progress)
-        drawn = _draw(run, place, judged.stages, session.progress) if case.draw else []
-        run.tags(ending)  # last, because a failed run with an outcome counts as one that failed for its physics
-    return CaseResult(**vars(judged), run_id=run.id, fields=place, figures=drawn)
+    with tracker.start(*_opening(case)) as run:
+        return _made(run, tracker.store_of(run.id), session, case)
+
+
+def hand_over(session: Session, case: Case, run_id: str = "", collector: Mapping[str, str] | None = None) -> str:
+    """As `run_in`, without the database: whoever writes it takes the run over later. Returns the id of the run.
+
+    `run_id` and `collector` as in `store.handing.begin`. Raises what `run_in` raises, after it has been recorded.
+    """
+    if case.job is not None:
+        job_digest(case.job)
+    with handing.begin(session.workspace, *_opening(case), run_id, collector) as run:
+        return _made(run, run.store, session, case).run_id
+
+
+def failed_run(tracker: Tracker, case: Case, fault: FailedOutcome) -> str:
+    """Record a run that ended with `fault` where nothing could record it; returns its id."""
+    with suppress(type(fault)), tracker.start(*_opening(case)) as run:
+        raise fault
+    return run.id
 
 
 # --- the steps of a run -------------------------------------------------------------------------------------------
 
 
-def _started(tracker: Tracker, case: Case) -> AbstractContextManager[Run]:
+def _opening(case: Case) -> tuple[str, str, dict[str, Any], dict[str, str], str | None]:
+    """What a run begins with: experiment, name, parameters, tags, parent."""
     spec = case.spec
     tags = {KIND: RUN, **case.tags}
-    return tracker.start(spec.case.name, case.name or run_name(spec), parameters(spec), tags, case.parent)
+    return spec.case.name, case.name or run_name(spec), parameters(spec), tags, case.parent
+
+
+def _made(run: Run, place: Path, session: Session, case: Case) -> CaseResult:
+    """Everything between the beginning and the end of a run; its fields are written to `place`."""
+    with at_most(session.workers):
+        _describe(run, case.spec)
+        judged = _judge(run, session, case)
+        ending = judged.ending()
+        run.describe(_note(run, judged, ending, case.draw))
+        _keep(run, place, judged, ending, session.progress)
+        drawn = _draw(run, place, judged.stages, session.progress) if case.draw else []
+        run.tags(ending)  # last, because a failed run with an outcome counts as one that failed for its physics
+    return CaseResult(**vars(judged), run_id=run.id, fields=place, figures=drawn)
 
 
 def _describe(run: Run, spec: Spec) -> None:
@@ -220,7 +246,7 @@ def _note(run: Run, judged: Judged, ending: Mapping[str, str], draw: bool) -> st
     return run_note(run.id, judged.spec.case.title, words, judged.verdict.numbers, ending, drawn)
 
 
-def _keep(run: Run, place: Path, judged: Judged, ending: Mapping[str, str], progress: Progress) -> Path:
+def _keep(run: Run, place: Path, judged: Judged, ending: Mapping[str, str], progress: Progress) -> None:
     """Write the fields to `place`, sealed with the numbers, and the potential and the numbers to MLflow."""
     world, rows, model, verdict, stages = judged.world, judged.rows, judged.model, judged.verdict, judged.stages
     measured = judged.measured()
@@ -234,7 +260,6 @@ def _keep(run: Run, place: Path, judged: Judged, ending: Mapping[str, str], prog
             if rows.basis.save(model.coefficients, model.energy_per_atom, potential):
                 run.artifact(potential)
     run.metrics(measured | {"seconds_store": stages.seconds["store"], "megabytes_store": stages.megabytes["store"]})
-    return place
 
 
 def _draw(run: Run, place: Path, stages: Stages, progress: Progress) -> list[Path]:

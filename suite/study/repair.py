@@ -21,8 +21,9 @@ from typing import Any
 
 from store import journal, listing, living
 from store.faults import BadStore
+from store.handing import take_over_all
 from store.locking import locked
-from store.recording import RECORD
+from store.recording import RECORD, finished_run
 from store.runs import FinishedRun, RunNotFound, Tracker
 from store.seal import StoreError, attributes, read_json, remove, writing
 from suite.judge.numbers import group_of
@@ -67,6 +68,7 @@ def repair(workspace: Path, progress: Progress = silent) -> Repaired:
     found.done += tracker.tidy()
     progress("runs", 0.0, "from stores and records")
     _restore(tracker, found)
+    found.done += take_over_all(tracker, alone=True)  # their parents may be among the restored
     progress("studies", 0.0, "journals and trials")
     for path in sorted((workspace / "studies").glob(f"*/{JOURNAL}")):
         _mend_study(tracker, path, found)
@@ -194,26 +196,10 @@ def _read_store(path: Path | None, key: str, wrong: list[str]) -> dict[str, Any]
 
 
 def _of_records(record: Mapping[str, Any] | None, sealed: Mapping[str, Any] | None, end: float) -> _Lost:
-    """A run from the record beside its artifacts, with the entries of its store where it has one.
-
-    The record says how the run ended; the store is written before that.
-    """
+    """A run from the record beside its artifacts, with the entries of its store where it has one."""
     base = record or sealed
     assert base is not None
-    status = "FINISHED" if record is None else record["status"]
-    parts = [each for each in (record, sealed) if each is not None]
-    metrics = {name: value for each in parts for name, value in each["metrics"].items()}
-    run = FinishedRun(
-        base["name"],
-        {name: value for each in parts for name, value in each["parameters"].items()},
-        metrics,
-        {name: value for each in parts for name, value in each["tags"].items()},
-        status if status in ("FINISHED", "FAILED") else "KILLED",
-        datetime.fromisoformat(base["start"]).timestamp(),
-        end,
-        base["id"],
-        next((each["description"] for each in parts if each.get("description")), ""),  # older records have none
-    )
+    run = finished_run(record, sealed, end)
     return _Lost(run, base["experiment"], base["parent"])
 
 

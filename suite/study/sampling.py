@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from store.faults import BadInput
 from store.locking import locked
 from store.seal import writing
-from suite.execution import map_pieces
+from suite.execution import map_pieces, through
 from suite.judge.numbers import head
 from suite.model.regression import Unsolvable
 from suite.spec import Spec
@@ -171,8 +171,9 @@ def run_trials(study: Study, bench: Bench, place: Place, budget: int, session: S
         # each batch reads the whole journal; as batches grow with it, the total time stays linear in the number of
         # trials
         most = min(max(BATCH, begun // 2), MOST)
-        for _ in map_pieces(_work, [(bench, place, budget, most, each) for each in seeds], workers):
-            pass
+        with through(None):  # a trial takes milliseconds: processes of this machine
+            for _ in map_pieces(_work, [(bench, place, budget, most, each) for each in seeds], workers):
+                pass
         if count() == done and _failed_in_a_row(study) >= BATCH:
             raise Unsolvable(f"the last {BATCH} trials had no finite solution: widen or shift the ranges in [tune]")
     session.progress("trials", 1.0, f"{count()} of {budget}")

@@ -69,7 +69,7 @@ def test_numbers_are_compared_as_numbers(here: float, wanted: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "geometry_error", "< 3", "geometry_error <", "a ? b"])
 def test_what_is_no_condition_is_told(text: str) -> None:
-    with pytest.raises(BadCondition, match="such as 'geometry_error < 0.1'"):
+    with pytest.raises(BadCondition, match=r"such as 'geometry_error < 0\.1'"):
         read_condition(text)
 
 
