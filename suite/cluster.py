@@ -35,7 +35,7 @@ from pydantic import Field, ValidationError
 
 from store import provenance
 from store.faults import BadInput, Fault
-from store.seal import writing
+from store.locking import locked_file
 from suite.execution import RETRIES, THREADS, LostWorkers, Tell, as_worker, call, to_stderr
 from suite.records import Count, Record, sentence_of
 from suite.spec import BadSpec, locate, read_toml
@@ -216,15 +216,9 @@ def job_cluster(file: ClusterFile) -> Any:
 @contextmanager
 def _token(workspace: Path) -> Iterator[Path]:
     """A locked file in the workspace: a worker that finds it, and finds it locked, has the same file system."""
-    path = workspace.absolute() / f".cluster-{uuid.uuid4().hex}"
-    with writing(path):
-        handle = path.open("w")
-    try:
-        with handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield path
-    finally:
-        path.unlink(missing_ok=True)
+    path = workspace.absolute() / "locks" / f"cluster-{uuid.uuid4().hex}"
+    with locked_file(path):
+        yield path
 
 
 # --- in a worker --------------------------------------------------------------------------------------------------
@@ -270,7 +264,7 @@ def _in_worker(setting: Setting, function: Callable[..., Any], arguments: tuple[
 
 
 def _check_sharing(token: Path, host: str) -> None:
-    workspace = token.parent
+    workspace = token.parent.parent
     try:
         handle = token.open("r+")
     except OSError as error:

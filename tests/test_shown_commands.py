@@ -61,6 +61,11 @@ RUN_SMALLER = {
         f"dislobench tune w-split --preset tiny {FEW} --trials 2 --verify 1"
     ),
     "dislobench sweep w-screw --preset quick": f"dislobench sweep my.toml --preset tiny {FEW}",
+    "dislobench sweep w-screw --preset quick --only fig5 --cluster local:2": (
+        f"dislobench sweep my.toml --preset tiny {FEW.removeprefix('--workers 1 ')} --cluster local:1"
+    ),
+    "dislobench sweep w-screw --shard 3/10": f"dislobench sweep my.toml --preset tiny {FEW} --shard 1/1",
+    "dislobench plan w-screw --preset quick --sweep fig5": "dislobench plan my.toml --preset tiny --sweep size",
     "dislobench paper --preset quick": (
         "dislobench paper --preset tiny --figure 4 --set training.configurations=3 --set training.test=3 --workers 1"
     ),
@@ -96,7 +101,12 @@ OUTCOMES = {
     # ace-jax is not among the packages of the tests: without it the run is refused
     ACE_JAX: 0 if find_spec("ace_jax") else MissingPackage.exit_code,
 }
-ONLY_PARSED = ("dislobench ui",)  # it does not end by itself
+ONLY_PARSED = (
+    "dislobench ui",  # it does not end by itself
+    # a scheduler and a batch system; tests/test_cluster.py has workers and job scripts
+    "dislobench sweep w-screw --preset quick --only fig5 --cluster tcp://node1:8786",
+    "dislobench sweep w-screw --cluster slurm.toml",
+)
 
 
 def shown() -> list[str]:
@@ -124,6 +134,13 @@ def test_every_shown_command_is_known_here() -> None:
 def test_shown_command_parses(command: str) -> None:
     options = build_parser().parse_args(shlex.split(command)[1:])
     assert options.command == command.split()[1]
+
+
+def test_the_array_job_of_the_page_parses() -> None:
+    text = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^srun dislobench (.*)$", text, flags=re.M)
+    words = line.replace("$SLURM_ARRAY_TASK_ID", "3").replace("$SLURM_ARRAY_TASK_COUNT", "10")
+    assert build_parser().parse_args(shlex.split(words)).shard == (3, 10)
 
 
 @pytest.fixture(scope="module")
