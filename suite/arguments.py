@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from store.addresses import BadAddress, check_tracking
+
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # argparse has no public name for it
 
@@ -47,6 +49,13 @@ def _folder(text: str) -> Path:
     if re.match(r"[A-Za-z][A-Za-z0-9+.\-]*://", text):
         raise argparse.ArgumentTypeError(f"{text} is an address, and only local folders can be used so far")
     return Path(text)
+
+
+def _tracking(text: str) -> str:
+    try:
+        return check_tracking(text.strip())
+    except BadAddress as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _run_name(text: str) -> str:
@@ -121,6 +130,12 @@ def _with_safe(sub: argparse.ArgumentParser) -> None:
 
 def _with_workspace(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--workspace", type=_folder, default=Path("runs"), help="folder of all results (default: ./runs)")
+    sub.add_argument(
+        "--tracking-uri",
+        type=_tracking,
+        metavar="ADDRESS",
+        help="keep the runs on this MLflow server or in this database (default: MLFLOW_TRACKING_URI, else WORKSPACE)",
+    )
 
 
 def _with_workers(sub: argparse.ArgumentParser) -> None:

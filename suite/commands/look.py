@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from store.addresses import TRACKING
 from suite.children import in_a_process
 from suite.commands.common import (
     BAD_SPEC,
@@ -203,8 +205,9 @@ def runs(options: argparse.Namespace) -> int:
     rows = ledger(tracker, options.case, options.trials or options.all, options.points or options.all)
     if lost := tracker.lost():
         print(
-            f"dislobench: {len(lost)} stores in {tracker.fields} have no run in the database; "
-            f"`dislobench repair --workspace {options.workspace}` adds them",
+            f"dislobench: {len(lost)} stores in {tracker.fields} have no run in {tracker.home.where}; "
+            f"`dislobench repair {shlex.join(['--workspace', str(options.workspace), *tracker.home.options])}` adds "
+            "them",
             file=sys.stderr,
         )
     if options.json:
@@ -307,16 +310,21 @@ def ui(options: argparse.Namespace) -> int:
     from store.runs import Tracker
 
     tracker = Tracker(options.workspace)
-    if not tracker.database.exists():
+    if not tracker.home.exists():
         raise CommandError(
             f"{options.workspace} holds no runs; run a case first, or name another folder with --workspace", BAD_STORE
         )
-    _need_free_port(options.host, options.port)
-    print("MLflow UI, ready in about 15 seconds (Ctrl-C ends it):", file=sys.stderr)
+    command = tracker.ui_command(options.port, options.host)
+    if command:
+        _need_free_port(options.host, options.port)
+        print("MLflow UI, ready in about 15 seconds (Ctrl-C ends it):", file=sys.stderr)
     for name, link in tracker.ui_links(options.port, options.host).items():
         print(f"  {printable(name)}: {link}", file=sys.stderr)
+    if not command:  # a server shows them already
+        return 0
+    variables = {TRACKING: "", **tracker.home.ui_variables()}
     # a session of its own, so that the server's child processes end with this command too
-    code, _ = in_a_process(tracker.ui_command(options.port, options.host), start_new_session=True)
+    code, _ = in_a_process(command, variables=variables, start_new_session=True)
     raise CommandError(f"the MLflow server ended by itself with exit code {code}; see its messages above", 1)
 
 

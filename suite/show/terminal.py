@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from store.homes import home_of
 from suite.judge.matching import told
 from suite.judge.numbers import ERRORS, NUMBERS, head
 from suite.judge.remarks import remarks
@@ -157,7 +158,9 @@ def run_table(spec: Spec, result: CaseResult) -> None:
         print(f"note     {sentence}")
     figures = result.figures[0].parent if result.figures else Path()
     print(f"run      {result.run_id}\nfields   {result.fields}\nfigures  {figures}")
-    print(f"again    dislobench show {result.run_id[:8]} --workspace {shlex.quote(str(result.fields.parent.parent))}")
+    workspace = result.fields.parent.parent
+    words = ["dislobench", "show", result.run_id[:8], "--workspace", str(workspace), *home_of(workspace).options]
+    print(f"again    {shlex.join(words)}")
 
 
 def store_table(record: Any, tree: Any, folder: Path) -> None:

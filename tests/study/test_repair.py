@@ -17,7 +17,7 @@ import optuna
 import pytest
 import xarray as xr
 
-from store import fields, seal
+from store import fields, seal, through_client
 from store.faults import BadStore
 from store.runs import RunRecord, Tracker, WorkspaceError
 from suite.cli import main
@@ -142,7 +142,7 @@ def test_a_lost_database_is_rebuilt_run_for_run(
     assert (again.done, again.left) == ([], []), "there is nothing more to do"
     # MLflow itself reads what was rebuilt, and goes on with it
     tracker = Tracker(workspace)
-    assert tracker._read_through_client() == tracker.history()
+    assert through_client.read(tracker._client()) == tracker.history()
     with tracker.start_or_resume("w-split", "sweep L", {}, {"sweep_key": "k"}, known_by="sweep_key") as sweep:
         pass
     assert len(tracker.children(sweep.id)) == 2
