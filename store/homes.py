@@ -46,8 +46,12 @@ class Home(Protocol):
     options: tuple[str, ...]
     """Words of a command line that choose it."""
 
+    def prepare(self) -> None:
+        """Create it and the folders of the workspace, unless they exist."""
+        ...
+
     def client(self) -> MlflowClient:
-        """MLflow's client, with errors turned into faults. The home is created when it is missing."""
+        """MLflow's client, with errors turned into faults."""
         ...
 
     def read(self, **conditions: Any) -> list[RunRecord]:
@@ -153,6 +157,9 @@ class Embedded:
         self.where = str(self.database)
         self.address = own_address(self.database)
         self._opened: MlflowClient | None = None
+
+    def prepare(self) -> None:
+        self.client()
 
     def client(self) -> MlflowClient:
         if self._opened is None:

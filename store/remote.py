@@ -101,6 +101,11 @@ class _Remote:
         self.options: tuple[str, ...] = ("--tracking-uri", self.where)
         self._opened: MlflowClient | None = None
 
+    def prepare(self) -> None:
+        self.client()
+        with writing(self.artifacts):
+            self.artifacts.mkdir(parents=True, exist_ok=True)
+
     def client(self) -> MlflowClient:
         """Raises `NoAnswer` if the first request has no answer."""
         if self._opened is None:

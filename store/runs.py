@@ -70,7 +70,7 @@ class Tracker:
 
         Raises WorkspaceError where `database.connect` does, and for a server that does not answer.
         """
-        self._client()
+        self.home.prepare()
 
     def start(
         self,
@@ -90,6 +90,7 @@ class Tracker:
         flatten(parameters)
         checked = check_tags(tags)
         checked |= self._parent_tag(experiment, parent) | self.home.tags()
+        self.prepare()
         client = self._client()
         number = self._experiment(experiment)
         with locked(self.workspace):  # otherwise the run could be taken for a dead one before its lock is held
