@@ -81,6 +81,16 @@ RUN_SMALLER = {
         "dislobench check w-split --preset tiny --set model.backend=ace-jax "
         "--set 'model.arguments={ cutoff = 5, channels = [12, 4], degrees = [0, 0] }'"
     ),
+    # a database of the test stands for the servers; tests/store/test_remote.py uses real ones
+    "dislobench run w-screw --preset quick --tracking-uri http://HOST:5000": (
+        f"dislobench run w-split --preset tiny {FEW} --tracking-uri sqlite:///shared.db"
+    ),
+    "dislobench run w-screw --preset quick --tracking-uri postgresql://HOST/runs": (
+        f"dislobench run w-split --preset tiny {FEW} --tracking-uri sqlite:///shared.db"
+    ),
+    "dislobench runs --tracking-uri http://HOST:5000": "dislobench runs --tracking-uri sqlite:///shared.db",
+    "dislobench repair --tracking-uri http://HOST:5000": "dislobench repair --tracking-uri sqlite:///shared.db",
+    "dislobench repair --tracking-uri postgresql://HOST/runs": "dislobench repair --tracking-uri sqlite:///shared.db",
     "dislobench scan fe-screw.toml --size 20": "dislobench scan fe-screw.toml --size 8 --grid 1",
     "dislobench run fe-screw.toml": f"dislobench run fe-screw.toml {FEW} {SMALL_IRON}",
 }
