@@ -63,12 +63,13 @@ def answering(where: str) -> Iterator[None]:
     except MlflowException as error:
         if error.error_code in _ITS_OWN:
             raise
-        raise _no_answer(where, error) from None  # the original message may hold a password
+        raise no_answer(where, error) from None  # the original message may hold a password
     except (SQLAlchemyError, OSError, ImportError) as error:
-        raise _no_answer(where, error) from None
+        raise no_answer(where, error) from None
 
 
-def _no_answer(where: str, error: Exception) -> NoAnswer:
+def no_answer(where: str, error: Exception, options: str = "--tracking-uri, MLFLOW_TRACKING_URI") -> NoAnswer:
+    """The fault for an `error` of the server or database `where`, which was named by `options`."""
     told = " ".join(scrubbed(str(error)).split())
     if isinstance(error, ImportError):
         cure = "install the driver, for PostgreSQL: pip install 'dislobench[postgresql]'"
@@ -78,7 +79,7 @@ def _no_answer(where: str, error: Exception) -> NoAnswer:
             "server, PGUSER and PGPASSWORD or ~/.pgpass for PostgreSQL)"
         )
     else:
-        cure = "start it, or correct the address (--tracking-uri, MLFLOW_TRACKING_URI)"
+        cure = f"start it, or correct the address ({options})"
     return NoAnswer(f"{where} does not answer: {_short(told)}; {cure}")
 
 

@@ -144,6 +144,8 @@ class Tracker:
         unfinished = self.home.unfinished()
         if not unfinished and not living.held(self.workspace):
             return []
+        if unfinished:
+            self.home.prepare()  # it takes the lock of the workspace itself
         closed = []
         with locked(self.workspace):
             for record in self.home.unfinished() if unfinished else []:

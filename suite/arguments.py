@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from store.addresses import BadAddress, check_tracking
+from store.addresses import BadAddress, check_database, check_tracking
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # argparse has no public name for it
@@ -54,6 +54,13 @@ def _folder(text: str) -> Path:
 def _tracking(text: str) -> str:
     try:
         return check_tracking(text.strip())
+    except BadAddress as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _database(text: str) -> str:
+    try:
+        return check_database(text.strip())
     except BadAddress as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
@@ -241,6 +248,18 @@ def _tune(commands: Commands) -> None:
     sub.add_argument("--trials", type=_positive_int, help="trials the study shall have (default: tune.trials)")
     sub.add_argument("--workers", type=_workers, default=1, help="processes that run trials (default: 1)")
     sub.add_argument("--verify", type=_positive_int, help="trials to relax in full (default: tune.verify)")
+    sub.add_argument(
+        "--storage",
+        type=_database,
+        default="",
+        metavar="ADDRESS",
+        help="keep the trials in this database, where several hosts may run them (default: a journal in WORKSPACE)",
+    )
+    sub.add_argument(
+        "--help-only",
+        action="store_true",
+        help="with --storage: run trials until the study has enough, and leave its end to another command",
+    )
 
 
 def _sweep(commands: Commands) -> None:

@@ -26,8 +26,9 @@ from store.seal import StoreError, attributes, read_json, remove
 from suite.progress import Progress, silent
 from suite.spec import BadSpec, Spec, load
 from suite.study.described import parameters, run_name
+from suite.study.keeping import JOURNAL
 from suite.study.mirror import mirror
-from suite.study.sampling import JOURNAL, StudyInUse, only_one
+from suite.study.sampling import StudyInUse, only_one
 
 _ID = re.compile("[0-9a-f]{32}")
 

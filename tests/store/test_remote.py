@@ -16,7 +16,7 @@ from servers import Relay, free_port, mlflow_server, postgres
 from store import through_client
 from store.addresses import BadAddress, scrubbed, shown
 from store.faults import BadStore
-from store.remote import NoAnswer, _no_answer
+from store.remote import NoAnswer, no_answer
 from store.runs import FinishedRun, RunNotFound, Tracker, WorkspaceError
 from suite.cli import main
 from suite.study.repair import repair
@@ -268,8 +268,8 @@ def test_what_does_not_answer_is_told_at_once(
 
 
 def test_a_missing_driver_and_a_wrong_password_have_their_own_cure() -> None:
-    assert "pip install" in str(_no_answer("postgresql://h/x", ModuleNotFoundError("No module named 'psycopg'")))
-    denied = str(_no_answer("http://h", OSError("failed with error code 401: no authentication")))
+    assert "pip install" in str(no_answer("postgresql://h/x", ModuleNotFoundError("No module named 'psycopg'")))
+    denied = str(no_answer("http://h", OSError("failed with error code 401: no authentication")))
     assert "MLFLOW_TRACKING_USERNAME" in denied
 
 

@@ -19,7 +19,6 @@ import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
-from store.locking import locked
 from store.runs import Tracker
 from suite.judge import oracle as oracle_module
 from suite.model.regression import by_observable, fit
@@ -167,9 +166,9 @@ def test_two_commands_do_not_share_a_study(result: TuneResult, tiny: Spec, works
 def test_a_late_worker_does_not_disturb_a_trial_that_is_made(tiny: Spec, tmp_path: Path) -> None:
     """Whoever opens a study writes an entry that creates it; this must wait while another worker makes a trial."""
     place = place_of(tiny, tmp_path)
-    study, journal = open_study(tiny, place, seed=0)
+    study, kept = open_study(tiny, place, seed=0)
     late = threading.Thread(target=open_study, args=(tiny, place, 1))
-    with locked(place.folder), journal.together():
+    with kept.turn():
         late.start()
         late.join(1.0)
         assert late.is_alive()
