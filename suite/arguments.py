@@ -251,7 +251,6 @@ def _tune(commands: Commands) -> None:
     sub.add_argument(
         "--storage",
         type=_database,
-        default="",
         metavar="ADDRESS",
         help="keep the trials in this database, where several hosts may run them (default: a journal in WORKSPACE)",
     )

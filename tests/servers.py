@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -67,12 +68,10 @@ class Postgres:
         if not found:
             pytest.skip("PostgreSQL is not installed (Debian's package postgresql)")
         self._programs, self._data = Path(found).resolve().parent, folder / "data"
-        # it refuses to run as root
-        self._user = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+        self._user = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}  # root is refused
+        self._data.mkdir()
         if self._user:
-            for each in [folder, *folder.parents][:3]:
-                each.chmod(0o755)
-            self._data.mkdir()
+            folder.chmod(0o755)
             shutil.chown(self._data, **self._user)
         self._port = free_port()
         self.address = f"postgresql://tester:secret-word@127.0.0.1:{self._port}/postgres"
@@ -99,15 +98,16 @@ class Postgres:
 
 
 @contextmanager
-def postgres(folder: Path) -> Iterator[Postgres]:
-    """A running PostgreSQL server."""
-    server = Postgres(folder)
-    server.start()
-    try:
-        yield server
-    finally:
-        with suppress(AssertionError):  # a test may have ended it
-            server.stop("immediate")
+def postgres() -> Iterator[Postgres]:
+    """A running PostgreSQL server. Its folder is none of pytest's, which only their owner may enter."""
+    with TemporaryDirectory(prefix="dislobench-postgres-") as folder:
+        server = Postgres(Path(folder))
+        server.start()
+        try:
+            yield server
+        finally:
+            with suppress(AssertionError):  # a test may have ended it
+                server.stop("immediate")
 
 
 class Relay:

@@ -88,6 +88,12 @@ RUN_SMALLER = {
     "dislobench run w-screw --preset quick --tracking-uri postgresql://HOST/runs": (
         f"dislobench run w-split --preset tiny {FEW} --tracking-uri sqlite:///shared.db"
     ),
+    "dislobench tune w-screw --trials 2000 --storage postgresql://HOST/trials": (
+        f"dislobench tune w-split --preset tiny {FEW} --trials 2 --verify 1 --storage sqlite:///trials.db"
+    ),
+    "dislobench tune w-screw --trials 2000 --storage postgresql://HOST/trials --help-only": (
+        f"dislobench tune w-split --preset tiny {FEW} --trials 2 --storage sqlite:///trials.db --help-only"
+    ),
     "dislobench runs --tracking-uri http://HOST:5000": "dislobench runs --tracking-uri sqlite:///shared.db",
     "dislobench repair --tracking-uri http://HOST:5000": "dislobench repair --tracking-uri sqlite:///shared.db",
     "dislobench repair --tracking-uri postgresql://HOST/runs": "dislobench repair --tracking-uri sqlite:///shared.db",

@@ -74,7 +74,7 @@ def tune(options: argparse.Namespace) -> int:
     print(printable(weights_toml(result.recommended)))
     print(f"report     {result.folder / 'report.html'}")
     print(f"weights    {result.folder / 'recommended.toml'}")
-    trials = shlex.quote(dashboard_of(Place(result.key, result.folder, options.storage)))
+    trials = shlex.quote(dashboard_of(Place(result.key, result.folder, options.storage or "")))
     print(f"dashboard  optuna-dashboard {trials}    (pip install optuna-dashboard)")
     return 0
 

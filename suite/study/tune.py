@@ -43,7 +43,7 @@ def tune(
     workers: int = 1,
     verify: int | None = None,
     progress: Progress = silent,
-    storage: str = "",
+    storage: str | None = None,
 ) -> TuneResult:
     """Run or continue the study of `spec` until it has `trials` trials, verify, recommend, and write the report.
 
@@ -54,7 +54,7 @@ def tune(
     session, stages = Session(workspace, progress, workers), Stages()
     trials, verify = trials or spec.tune.trials, verify or spec.tune.verify
     bench, grounds = prepare(spec, session, stages)
-    tracker, place = Tracker(session.workspace), place_of(spec, session.workspace, storage)
+    tracker, place = Tracker(session.workspace), place_of(spec, session.workspace, storage or "")
     with only_one(place.folder):
         _mend(tracker, place.folder, progress)
         study, kept = started(spec, place)

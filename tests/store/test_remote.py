@@ -34,8 +34,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
+def postgresql() -> Iterator[str]:
+    with postgres() as running:
         yield running.address
 
 

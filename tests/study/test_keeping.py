@@ -43,8 +43,8 @@ def sqlite(tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def running_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as server:
+def running_postgres() -> Iterator[Postgres]:
+    with postgres() as server:
         yield server
 
 
@@ -217,7 +217,9 @@ def test_the_command_helps_and_shows_the_dashboard(
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"trials": 3}
     assert main([*words, "--verify", "1"]) == 0
     assert f"optuna-dashboard {sqlite}" in capsys.readouterr().out
-    seals = {trial.user_attrs["seal"] for trial in optuna.load_study(study_name=None, storage=sqlite).trials}
+    trials = optuna.load_study(study_name=None, storage=sqlite).get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    assert len(trials) == 3
+    seals = {trial.user_attrs["seal"] for trial in trials}
     tracker = Tracker(workspace)
     (study,) = (record for record in tracker.history() if record.tags.get("kind") == "study")
-    assert {child.tags["seal"] for child in tracker.children(study.id)} == seals
+    assert {child.tags["seal"] for child in tracker.children(study.id) if child.status == "FINISHED"} == seals
