@@ -78,6 +78,8 @@ def no_answer(where: str, error: Exception, options: str = "--tracking-uri, MLFL
             "give user and password in the environment (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a "
             "server, PGUSER and PGPASSWORD or ~/.pgpass for PostgreSQL)"
         )
+    elif re.search(r"\b50\d\b", told):
+        cure = "the log of the server says why: its database may have stopped"
     else:
         cure = f"start it, or correct the address ({options})"
     return NoAnswer(f"{where} does not answer: {_short(told)}; {cure}")
@@ -85,7 +87,10 @@ def no_answer(where: str, error: Exception, options: str = "--tracking-uri, MLFL
 
 def _short(told: str) -> str:
     """The cause at the end of a long message of nested errors."""
-    reason = re.search(r"(\[Errno [^\]]*\] [^'\")]*|Name or service not known|timed out|[Cc]onnection refused)", told)
+    reason = re.search(
+        r"\[Errno [^\]]*\] [^'\")]*|Name or service not known|timed out|[Cc]onnection refused|too many \d+ error responses",
+        told,
+    )
     return reason[0] if reason else told if len(told) < 300 else told[:300] + "..."
 
 

@@ -269,6 +269,8 @@ def test_what_does_not_answer_is_told_at_once(
 
 def test_a_missing_driver_and_a_wrong_password_have_their_own_cure() -> None:
     assert "pip install" in str(no_answer("postgresql://h/x", ModuleNotFoundError("No module named 'psycopg'")))
+    broken = str(no_answer("http://h", OSError("Max retries exceeded (too many 503 error responses)')")))
+    assert broken.startswith("http://h does not answer: too many 503 error responses; the log of the server says why")
     denied = str(no_answer("http://h", OSError("failed with error code 401: no authentication")))
     assert "MLFLOW_TRACKING_USERNAME" in denied
 
