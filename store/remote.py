@@ -88,7 +88,8 @@ def no_answer(where: str, error: Exception, options: str = "--tracking-uri, MLFL
 def _short(told: str) -> str:
     """The cause at the end of a long message of nested errors."""
     reason = re.search(
-        r"\[Errno [^\]]*\] [^'\")]*|Name or service not known|timed out|[Cc]onnection refused|too many \d+ error responses",
+        r"\[Errno [^\]]*\] [^'\")]*|Name or service not known|timed out|[Cc]onnection refused|"
+        r"too many \d+ error responses",
         told,
     )
     return reason[0] if reason else told if len(told) < 300 else told[:300] + "..."
