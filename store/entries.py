@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from store.naming import SLASH
+
 MAX_NAME = 250
 MAX_PARAMETER = 6000
 MAX_TAG = 8000
@@ -25,7 +27,7 @@ class FinishedRun:
     """A run that is logged after it has ended, such as a trial of a study.
 
     `start` and `end` are Unix seconds; None means the time of logging. `id` is the id that the run had before its
-    database was lost; with "" it gets a new one.
+    database was lost; with "" it gets a new one. `description` is Markdown that the UI shows above its numbers.
     """
 
     name: str
@@ -36,6 +38,7 @@ class FinishedRun:
     start: float | None = None
     end: float | None = None
     id: str = ""
+    description: str = ""
 
 
 def check_name(kind: str, name: Any) -> str:
@@ -58,12 +61,14 @@ def split_metrics(metrics: Mapping[str, Any]) -> tuple[dict[str, float], dict[st
     """Split metrics into finite values and, for the others, tags `nonfinite.<name>`.
 
     The tags hold "nan", "inf" or "-inf": MLflow would store inf as 1.8e308 and a mean over NaN.
-    Raises ValueError for a name, TypeError for a value that is not one real number.
+    Raises ValueError for a name that MLflow refuses or that has a slash (`store.naming` puts groups before names),
+    TypeError for a value that is not one real number.
     """
     finite: dict[str, float] = {}
     tags: dict[str, str] = {}
     for name, value in metrics.items():
-        check_name("metric", name)
+        if SLASH in check_name("metric", name):
+            raise ValueError(f"metric name {name!r}: a slash ends the group of a name in MLflow; use an underscore")
         if not isinstance(value, int | float | np.number | np.bool_ | np.ndarray) or (
             np.ndim(value) > 0 or np.iscomplexobj(value)
         ):

@@ -24,6 +24,7 @@ from store.database import SCHEME, connect, quiet, speaking
 from store.faults import BadStore
 from store.listing import RunRecord, UnknownTables, WorkspaceError
 from store.locking import locked
+from store.naming import Grouping, no_group
 from store.recording import Checked, Line, insert_runs
 from store.seal import writing
 
@@ -66,6 +67,10 @@ class Home(Protocol):
         """The ids of all runs, those deleted in the UI too."""
         ...
 
+    def metric_keys(self, experiment: str) -> list[str]:
+        """As `listing.metric_keys`."""
+        ...
+
     def lost(self, stores: Sequence[str]) -> str:
         """What to say when it has no run at all, although the workspace holds the `stores` of some; "" if nothing."""
         ...
@@ -97,7 +102,7 @@ class Home(Protocol):
     def insert(
         self, experiment_id: str, experiment: str, runs: Sequence[Checked], link: Mapping[str, str]
     ) -> list[str]:
-        """Keep finished runs with the tags `link`; returns their ids."""
+        """Keep finished runs, whose metrics have their grouped names, with the tags `link`; returns their ids."""
         ...
 
     def unfinished(self) -> list[RunRecord]:
@@ -129,16 +134,17 @@ class Home(Protocol):
         ...
 
 
-def home_of(workspace: Path, given: str | None = None) -> Home:
-    """The home of a workspace: `given` address, else that of the environment, else its own sqlite file ("" too)."""
+def home_of(workspace: Path, given: str | None = None, group: Grouping = no_group) -> Home:
+    """The home of a workspace: `given` address, else that of the environment, else its own sqlite file ("" too).
+    `group` gives the group under which MLflow shows a metric."""
     address = None if given == "" else tracking_address(workspace, given)
     if address is None:
-        return Embedded(workspace)
+        return Embedded(workspace, group)
     from store.remote import Database, TrackingServer
 
     if is_server(address):
-        return TrackingServer(workspace, address)
-    return Database(workspace, address)
+        return TrackingServer(workspace, address, group)
+    return Database(workspace, address, group)
 
 
 class Embedded:
@@ -150,8 +156,9 @@ class Embedded:
     keeps_ids = True
     options: tuple[str, ...] = ()
 
-    def __init__(self, workspace: Path) -> None:
+    def __init__(self, workspace: Path, group: Grouping) -> None:
         self.workspace = workspace
+        self._group = group
         self.artifacts = workspace / "artifacts"
         self.database = workspace / "mlflow.db"
         self.where = str(self.database)
@@ -181,6 +188,9 @@ class Embedded:
     def known_ids(self) -> set[str]:
         return listing.known_ids(self.database)
 
+    def metric_keys(self, experiment: str) -> list[str]:
+        return listing.metric_keys(self.database, experiment)
+
     def lost(self, stores: Sequence[str]) -> str:
         return (
             f"{self.database}: {'holds no runs' if self.database.exists() else 'is missing'}, while "
@@ -208,7 +218,7 @@ class Embedded:
         return inside(self.artifacts, parts, f"{self.where}: run {record.id} keeps its artifacts at {record.place}")
 
     def line(self, run_id: str) -> Line:
-        return Line(self.client(), run_id)
+        return Line(self.client(), run_id, self._group)
 
     def insert(
         self, experiment_id: str, experiment: str, runs: Sequence[Checked], link: Mapping[str, str]

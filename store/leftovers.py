@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from store.living import alive
-from store.locking import locked
+from store.locking import clear_locks, locked
 from store.seal import recover, remove
 
 _HALF = re.compile(r"\.(?P<name>.+)\.(new|old)")
@@ -37,6 +37,7 @@ def clear_leftovers(workspace: Path) -> list[str]:
                 if path.exists():
                     remove(path)
                     told.append(f"{path}: removed, a database that was not built to its end")
+    clear_locks(workspace / "locks")
     return told + _half_records(workspace)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,8 +18,10 @@ from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 from store.faults import BadStore
+from store.naming import ungrouped
 
 PARENT = "mlflow.parentRunId"
+KIND, RUN = "kind", "run"
 WAIT = 30.0  # seconds to wait for a process that is writing
 
 TABLES = {
@@ -56,7 +58,8 @@ class RunRecord:
     """A run as it stands in the database; `start` is ISO 8601 UTC, MLflow's own tags are left out.
 
     A run whose process was killed stays RUNNING until `dislobench repair` or the next command that computes closes
-    it. `place` is the address of its artifacts.
+    it. `place` is the address of its artifacts. `kind` is RUN for a case that was judged; a study, a trial, a sweep
+    and a board have kinds of their own.
     """
 
     id: str
@@ -69,6 +72,15 @@ class RunRecord:
     tags: dict[str, str]
     parent: str | None
     place: str = ""
+
+    @property
+    def kind(self) -> str:
+        return kind_of(self.tags)
+
+
+def kind_of(tags: Mapping[str, str]) -> str:
+    """Return the kind of a run with these tags; runs of older versions had none."""
+    return tags.get(KIND, RUN)
 
 
 def damaged(database: Path, error: Exception) -> WorkspaceError:
@@ -133,9 +145,12 @@ def read(
             if key in records:
                 records[key].parameters[label] = value
         query = f"SELECT run_uuid, key, value, is_nan FROM latest_metrics {inside}"
+        metrics: dict[str, list[tuple[str, float]]] = {}
         for key, label, value, is_nan in connection.execute(query, values):
+            metrics.setdefault(key, []).append((label, float("nan") if is_nan else value))
+        for key, found in metrics.items():
             if key in records:
-                records[key].metrics[label] = float("nan") if is_nan else value
+                records[key].metrics.update(ungrouped(found))
         for key, label, value in connection.execute(f"SELECT run_uuid, key, value FROM tags {inside}", values):
             if key in records:
                 records[key].tags[label] = value
@@ -145,8 +160,8 @@ def read(
 def _complete(connection: sqlite3.Connection) -> None:
     """Raise DatabaseError when all tags are gone, or numbers were logged that the table of last values does not have.
 
-    Only sweeps, studies and trials are checked here (runs with the tag `kind`). Numbers of all other runs are also in
-    their sealed stores, and are compared with these one by one.
+    Only sweeps, studies and trials are checked here. Numbers of all other runs (of the kind RUN) are also in their
+    sealed stores, and are compared with these one by one.
     """
     runs, tags, logged, kept = (
         connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
@@ -158,10 +173,23 @@ def _complete(connection: sqlite3.Connection) -> None:
         return
     missing = connection.execute(
         "SELECT count(*) FROM (SELECT DISTINCT run_uuid, key FROM metrics WHERE run_uuid IN "
-        "(SELECT run_uuid FROM tags WHERE key = 'kind') EXCEPT SELECT run_uuid, key FROM latest_metrics)"
+        "(SELECT run_uuid FROM tags WHERE key = ? AND value != ?) EXCEPT SELECT run_uuid, key FROM latest_metrics)",
+        (KIND, RUN),
     ).fetchone()[0]
     if missing:
         raise sqlite3.DatabaseError(f"{missing} numbers of sweeps and studies are missing")
+
+
+def metric_keys(database: Path, experiment: str) -> list[str]:
+    """Return the names that the metrics of an experiment have in MLflow, each once; raises as `read`."""
+    if not database.exists():
+        return []
+    query = (
+        "SELECT DISTINCT m.key FROM latest_metrics m JOIN runs r ON r.run_uuid = m.run_uuid JOIN experiments e "
+        "ON e.experiment_id = r.experiment_id WHERE e.name = ? AND r.lifecycle_stage = 'active' ORDER BY m.key"
+    )
+    with _opened(database) as connection:
+        return [key for (key,) in connection.execute(query, (experiment,))] if _known(database, connection) else []
 
 
 def known_ids(database: Path) -> set[str]:

@@ -48,6 +48,18 @@ def locked_file(path: Path, waiting: Callable[[], None] | None = None) -> Iterat
             path.unlink(missing_ok=True)
 
 
+def clear_locks(folder: Path) -> None:
+    """Remove the lock files in `folder` that nobody holds: killed processes left them."""
+    for path in folder.glob("*"):
+        with open(path, "a") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            if _is_at(handle, path):
+                path.unlink()
+
+
 def _acquired(path: Path, waiting: Callable[[], None] | None) -> IO[str]:
     """The open and locked file. It is checked to be still the file of this name, because a holder removes its file."""
     while True:
@@ -60,9 +72,17 @@ def _acquired(path: Path, waiting: Callable[[], None] | None) -> IO[str]:
                     waiting()
                     waiting = None
                 fcntl.flock(handle, fcntl.LOCK_EX)
-            if path.exists() and os.path.samestat(os.fstat(handle.fileno()), path.stat()):
+            if _is_at(handle, path):
                 return handle
         except BaseException:
             handle.close()
             raise
         handle.close()
+
+
+def _is_at(handle: IO[str], path: Path) -> bool:
+    """Whether an open file is still the one of this name."""
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

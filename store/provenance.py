@@ -1,13 +1,16 @@
 """Provenance of numbers: content keys, package versions, machine, revision, time."""
 
+import getpass
 import hashlib
 import json
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -136,6 +139,20 @@ def git_revision(folder: Path) -> str | None:
     if _first_line([*git, "ls-files"], env=env) is None:
         return None
     return _first_line([*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], env=env)
+
+
+@cache
+def origin() -> dict[str, str]:
+    """Return MLflow's tags for who makes the runs of this process, and with which command."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # KeyError before Python 3.13: a container whose user has no name
+        user = f"user {os.getuid()}"
+    program, *words = sys.argv or [""]
+    name = Path(program).parent.name if Path(program).name == "__main__.py" else Path(program).name
+    # the UI shows only what follows the last slash: paths are cut to their last name
+    command = shlex.join([name or "python", *(Path(word).name if "/" in word else word for word in words)])
+    return {"mlflow.user": user, "mlflow.source.name": command[:250], "mlflow.source.type": "LOCAL"}
 
 
 def utc_now() -> str:

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -18,13 +19,15 @@ from store.entries import FinishedRun, check_tags, flatten, jsonable, split_metr
 from store.faults import FailedOutcome
 from store.listing import RunRecord
 from store.locking import locked
+from store.naming import Grouping, grouped, no_group
+from store.provenance import origin
 from store.seal import write_json, writing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput
 
 RECORD = "run.json"
+DESCRIPTION = "mlflow.note.content"
 MAX_ERROR = 2000  # characters of an exception's message kept in the tag `error`
 
 
@@ -42,6 +45,7 @@ class Run:
 
     def __init__(self, line: Line, record: RunRecord, folder: Path, workspace: Path, alive: int) -> None:
         self.id = record.id
+        self._description = ""
         self._line = line
         self._folder = folder
         self._workspace = workspace
@@ -104,12 +108,13 @@ class Run:
             "parameters": dict(known.parameters),
             "metrics": {**known.metrics, **finite},
             "tags": {**known.tags, **check_tags(tags or {}), **nonfinite},
+            "description": self._description,
         }
 
     def metrics(self, values: Mapping[str, Any], step: int | None = None) -> None:
-        """Log real numbers in one call; inf and NaN become tags `nonfinite.<name>`.
+        """Log real numbers by their plain names in one call; inf and NaN become tags `nonfinite.<name>`.
 
-        Raises ValueError for a name MLflow refuses, TypeError for what is not a real number, both
+        Raises ValueError for a name MLflow refuses or with a slash, TypeError for what is not a real number, both
         before anything is logged.
         """
         finite, nonfinite = split_metrics(values)
@@ -140,14 +145,18 @@ class Run:
         self._line.log(tags=checked)
         self._known.tags.update(checked)
 
+    def describe(self, markdown: str) -> None:
+        """Set the text that MLflow's UI shows above the numbers of the run; raises ValueError as
+        `entries.check_tags`."""
+        check_tags({"description": markdown})
+        self._line.log(tags={DESCRIPTION: markdown})
+        self._description = markdown
+
     def dataset(self, name: str, digest: str, context: str, source: str, profile: Mapping[str, Any]) -> None:
         """Tell which data the run has used, as MLflow's table of datasets shows it: `context` such as "training",
         `source` how to get it, `profile` what it is. The digest stands in the tag `dataset.CONTEXT` too, so that it
         survives a lost database. Raises ValueError as `entries.check_tags`."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        told = Dataset(name, digest, "code", json.dumps({"command": source}), profile=json.dumps(jsonable(profile)))
-        self._line.inputs([DatasetInput(told, [InputTag("mlflow.data.context", context)])])
+        self._line.dataset(name, digest, context, source, jsonable(profile))
         self.tags({f"dataset.{context}": digest})
 
     def artifact(self, path: Path | str, folder: str | None = None) -> Path:
@@ -210,10 +219,11 @@ def _copy_folder(source: Path, target: Path) -> None:
 
 
 class Line:
-    """What a run says to its database through MLflow's client: each call is made at once, and errors are raised."""
+    """What a run says to its database through MLflow's client: each call is made at once, and errors are raised.
+    `group` gives the group under which MLflow shows a metric."""
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
-        self._client, self._id = client, run_id
+    def __init__(self, client: MlflowClient, run_id: str, group: Grouping = no_group) -> None:
+        self._client, self._id, self._group = client, run_id, group
 
     def log(
         self,
@@ -222,7 +232,8 @@ class Line:
         tags: Mapping[str, str] | None = None,
         step: int = 0,
     ) -> None:
-        """Write checked entries in one call; the client splits it into batches that MLflow accepts.
+        """Write checked entries, metrics by their plain names, in one call; the client splits it into batches that
+        MLflow accepts.
 
         Each kind of entry is a transaction of its own: parameters, metrics, tags.
         """
@@ -231,15 +242,18 @@ class Line:
         now = int(time.time() * 1000)
         self._client.log_batch(
             self._id,
-            [Metric(name, value, now, step) for name, value in (metrics or {}).items()],
+            [Metric(name, value, now, step) for name, value in grouped(metrics or {}, self._group).items()],
             [Param(name, text) for name, text in (parameters or {}).items()],
             [RunTag(name, text) for name, text in (tags or {}).items()],
             synchronous=True,
         )
 
-    def inputs(self, datasets: Sequence[DatasetInput]) -> None:
-        """Tell which data the run has used."""
-        self._client.log_inputs(self._id, list(datasets))
+    def dataset(self, name: str, digest: str, context: str, source: str, profile: Mapping[str, Any]) -> None:
+        """Add a row to MLflow's table of datasets; see `Run.dataset`."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        told = Dataset(name, digest, "code", json.dumps({"command": source}), profile=json.dumps(profile))
+        self._client.log_inputs(self._id, [DatasetInput(told, [InputTag("mlflow.data.context", context)])])
 
     def publish(self, path: Path, folder: str) -> None:
         """Copy an artifact, a file or a folder, to where `folder` (relative) says; nothing to do in a workspace."""
@@ -253,6 +267,34 @@ Checked = tuple[FinishedRun, Mapping[str, str], Mapping[str, float], Mapping[str
 """A finished run with its checked parameters, metrics and tags."""
 
 
+def shown_tags(run: FinishedRun) -> dict[str, str]:
+    """The tags of name and description."""
+    return {"mlflow.runName": run.name, **({DESCRIPTION: run.description} if run.description else {})}
+
+
+def finished_run(record: Mapping[str, Any] | None, sealed: Mapping[str, Any] | None, end: float) -> FinishedRun:
+    """A run from its `record` (`Run.record`), with the entries that its store has `sealed`; one of both may be None.
+    `end` is in Unix seconds.
+
+    The record says how the run ended; the store is written before that.
+    """
+    base = record or sealed
+    assert base is not None
+    status = "FINISHED" if record is None else record["status"]
+    parts = [each for each in (record, sealed) if each is not None]
+    return FinishedRun(
+        base["name"],
+        {name: value for each in parts for name, value in each["parameters"].items()},
+        {name: value for each in parts for name, value in each["metrics"].items()},
+        {name: value for each in parts for name, value in each["tags"].items()},
+        status if status in ("FINISHED", "FAILED") else "KILLED",
+        datetime.fromisoformat(base["start"]).timestamp(),
+        end,
+        base["id"],
+        next((each["description"] for each in parts if each.get("description")), ""),  # older records have none
+    )
+
+
 def insert_runs(
     address: str, experiment_id: str, experiment: str, runs: Sequence[Checked], link: Mapping[str, str]
 ) -> list[str]:
@@ -264,6 +306,7 @@ def insert_runs(
     from sqlalchemy import insert
 
     heads, parameters, metrics, labels = [], [], [], []
+    made = origin()
     now = int(time.time() * 1000)
     for run, flat, finite, tags in runs:
         key = run.id or uuid.uuid4().hex
@@ -293,7 +336,7 @@ def insert_runs(
         ]
         labels += [
             {"run_uuid": key, "key": name, "value": text}
-            for name, text in {**tags, **link, "mlflow.runName": run.name}.items()
+            for name, text in {**tags, **link, **made, **shown_tags(run)}.items()
         ]
     tables = ((SqlRun, heads), (SqlParam, parameters), (SqlMetric, metrics), (SqlLatestMetric, metrics))
     with sql_store(address).ManagedSessionMaker() as session:

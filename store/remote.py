@@ -23,16 +23,19 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from store import through_client
 from store.addresses import scheme_of, scrubbed, shown
 from store.database import SCHEME, Guarded, quietly, sql_store
+from store.faults import BadStore
 from store.homes import DIED, inside, is_id, server_command
 from store.listing import RunRecord, WorkspaceError
-from store.recording import RECORD, Checked, Line, insert_runs
+from store.naming import Grouping
+from store.provenance import origin
+from store.recording import DESCRIPTION, RECORD, Checked, Line, insert_runs, shown_tags
 from store.seal import StoreError, read_json, writing
 from store.sealed import PLACE
 from store.through_client import MARK
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput, Experiment
+    from mlflow.entities import Experiment
 
 _LOG = logging.getLogger("dislobench")
 
@@ -100,8 +103,9 @@ class _Remote:
 
     keeps_ids = True
 
-    def __init__(self, workspace: Path, address: str) -> None:
+    def __init__(self, workspace: Path, address: str, group: Grouping) -> None:
         self.workspace = workspace
+        self.group = group
         self.artifacts = workspace / "artifacts"
         self.address = address
         self.where = shown(address)
@@ -131,6 +135,9 @@ class _Remote:
 
     def known_ids(self) -> set[str]:
         return through_client.known_ids(self.client())
+
+    def metric_keys(self, experiment: str) -> list[str]:
+        return through_client.metric_keys(self.client(), experiment)
 
     def lost(self, stores: Sequence[str]) -> str:
         return ""  # a server that is new to a workspace is no loss; `dislobench runs` tells of stores without a run
@@ -206,11 +213,12 @@ class _Remote:
 
     def send(self, record: RunRecord, kept: Mapping[str, Any]) -> None:
         """Send the entries of the sealed record `kept` that `record` lacks, all artifacts, and the status."""
-        line = Line(self.client(), record.id)
+        line = Line(self.client(), record.id, self.group)
+        described = {DESCRIPTION: kept["description"]} if kept.get("description") else {}
         line.log(
             {k: v for k, v in kept["metrics"].items() if k not in record.metrics},
             {k: v for k, v in kept["parameters"].items() if k not in record.parameters},
-            {k: v for k, v in kept["tags"].items() if k not in record.tags},
+            {k: v for k, v in kept["tags"].items() if k not in record.tags} | described,
         )
         folder = self.folder(record)
         for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
@@ -248,7 +256,7 @@ class _PatientLine(Line):
     """A line to a home that may stop answering: then the run goes on, and everything is said again at its end."""
 
     def __init__(self, home: _Remote, run_id: str) -> None:
-        super().__init__(home.client(), run_id)
+        super().__init__(home.client(), run_id, home.group)
         self._home = home
         self._missed: list[Callable[[], None]] = []
         mark = home.mark(run_id)
@@ -265,8 +273,8 @@ class _PatientLine(Line):
     ) -> None:
         self._say(lambda: super(_PatientLine, self).log(metrics, parameters, tags, step))
 
-    def inputs(self, datasets: Sequence[DatasetInput]) -> None:
-        self._say(lambda: super(_PatientLine, self).inputs(datasets))
+    def dataset(self, name: str, digest: str, context: str, source: str, profile: Mapping[str, Any]) -> None:
+        self._say(lambda: super(_PatientLine, self).dataset(name, digest, context, source, profile))
 
     def publish(self, path: Path, folder: str) -> None:
         self._say(lambda: self._home.publish(self._id, path, folder))
@@ -301,8 +309,8 @@ class TrackingServer(_Remote):
 
     keeps_ids = False
 
-    def __init__(self, workspace: Path, address: str) -> None:
-        super().__init__(workspace, address.rstrip("/"))
+    def __init__(self, workspace: Path, address: str, group: Grouping) -> None:
+        super().__init__(workspace, address.rstrip("/"), group)
 
     def _connected(self) -> MlflowClient:
         bare = _without_user(self.address)
@@ -337,13 +345,19 @@ class TrackingServer(_Remote):
     ) -> list[str]:
         """Three requests for each run, a few runs at a time: if the server stops answering, some are there and some
         are not. A run that is RUNNING was not written to its end."""
-        client = self.client()
+        client, made_by = self.client(), origin()
 
         def one(entry: Checked) -> str:
             run, parameters, metrics, tags = entry
             begin = None if run.start is None else round(run.start * 1000)
             end = None if run.end is None else round(run.end * 1000)
-            made = client.create_run(experiment_id, begin, {**tags, **link, **self.tags()}, run.name)
+            if run.id:
+                raise BadStore(
+                    f"{self.where} gives every run an id of its own, and run {run.name!r} has one ({run.id[:8]}), "
+                    "which is that of its store: give --tracking-uri the address of the server's database"
+                )
+            every = {**tags, **link, **self.tags(), **made_by, **shown_tags(run)}
+            made = client.create_run(experiment_id, begin, every, run.name)
             Line(client, made.info.run_id).log(metrics, parameters)
             client.set_terminated(made.info.run_id, run.status, end)
             return str(made.info.run_id)

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from store import living
+from store import living, views
 from store.addresses import shown
 from store.entries import FinishedRun, check_tags, flatten, split_metrics
 from store.faults import BadStore
@@ -28,6 +28,8 @@ from store.homes import home_of
 from store.leftovers import clear_leftovers
 from store.listing import PARENT, RunRecord, WorkspaceError
 from store.locking import locked
+from store.naming import SLASH, Grouping, grouped, no_group, plain
+from store.provenance import origin
 from store.recording import RECORD, Run
 from store.sealed import Believed, believe, elsewhere
 from store.through_client import record_of
@@ -55,15 +57,17 @@ class Tracker:
     `address` is that of a server or database; None takes the one in the environment (MLFLOW_TRACKING_URI), and "" the
     workspace's own database whatever the environment says. Raises BadAddress for any other.
 
-    Reading never creates a workspace, and writes nothing. Each process makes its own Tracker.
+    Reading never creates a workspace, and writes nothing. Each process makes its own Tracker. `group` gives the group
+    under which MLflow shows a metric; see `store.naming`.
     """
 
-    def __init__(self, workspace: Path | str, address: str | None = None) -> None:
+    def __init__(self, workspace: Path | str, group: Grouping = no_group, address: str | None = None) -> None:
         self.workspace = Path(workspace).absolute()
+        self._group = group
         self.artifacts = self.workspace / "artifacts"
         self.database = self.workspace / "mlflow.db"
         self.fields = self.workspace / "fields"
-        self.home = home_of(self.workspace, address)
+        self.home = home_of(self.workspace, address, group)
 
     def prepare(self) -> None:
         """Create the workspace and its database unless they exist; any number of processes may.
@@ -94,7 +98,7 @@ class Tracker:
         client = self._client()
         number = self._experiment(experiment)
         with locked(self.workspace):  # otherwise the run could be taken for a dead one before its lock is held
-            made = client.create_run(number, tags=checked, run_name=name)
+            made = client.create_run(number, tags=checked | origin(), run_name=name)
             alive = living.hold(self.workspace, made.info.run_id)
         record = record_of(made, experiment)
         run = Run(self.home.line(record.id), record, self.home.folder(record), self.workspace, alive)
@@ -119,7 +123,8 @@ class Tracker:
                 raise ValueError(f"run {child.name!r}: status {child.status!r} is not {STATUSES}")
             finite, nonfinite = split_metrics(child.metrics)
             tags = check_tags(child.tags) | nonfinite
-            ready.append((child, flatten(child.parameters), finite, tags))
+            check_tags({"description": child.description})
+            ready.append((child, flatten(child.parameters), grouped(finite, self._group), tags))
         link = self._parent_tag(experiment, parent)
         number = self._experiment(experiment)
         return self.home.insert(number, experiment, ready, link)
@@ -156,12 +161,15 @@ class Tracker:
         return closed
 
     def tidy(self) -> list[str]:
-        """Close dead runs and remove incomplete files; return a sentence for each. Living runs are left alone.
+        """Close dead runs, remove incomplete files, and take over what workers have handed over; return a sentence for
+        each. Living runs are left alone.
 
         Raises WorkspaceError or StoreError when the workspace cannot be written.
         """
+        from store.handing import take_over_all
+
         closed = [f"run {r.name!r} ({r.id[:8]}): {self._how(r)}" for r in self.close_dead()]
-        return closed + clear_leftovers(self.workspace)
+        return closed + clear_leftovers(self.workspace) + take_over_all(self)
 
     def _how(self, closed: RunRecord) -> str:
         if closed.status == "KILLED":
@@ -278,16 +286,40 @@ class Tracker:
         return self.home.ui_command(port, host)
 
     def ui_links(self, port: int = 5000, host: str = "127.0.0.1") -> dict[str, str]:
-        """Return the address of the table of runs of each experiment, by name.
+        """Return the address of the table of runs of each experiment that has runs, by name, the newest first.
 
         The UI's own front page speaks of language models.
         """
-        experiments = self._client().search_experiments(max_results=50_000)
-        return {
-            e.name: f"{self.home.ui_address(port, host)}/#/experiments/{e.experiment_id}/runs"
-            for e in experiments
+        address = self.home.ui_address(port, host)
+        found = {
+            e.name: f"{address}/#/experiments/{e.experiment_id}/runs?{views.query(views.TAG in e.tags)}"
+            for e in self._client().search_experiments(max_results=50_000)
             if self.home.ours(e)
         }
+        newest = dict.fromkeys(record.experiment for record in self.home.read())
+        return {name: found[name] for name in newest if name in found}
+
+    def share_view(self, experiment: str, state: Mapping[str, Any]) -> None:
+        """Make `state` the view that the UI opens an experiment with; see `store.views`. One that a user has saved
+        there is kept. Raises ValueError for a state that is too long."""
+        client = self._client()
+        found = client.get_experiment(self._experiment(experiment))
+        wanted = {name: value for name, value in views.KIND.items() if name not in found.tags}
+        if views.may_replace(found.tags.get(views.TAG)):
+            wanted[views.TAG] = views.encoded(state)
+        for name, value in wanted.items():
+            client.set_experiment_tag(found.experiment_id, name, value)
+
+    def metric_keys(self, experiment: str) -> dict[str, list[str]]:
+        """Return the names in MLflow of each number of an experiment, those with a group first."""
+        found: dict[str, list[str]] = {}
+        for key in sorted(self.home.metric_keys(experiment), key=lambda key: SLASH not in key):
+            found.setdefault(plain(key), []).append(key)
+        return found
+
+    def client(self) -> MlflowClient:
+        """MLflow's client for this workspace, whose database is created if it is missing."""
+        return self._client()
 
     def _client(self) -> MlflowClient:
         return self.home.client()

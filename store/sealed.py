@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from store.listing import RunRecord
+from store.listing import RUN, RunRecord
 from store.seal import StoreError, attributes, read_json
 
 COST = ("seconds_", "megabytes_")  # may be logged after the seal, because the cost of writing it is known only then
@@ -38,7 +38,7 @@ def elsewhere(record: RunRecord, store: Path, beside: Path, here: Mapping[str, s
     its files are here. `here` are the tags that runs of this workspace have."""
     place = record.tags.get(PLACE)
     made_here = place is None or place == here.get(PLACE) or store.exists() or beside.exists()
-    if made_here or record.status != "FINISHED" or "kind" in record.tags:
+    if made_here or record.status != "FINISHED" or record.kind != RUN:
         return None
     return Believed(record, False, f"its fields are in {place}, so that nothing here vouches for its numbers")
 
@@ -49,7 +49,7 @@ def believe(record: RunRecord, store: Path, beside: Path) -> Believed:
     Trials, sweeps and studies have no store of their own, and unfinished runs have no numbers: these are returned
     unchanged.
     """
-    if record.status != "FINISHED" or "kind" in record.tags:
+    if record.status != "FINISHED" or record.kind != RUN:
         return Believed(record, False, "")
     try:
         found = _of_store(record, store)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from store.listing import PARENT, RunRecord
+from store.naming import ungrouped
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -53,6 +54,12 @@ def known_ids(client: MlflowClient) -> set[str]:
     return {raw.info.run_id for raw in _pages(client, names, "", ViewType.ALL)}
 
 
+def metric_keys(client: MlflowClient, experiment: str) -> list[str]:
+    """The same result as `listing.metric_keys`."""
+    names = _experiments(client, False, experiment)
+    return sorted({key for raw in _pages(client, names, "") for key in raw.data.metrics})
+
+
 def record_of(raw: MlflowRun, experiment: str) -> RunRecord:
     """A run of MLflow's client as a record; its experiment has this name."""
     started = datetime.fromtimestamp(raw.info.start_time / 1000, UTC)
@@ -63,7 +70,7 @@ def record_of(raw: MlflowRun, experiment: str) -> RunRecord:
         status=raw.info.status,
         start=started.isoformat(timespec="milliseconds"),
         parameters=dict(raw.data.params),
-        metrics=dict(raw.data.metrics),
+        metrics=ungrouped(raw.data.metrics.items()),
         tags={k: v for k, v in raw.data.tags.items() if not k.startswith("mlflow.")},
         parent=raw.data.tags.get(PARENT),
         place=raw.info.artifact_uri,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from store.addresses import BadAddress, check_database, check_tracking
 
@@ -65,10 +65,37 @@ def _database(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def _cluster(text: str) -> str:
+    if not re.fullmatch(r"(tcp|tls)://\S+:\d+|local:[1-9]\d{0,3}|.+\.toml", text):
+        raise argparse.ArgumentTypeError(
+            f"{text} is not the address of a scheduler (tcp://HOST:PORT), local:N for N processes, or a TOML file"
+        )
+    return text
+
+
+def _shard(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    number, count = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= number <= count:
+        raise argparse.ArgumentTypeError(f"{text} is not a shard: write K/N with K from 1 to N, such as 3/10")
+    return number, count
+
+
 def _run_name(text: str) -> str:
     if not text.strip() or len(text) > 200 or not text.isprintable():
         raise argparse.ArgumentTypeError("a name of a run has 1 to 200 characters, none of them invisible")
     return text.strip()
+
+
+class _AtLeastTwo(argparse.Action):
+    """Refuses a list of one."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        if len(values) < 2:
+            parser.error("name two runs or more; `dislobench runs` lists what is there")
+        setattr(namespace, self.dest, values)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -149,6 +176,15 @@ def _with_workers(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--workers", type=_workers, help="processes for the design matrix (default: all cores)")
 
 
+def _with_cluster(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--cluster",
+        type=_cluster,
+        metavar="ADDRESS",
+        help="compute on Dask workers: tcp://HOST:PORT of a scheduler, local:N, or a TOML file of a batch system",
+    )
+
+
 def _with_points(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--retry",
@@ -156,6 +192,7 @@ def _with_points(sub: argparse.ArgumentParser) -> None:
         help="compute again the points that failed, such as dipoles that annihilated",
     )
     _with_workers(sub)
+    _with_cluster(sub)
 
 
 def _with_only_case(sub: argparse.ArgumentParser) -> None:
@@ -177,6 +214,7 @@ def _run(commands: Commands) -> None:
     _with_safe(sub)
     sub.add_argument("--name", type=_run_name, help="name of the run in MLflow")
     _with_workers(sub)
+    _with_cluster(sub)
     sub.add_argument(
         "--start", type=_folder, metavar="FOLDER", help="start from a relaxation that `export` prepared and LAMMPS did"
     )
@@ -259,6 +297,7 @@ def _tune(commands: Commands) -> None:
         action="store_true",
         help="with --storage: run trials until the study has enough, and leave its end to another command",
     )
+    _with_cluster(sub)
 
 
 def _sweep(commands: Commands) -> None:
@@ -272,6 +311,12 @@ def _sweep(commands: Commands) -> None:
     _with_workspace(sub)
     _with_safe(sub)
     sub.add_argument("--only", action="append", metavar="NAME", help="only this sweep of the spec (repeatable)")
+    sub.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="K/N",
+        help="compute only part K of N, for an array job; the same command without it collects all parts",
+    )
     _with_points(sub)
 
 
@@ -338,6 +383,7 @@ def _leaderboard(commands: Commands) -> None:
     sub.add_argument("--entry", action="append", metavar="ENTRY", help="only this entry of the board (repeatable)")
     sub.add_argument("--folder", type=_folder, help="where to write the page (default: WORKSPACE/leaderboard)")
     _with_workspace(sub)
+    _with_safe(sub)
     _with_points(sub)
 
 
@@ -365,9 +411,10 @@ def _check(commands: Commands) -> None:
 
 def _plan(commands: Commands) -> None:
     sub = _command(
-        commands, "plan", "Tell what a run will take, without running.", "dislobench plan w-screw --preset paper"
+        commands, "plan", "Tell what a run or a sweep will take.", "dislobench plan w-screw --preset paper --sweep fig5"
     )
     _with_spec(sub)
+    sub.add_argument("--sweep", metavar="NAME", help="plan this sweep of the spec: its tasks, and how many workers")
     _with_safe(sub)
 
 
@@ -388,14 +435,37 @@ def _runs(commands: Commands) -> None:
     sub.add_argument("--trials", action="store_true", help="list the trials of studies too, not only their number")
     sub.add_argument("--points", action="store_true", help="list the points of sweeps too, not only their number")
     sub.add_argument("--all", action="store_true", help="list trials and points")
+    sub.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="only runs that satisfy it: a number, parameter or tag, one of < <= > >= = != ~ (contains), and a value, "
+        "for instance 'geometry_error < 0.1' (repeatable)",
+    )
+    sub.add_argument(
+        "--columns",
+        action="append",
+        default=[],
+        metavar="NAMES",
+        help="what to show of each run: numbers, parameters and tags with commas between them, for instance "
+        "weight_virial1,eps_V1_felt",
+    )
+    sub.add_argument("--sort", metavar="NAME", help="sort by a number, parameter or tag, the smallest first")
     _with_workspace(sub)
 
 
 def _compare(commands: Commands) -> None:
-    sub = _command(commands, "compare", "Compare two runs, number by number.", "dislobench compare 3f2a 77b1")
+    text = "Compare runs: the settings that differ, then the numbers that differ."
+    sub = _command(commands, "compare", text, "dislobench compare 3f2a 77b1 90cc")
     sub.add_argument(
-        "runs", nargs=2, metavar="RUN", help="id, unique beginning of an id (4 characters or more), or name"
+        "runs",
+        nargs="+",
+        action=_AtLeastTwo,
+        metavar="RUN",
+        help="two or more: id, unique beginning of an id (4 characters or more), or name",
     )
+    sub.add_argument("--all", action="store_true", help="show every number: equal ones, variants, costs too")
     _with_workspace(sub)
 
 

@@ -8,7 +8,8 @@ number depends on how many processes there are. A piece is the arguments of one 
 everywhere: on a busy machine the threads of a BLAS wait for each other in loops (a fit of 200 functions took 2.5 s with
 two threads and 24 ms with one, two other jobs running), and its sums would depend on their number.
 
-Another way to execute (threads, a queue of a cluster) is one more function with the signature of `Executor`.
+There are three ways to execute, each a function with the signature of `Executor`: in this process, in processes of this
+machine, and on the workers of a cluster (`suite.cluster`), inside a `with through(cluster):` block.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from threadpoolctl import threadpool_limits
 
 from store.faults import FailedOutcome
+from suite.tasks import Task
 
 if TYPE_CHECKING:
     from joblib.externals.loky.process_executor import ProcessPoolExecutor
@@ -56,6 +58,51 @@ def to_stderr(message: str) -> None:
     print(f"dislobench: {message}", file=sys.stderr, flush=True)
 
 
+# --- a cluster --------------------------------------------------------------------------------------------------------
+
+
+class Cluster(Protocol):
+    """Workers of other machines, one thread each; `suite.cluster` has the only one."""
+
+    @property
+    def workers(self) -> int:
+        """How many there are now, at least 1."""
+
+    def map_pieces(
+        self, function: Callable[..., Any], pieces: Sequence[tuple[Any, ...]], workers: int, tell: Tell = to_stderr
+    ) -> Iterator[Any]:
+        """An `Executor`."""
+
+    def run_tasks(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Any]]:
+        """Index and result of every task, as they end; the result of one that killed its workers is a `LostWorkers`."""
+
+
+_cluster: ContextVar[Cluster | None] = ContextVar("cluster", default=None)
+
+
+@contextmanager
+def through(cluster: Cluster | None) -> Iterator[None]:
+    """Inside the `with` block work goes to the workers of `cluster`; with None it stays on this machine."""
+    token = _cluster.set(cluster)
+    try:
+        yield
+    finally:
+        _cluster.reset(token)
+
+
+def the_cluster() -> Cluster | None:
+    """The cluster whose workers take the work, if there is one; a worker has none."""
+    return None if _in_worker else _cluster.get()
+
+
+def as_worker(folder: str) -> None:
+    """Make this process a worker: it has no workers itself, and names of files are relative to `folder`. Raises OSError
+    when there is no such folder."""
+    global _in_worker
+    _in_worker = True
+    os.chdir(folder)
+
+
 # --- how many ---------------------------------------------------------------------------------------------------------
 
 _limit: ContextVar[int | None] = ContextVar("workers", default=None)
@@ -73,11 +120,14 @@ def at_most(workers: int | None) -> Iterator[None]:
 
 
 def usable_workers() -> int:
-    """The number of workers that `at_most` allows, else of the cores that this process may use; 1 in a worker."""
+    """The number of workers that `at_most` allows, else of those of the cluster, else of the cores that this process
+    may use; 1 in a worker."""
     if _in_worker:
         return 1
     if (limit := _limit.get()) is not None:
         return limit
+    if (cluster := the_cluster()) is not None:
+        return cluster.workers
     from joblib.externals.loky import cpu_count
 
     return int(cpu_count())  # knows affinity and the limits of a container
@@ -92,15 +142,17 @@ def map_pieces(
     workers: int | None = None,
     tell: Tell = to_stderr,
 ) -> Iterator[Result]:
-    """Yield `function(*piece)` for every piece, in their order, computed by as many as `workers` processes.
+    """Yield `function(*piece)` for every piece, in their order, computed by as many as `workers` processes, of this
+    machine or of the cluster.
 
     `function` must be importable by its name, and pieces and results must be picklable. With one worker or one piece
     everything is computed here. A worker that is killed costs a retry, which is told. What `function` raises is raised
     here; `LostWorkers` when workers die again and again. An error or an interruption ends all workers at once.
     """
     workers = min(workers or usable_workers(), len(pieces))
-    execute: Executor = in_this_process if workers <= 1 or _in_worker else in_processes
-    return execute(function, pieces, workers, tell)
+    cluster = the_cluster()
+    execute: Executor = in_processes if cluster is None else cluster.map_pieces
+    return (in_this_process if workers <= 1 or _in_worker else execute)(function, pieces, workers, tell)
 
 
 def in_this_process(
@@ -108,7 +160,7 @@ def in_this_process(
 ) -> Iterator[Result]:
     """The `Executor` without processes."""
     for piece in pieces:
-        yield _call(function, piece)
+        yield call(function, piece)
 
 
 def in_processes(
@@ -160,10 +212,11 @@ def _attempt(function: Callable[..., Result], pieces: Sequence[tuple[Any, ...]],
 
 def _call_in(folder: str, function: Callable[..., Result], piece: tuple[Any, ...]) -> Result:
     os.chdir(folder)
-    return _call(function, piece)
+    return call(function, piece)
 
 
-def _call(function: Callable[..., Result], piece: tuple[Any, ...]) -> Result:
+def call(function: Callable[..., Result], piece: tuple[Any, ...]) -> Result:
+    """`function(*piece)`, with one thread for linear algebra."""
     with threadpool_limits(limits=1):
         return function(*piece)
 

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 class Observable:
     """An observable of the loss.
 
-    `on` and `weight` are defaults of `[observables]` and `[weights]`; `ratio` is the default range of its weight over
-    that of the forces in a weight study, None for the forces themselves; `order` of the derivative of the energy
-    density, 0 for what is not elastic; `balance` is its term in the paper's balance, if it has one.
+    `short` stands for it in names of runs. `on` and `weight` are defaults of `[observables]` and `[weights]`; `ratio`
+    is the default range of its weight over that of the forces in a weight study, None for the forces themselves;
+    `order` of the derivative of the energy density, 0 for what is not elastic; `balance` is its term in the paper's
+    balance, if it has one.
     """
 
     name: str
+    short: str
     on: bool
     weight: float
     ratio: tuple[float, float] | None
@@ -29,11 +31,11 @@ class Observable:
 OBSERVABLES: dict[str, Observable] = {
     entry.name: entry
     for entry in (
-        Observable("energy", True, 50.0, (1e-3, 1e4), balance="balance_E"),
-        Observable("force", True, 10.0, None, balance="balance_F"),
-        Observable("stress", False, 10.0, (1e-3, 1e5), order=1),
-        Observable("virial1", True, 10.0, (1e-3, 1e5), order=2, balance="balance_V1"),
-        Observable("virial2", True, 1.0, (1e-5, 1e3), order=3),
+        Observable("energy", "E", True, 50.0, (1e-3, 1e4), balance="balance_E"),
+        Observable("force", "F", True, 10.0, None, balance="balance_F"),
+        Observable("stress", "S", False, 10.0, (1e-3, 1e5), order=1),
+        Observable("virial1", "V1", True, 10.0, (1e-3, 1e5), order=2, balance="balance_V1"),
+        Observable("virial2", "V2", True, 1.0, (1e-5, 1e3), order=3),
     )
 }
 ELASTIC = tuple(entry.name for entry in sorted(OBSERVABLES.values(), key=lambda entry: entry.order) if entry.order)

@@ -92,9 +92,9 @@ class Material(Record):
     """Lattice, chemical symbols, and the reference potential (see `suite.world.reference`).
 
     A `reference`, or a model's `calculator`, of the form `module:callable` is code: run, plan, tune, scan, export,
-    sweep and verify execute it, and refuse it with `--safe`; check does not execute it. Its module is looked for where
-    Python looks, then in the folder of the spec; files that `arguments` name, in the current folder, then in that of
-    the spec.
+    data, sweep, verify and leaderboard execute it, and refuse it with `--safe`; check does not execute it. Its module
+    is looked for where Python looks, then in the folder of the spec; files that `arguments` name, in the current
+    folder, then in that of the spec.
 
     `strain_step` is the step of the finite differences for its elastic response: as large as the smoothness of the
     potential allows.

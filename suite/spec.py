@@ -181,6 +181,13 @@ def from_text(text: str) -> Spec:
         raise BadSpec([f"spec of the run: {key}: {told}" for key, told in _problems(error)]) from error
 
 
+def remember_code(spec: Spec) -> None:
+    """Let this process find the modules that lie beside a spec that another process has read."""
+    for name in spec.code:
+        if spec.folder is not None and is_code(name):
+            remember_beside(name.partition(":")[0], spec.folder)
+
+
 def _validated(tables: Mapping[str, Any], folder: Path) -> tuple[Spec | None, list[Problem]]:
     """The record of resolved tables of a spec in `folder`, and all that is wrong with them."""
     tables, absent = _with_named(tables, folder)

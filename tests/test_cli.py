@@ -168,6 +168,45 @@ def test_second_run_with_other_weights_reuses_world_and_rows(
     compared = _json(capsys, "compare", "first", "second", "--workspace", str(workspace))
     assert isinstance(compared, dict)
     assert [row[0] for row in compared["settings"]] == ["weight_virial1"]
+    assert _texts(capsys, "compare", "first", "second", "first", "--workspace", str(workspace)).count("first") == 2
+    chosen = ["--where", "weight_virial1 > 100", "--columns", "weight_virial1,eps_V1", "--sort", "eps_V1"]
+    listed = _texts(capsys, "runs", *chosen, "--workspace", str(workspace))
+    assert "second" in listed
+    assert "first" not in listed
+    assert "1e+04" in listed or "10000.0" in listed
+
+
+def _texts(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(list(words)) == 0
+    return capsys.readouterr().out
+
+
+def test_a_comparison_shows_what_differs_and_with_all_everything(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compare", "first", "first", "--workspace", str(workspace)]
+    assert "seconds_fit" not in _texts(capsys, *words)
+    assert "seconds_fit" in _texts(capsys, *words, "--all")
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", "first"])
+    assert stop.value.code == 2
+    assert "two runs or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--where", "geometri_error < 1"], "did you mean 'geometry_error'"),
+        (["--where", "geometry_error"], "is no condition"),
+        (["--columns", "geometri_error"], "did you mean 'geometry_error'"),
+        (["--sort", "geometri_error"], "did you mean 'geometry_error'"),
+    ],
+)
+def test_unknown_names_of_a_list_are_told(
+    words: list[str], told: str, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs", *words, "--workspace", str(workspace)]) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_numbers_do_not_depend_on_the_number_of_workers(

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from store.locking import locked_file
-from store.runs import Tracker
+from store.runs import FinishedRun, Tracker
 from suite.cli import main
 from suite.spec import load
 from suite.study.cache import cached_rows, cached_world
@@ -236,7 +236,7 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("served")
-    Tracker(folder).prepare()
+    Tracker(folder).log_batch_of_runs("w-split", None, [FinishedRun("a run")])
     return folder
 
 
@@ -249,9 +249,10 @@ def test_ui_ends_its_server_and_the_server_s_children(
     running.until(lambda: len(running.alive()) >= 3)
     time.sleep(0.5)  # the child ignores SIGTERM as soon as it has begun
     running.process.send_signal(number)
-    _, message = running.process.communicate(timeout=60)
+    told, message = running.process.communicate(timeout=60)
     assert running.process.returncode == code
     assert "the server has ended" in message
+    assert "viewStateShareKey=dislobench" in told
     running.until(running.gone, SOON)
 
 

@@ -6,7 +6,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +20,15 @@ from suite.commands.common import (
     make_workspace,
     short,
     spec_of,
+    specs_of_sweep,
     tell,
 )
 from suite.text import printable
 
 if TYPE_CHECKING:
+    from store.runs import RunRecord, Tracker
+    from suite.study.ledger import Row
+    from suite.study.selection import Condition
     from suite.world.catalogue import Reference
 
 
@@ -150,9 +154,14 @@ def check(options: argparse.Namespace) -> int:
 
 def plan(options: argparse.Namespace) -> int:
     spec = spec_of(options)
-    from suite.study.plan import WARNING, plan
+    from suite.study.plan import WARNING, plan, plan_sweep
 
-    found = plan(spec)
+    title = f"plan of {spec.case.name}"
+    if options.sweep is None:
+        found = plan(spec)
+    else:
+        title += f", sweep {options.sweep}"
+        found = plan_sweep(specs_of_sweep(options, options.spec, options.sweep))
     if warning := found.get(WARNING):
         print(f"dislobench: {warning}", file=sys.stderr)
     if options.json:
@@ -161,7 +170,7 @@ def plan(options: argparse.Namespace) -> int:
     from suite.show.terminal import table
 
     found = {key: value for key, value in found.items() if key != WARNING}
-    table(f"plan of {spec.case.name}", ["what", "how much"], [[k, short(v)] for k, v in found.items()])
+    table(title, ["what", "how much"], [[k, short(v)] for k, v in found.items()])
     return 0
 
 
@@ -200,9 +209,14 @@ def show(options: argparse.Namespace) -> int:
 def runs(options: argparse.Namespace) -> int:
     from store.runs import Tracker
     from suite.study.ledger import ledger
+    from suite.study.selection import read_condition, refuse_unknown
 
     tracker = Tracker(options.workspace)
+    conditions = [read_condition(text) for text in options.where]
     rows = ledger(tracker, options.case, options.trials or options.all, options.points or options.all)
+    rows = _chosen(rows, conditions, options.sort)
+    columns = [name.strip() for names in options.columns for name in names.split(",") if name.strip()]
+    refuse_unknown(columns, [row.record for row in rows])
     if lost := tracker.lost():
         print(
             f"dislobench: {len(lost)} stores in {tracker.fields} have no run in {tracker.home.where}; "
@@ -215,65 +229,46 @@ def runs(options: argparse.Namespace) -> int:
         return 0
     if not rows:
         which = f" of case {options.case!r}" if options.case else ""
-        print(f"no runs{which} in {options.workspace}; start with: dislobench run w-screw --preset quick")
+        cure = "leave out --where" if conditions else "start with: dislobench run w-screw --preset quick"
+        print(f"no runs{which}{' that satisfy all of this' * bool(conditions)} in {options.workspace}; {cure}")
         return 0
-    from suite.judge.numbers import ERRORS, head
-    from suite.show.terminal import table
+    from suite.show.terminal import runs_table
 
-    told = any(row.note for row in rows)
-    table(
-        f"runs in {options.workspace}",
-        ["id", "name", "status", "outcome", *map(head, ERRORS), "started", *(["note"] if told else [])],
-        [
-            [
-                r.id[:8],
-                r.name + _folded(row.folded, r.tags.get("kind")),
-                r.status,
-                r.tags.get("outcome", r.tags.get("status", "")),
-                *(short(r.metrics.get(name)) for name in ERRORS),
-                r.start[:19],
-                *([row.note] if told else []),
-            ]
-            for row in rows
-            for r in (row.record,)
-        ],
-    )
+    runs_table(f"runs in {options.workspace}", rows, columns)
     return 0
 
 
-def _folded(count: int, kind: str | None) -> str:
-    word = "trials" if kind == "study" else "points"
-    return f" ({count} {word}; --{word} lists them)" if count else ""
+def _chosen(rows: list[Row], conditions: Sequence[Condition], sort: str | None) -> list[Row]:
+    """The rows that satisfy all conditions, sorted by a name if one is given."""
+    from suite.study.selection import by, select
+
+    records = select([row.record for row in rows], conditions)
+    kept = {row.record.id: row for row in rows}
+    return [kept[record.id] for record in (records if sort is None else by(sort, records))]
 
 
 def compare(options: argparse.Namespace) -> int:
     from store.runs import Tracker
+    from suite.study.comparison import compare
     from suite.study.ledger import believed
 
     tracker = Tracker(options.workspace)
     found = [believed(tracker, reference) for reference in options.runs]
     for each in found:
         tell(each)
-    a, b = (each.record for each in found)
-    settings = [
-        [k, a.parameters.get(k, ""), b.parameters.get(k, "")]
-        for k in sorted(a.parameters.keys() | b.parameters.keys())
-        if a.parameters.get(k) != b.parameters.get(k)
-    ]
-    numbers: list[list[Any]] = []
-    for key in sorted(a.metrics.keys() | b.metrics.keys()):
-        x, y = a.metrics.get(key), b.metrics.get(key)
-        ratio = y / x if x and y is not None else None
-        numbers.append([key, x, y, ratio])
+    compared = compare([each.record for each in found])
     if options.json:
-        told = {"runs": [a.id, b.id], "settings": settings, "numbers": numbers, "notes": [each.note for each in found]}
+        told = {
+            "runs": [record.id for record in compared.runs],
+            "settings": [[line.name, *(value or "" for value in line.values)] for line in compared.settings],
+            "numbers": [[line.name, *line.values, line.ratio] for line in compared.numbers],
+            "notes": [each.note for each in found],
+        }
         print(json.dumps(told))
         return 0
-    from suite.show.terminal import table
+    from suite.show.terminal import comparison_tables
 
-    heads = [f"{r.name} ({r.id[:8]})" for r in (a, b)]
-    table("settings that differ", ["setting", *heads], settings or [["none", "", ""]])
-    table("numbers", ["number", *heads, "ratio"], [[k, *map(short, rest)] for k, *rest in numbers])
+    comparison_tables(compared, options.all)
     return 0
 
 
@@ -310,22 +305,37 @@ def ui(options: argparse.Namespace) -> int:
     from store.runs import Tracker
 
     tracker = Tracker(options.workspace)
-    if not tracker.home.exists():
+    if not tracker.history():
         raise CommandError(
             f"{options.workspace} holds no runs; run a case first, or name another folder with --workspace", BAD_STORE
         )
     command = tracker.ui_command(options.port, options.host)
     if command:
         _need_free_port(options.host, options.port)
-        print("MLflow UI, ready in about 15 seconds (Ctrl-C ends it):", file=sys.stderr)
-    for name, link in tracker.ui_links(options.port, options.host).items():
-        print(f"  {printable(name)}: {link}", file=sys.stderr)
+    _share_views(tracker)
+    (newest, link), *others = tracker.ui_links(options.port, options.host).items()
+    ready = ", ready in about 15 seconds (Ctrl-C ends it)" if command else ""
+    print(f"MLflow UI{ready}. The newest case, {printable(newest)}:\n\n  {link}\n")
+    for name, address in others:
+        print(f"  {printable(name)}: {address}")
+    sys.stdout.flush()
     if not command:  # a server shows them already
         return 0
     variables = {TRACKING: "", **tracker.home.ui_variables()}
     # a session of its own, so that the server's child processes end with this command too
     code, _ = in_a_process(command, variables=variables, start_new_session=True)
     raise CommandError(f"the MLflow server ended by itself with exit code {code}; see its messages above", 1)
+
+
+def _share_views(tracker: Tracker) -> None:
+    """Give each experiment the view that its link opens: columns and charts for the runs that it has now."""
+    from suite.show.views import view_of
+
+    experiments: dict[str, list[RunRecord]] = {}
+    for record in tracker.history():
+        experiments.setdefault(record.experiment, []).append(record)
+    for name, records in experiments.items():
+        tracker.share_view(name, view_of(records, tracker.metric_keys(name)))
 
 
 def _need_free_port(host: str, port: int) -> None:

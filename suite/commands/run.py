@@ -7,13 +7,18 @@ import json
 import shlex
 import signal
 import sys
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from store.faults import Fault
+from store.seal import attributes
 from suite.children import in_a_process
 from suite.commands.common import (
     BAD_SPEC,
     FAILED_OUTCOME,
     CommandError,
+    cluster_of,
     make_workspace,
     refuse_code,
     short,
@@ -21,6 +26,10 @@ from suite.commands.common import (
     spec_words,
 )
 from suite.text import printable
+
+if TYPE_CHECKING:
+    from store.runs import RunRecord
+    from suite.spec import Spec
 
 
 def run(options: argparse.Namespace) -> int:
@@ -41,10 +50,10 @@ def run(options: argparse.Namespace) -> int:
     from suite.study.session import Session
     from suite.world.relaxation import Status
 
-    with progress_reporter(quiet=options.json) as progress:
+    with cluster_of(options), progress_reporter(quiet=options.json) as progress:
         for sentence in Tracker(options.workspace).tidy():
             progress("workspace", 1.0, sentence)
-        name = options.name or " ".join([run_name(spec), *options.overrides])[:200].strip()
+        name = options.name or run_name(spec, options.overrides)
         session = Session(options.workspace, progress, options.workers)
         result = run_in(session, Case(spec, name, job=options.start))
     status = result.verdict.status
@@ -76,8 +85,10 @@ def _run_each(options: argparse.Namespace) -> int:
         raise CommandError("--start belongs to one spec; name one only", BAD_SPEC)
     from suite.spec import load
 
-    for name in options.specs:  # read all specs first: a bad one stops the command before anything runs
-        refuse_code(options, load(name, options.preset, options.overrides))
+    # read all specs first: a bad one stops the command before anything runs
+    specs = {name: refuse_code(options, load(name, options.preset, options.overrides)) for name in options.specs}
+    if options.cluster:
+        return _run_through(options, specs)
     worst = 0
     cases: list[Any] = []
     for name in options.specs:
@@ -104,6 +115,76 @@ def _run_each(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"cases": cases}))
     return worst
+
+
+def _run_through(options: argparse.Namespace, specs: Mapping[str, Spec]) -> int:
+    """Run each case on a worker of the cluster; each is printed at once."""
+    make_workspace(options.workspace)
+    from store.runs import Tracker
+    from suite.execution import the_cluster
+    from suite.show.terminal import progress_reporter, record_table
+    from suite.study.afar import run_through
+    from suite.study.case import Case
+    from suite.study.session import Session
+
+    worst = 0
+    told: list[dict[str, Any]] = []
+    tracker = Tracker(options.workspace)
+    with cluster_of(options), progress_reporter(quiet=options.json) as progress:
+        for sentence in tracker.tidy():
+            progress("workspace", 1.0, sentence)
+        cases = {name: Case(spec, options.name) for name, spec in specs.items()}
+        cluster = the_cluster()
+        assert cluster is not None
+        for name, found in run_through(cluster, cases, Session(options.workspace, progress)):
+            code, failure = _ending(found)
+            worst = max(worst, code)
+            if isinstance(found, Fault):
+                told.append({"case": name})
+            else:
+                figures = sorted((tracker.artifacts_dir(found.id) / "figures").glob("*.png"))
+                told.append(_told(found, tracker.store_of(found.id), figures))
+                if not options.json and found.status == "FINISHED":
+                    record_table(found, tracker.store_of(found.id), figures)
+            if failure:
+                told[-1] |= {"error": failure, "exit": code}
+                print(f"dislobench: {name}: {failure}", file=sys.stderr)
+    if options.json:
+        print(json.dumps({"cases": told}))
+    return worst
+
+
+def _ending(found: RunRecord | Fault) -> tuple[int, str]:
+    """Exit code of a case that ended on a worker, and what is wrong, "" if nothing is."""
+    if isinstance(found, Fault):
+        return found.exit_code, str(found)
+    if found.tags.get("outcome") == "converged":
+        return 0, ""
+    if found.status == "FINISHED":
+        return FAILED_OUTCOME, f"the model's relaxation: {found.tags['outcome']}. Remedy: {found.tags['remedy']}"
+    return FAILED_OUTCOME, found.tags.get("error", found.status)
+
+
+def _told(record: RunRecord, store: Path, figures: Sequence[Path]) -> dict[str, Any]:
+    """A case that ended on a worker, as one that ended here is told for machines."""
+    from suite.judge.remarks import remarks
+
+    def of_stages(what: str) -> dict[str, float]:
+        prefix = f"{what}_"
+        return {name.removeprefix(prefix): v for name, v in record.metrics.items() if name.startswith(prefix)}
+
+    numbers = attributes(store)["numbers"] if record.status == "FINISHED" else {}
+    return {
+        "run": record.id,
+        "case": record.experiment,
+        "status": record.tags.get("outcome", record.status.lower()),
+        "numbers": numbers,
+        "remarks": remarks(numbers),
+        "seconds": of_stages("seconds"),
+        "megabytes": of_stages("megabytes"),
+        "fields": str(store),
+        "figures": [str(path) for path in figures],
+    }
 
 
 def export(options: argparse.Namespace) -> int:

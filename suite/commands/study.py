@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,12 @@ from suite.commands.common import (
     BAD_SPEC,
     FAILED_OUTCOME,
     CommandError,
+    chosen_sweeps,
+    cluster_of,
+    loader_of,
     make_workspace,
     refuse_code,
+    refuse_own_ids,
     spec_of,
     tell,
 )
@@ -36,7 +41,7 @@ def tune(options: argparse.Namespace) -> int:
 
     if options.help_only:
         return _help_with(options, spec)
-    with progress_reporter(quiet=options.json) as progress:
+    with cluster_of(options), progress_reporter(quiet=options.json) as progress:
         result = tune(
             spec, options.workspace, options.trials, options.workers, options.verify, progress, options.storage
         )
@@ -97,8 +102,11 @@ def _help_with(options: argparse.Namespace, spec: Spec) -> int:
 
 def sweep(options: argparse.Namespace) -> int:
     only = options.only or []
-    chosen = _chosen_sweeps(options, options.spec, only)
+    chosen = chosen_sweeps(options, options.spec, only)
     make_workspace(options.workspace)
+    if options.shard:
+        refuse_own_ids(options)
+        return _run_shards(options, chosen)
     from suite.study.sweep import content_of
 
     results = [result for _, result in _run_sweeps(options, [(options.spec, *each) for each in chosen.items()])]
@@ -110,35 +118,52 @@ def sweep(options: argparse.Namespace) -> int:
     return 0
 
 
-def _chosen_sweeps(options: argparse.Namespace, name: str, only: Sequence[str]) -> dict[str, Sweep]:
-    """The sweeps of spec `name`, or `only` those with these names."""
-    from suite.spec import load_sweeps
-
-    sweeps = load_sweeps(name, options.preset, options.overrides, only)
-    if unknown := [each for each in only if each not in sweeps]:
-        raise CommandError(f"no sweep {unknown[0]!r} in {name}; it has {', '.join(sweeps)}", BAD_SPEC)
-    return {each: sweep for each, sweep in sweeps.items() if not only or each in only}
-
-
 def _run_sweeps(
     options: argparse.Namespace, chosen: Sequence[tuple[str, str, Sweep]]
 ) -> Iterator[tuple[str, SweepResult]]:
     """Run sweeps given as (spec, name, sweep). Each is printed at once, because the next one may be interrupted."""
     from suite.show.terminal import progress_reporter, sweep_table
-    from suite.spec import load, toml_value
     from suite.study.sweep import run_sweep
 
-    with progress_reporter(quiet=options.json) as progress:
+    with cluster_of(options), progress_reporter(quiet=options.json) as progress:
         for spec, name, sweep in chosen:
-
-            def resolved(settings: Mapping[str, Any], spec: str = spec) -> Spec:
-                words = [f"{key}={toml_value(value)}" for key, value in settings.items()]
-                return refuse_code(options, load(spec, options.preset, [*options.overrides, *words]))
-
-            result = run_sweep(resolved, name, sweep, options.workspace, progress, options.workers, options.retry)
+            result = run_sweep(
+                loader_of(options, spec), name, sweep, options.workspace, progress, options.workers, options.retry
+            )
             if not options.json:
                 sweep_table(result)
             yield spec, result
+
+
+def _run_shards(options: argparse.Namespace, chosen: Mapping[str, Sweep]) -> int:
+    """Run one shard of each chosen sweep, and say how to collect them."""
+    if options.cluster:
+        raise CommandError("--shard and --cluster are two ways to share a sweep: choose one", BAD_SPEC)
+    from suite.show.terminal import progress_reporter
+    from suite.study.sweep import run_shard
+
+    with progress_reporter(quiet=options.json) as progress:
+        done = [
+            run_shard(
+                loader_of(options, options.spec),
+                name,
+                sweep,
+                options.workspace,
+                options.shard,
+                progress,
+                options.workers,
+                options.retry,
+            )
+            for name, sweep in chosen.items()
+        ]
+    if options.json:
+        print(json.dumps({"shard": list(options.shard), "sweeps": [vars(each) for each in done]}))
+        return 0
+    number, count = options.shard
+    for each in done:
+        print(f"shard {number}/{count} of {each.name}: {each.points} of {each.total} points, {each.computed} computed")
+    print("collect  the same command without --shard, when all shards have ended")
+    return 0
 
 
 def paper(options: argparse.Namespace) -> int:
@@ -155,7 +180,7 @@ def paper(options: argparse.Namespace) -> int:
         )
     figures = [figure for figure in FIGURES if figure.number in wanted]
     chosen = [
-        (figure.spec, figure.sweep, _chosen_sweeps(options, figure.spec, [figure.sweep])[figure.sweep])
+        (figure.spec, figure.sweep, chosen_sweeps(options, figure.spec, [figure.sweep])[figure.sweep])
         for figure in figures
     ]
     make_workspace(options.workspace)
@@ -179,9 +204,9 @@ def leaderboard(options: argparse.Namespace) -> int:
 
     folder = options.folder or options.workspace / "leaderboard"
     run_id = None
-    chosen = {"--preset": options.preset, "--case": options.case, "--entry": options.entry, "--retry": options.retry}
+    chosen = {word: vars(options)[word] for word in ("preset", "case", "entry", "retry", "safe")}
     if options.board is None and (given := [word for word, value in chosen.items() if value]):
-        raise CommandError(f"{given[0]} belongs to a board that is run: name the board", BAD_SPEC)
+        raise CommandError(f"--{given[0]} belongs to a board that is run: name the board", BAD_SPEC)
     if options.board is not None:
         from suite.boards import chosen_of, read_board
         from suite.show.terminal import progress_reporter
@@ -190,8 +215,9 @@ def leaderboard(options: argparse.Namespace) -> int:
         name, board = read_board(options.board)
         board = chosen_of(board, options.case, options.entry, options.preset)
         make_workspace(options.workspace)
-        with progress_reporter(quiet=options.json) as progress:
-            result = run_board(name, board, options.workspace, progress, options.workers, options.retry)
+        with cluster_of(options), progress_reporter(quiet=options.json) as progress:
+            accept = partial(refuse_code, options)
+            result = run_board(name, board, options.workspace, progress, options.workers, options.retry, accept)
         run_id = result.run_id
     written = write_leaderboard(options.workspace, folder, run_id)
     if options.json:

@@ -325,6 +325,25 @@ NUMBERS_OF_AMPLITUDES = ("rmse_E", "rmse_F", "eps_F")
 """Those that also stand for each amplitude of the test set alone."""
 
 
+SHOWN = (
+    *("geometry_error", "geometry_resolution", "geometry_error_linear"),
+    *("energy_error", "energy_difference", "energy_error_linear", "energy_rounding"),
+    *("eps_E", "eps_E_ball"),
+    *("eps_F", "eps_F_relaxed", "eps_F_ball", "rmse_F"),
+    "eps_H",
+    *("eps_V1", "eps_V1_null_free", "eps_V1_felt"),
+    *("eps_K", "energy_factor_difference"),
+    *("eps_V2", "eps_V2_null_free"),
+    *("pressure", "error_C11", "error_C12", "error_C44"),
+    *("c0", "c0_model"),
+    *("glide_force", "glide_curvature_model"),
+    *("partial_separation", "partial_separation_model", "partial_separation_elastic", "partial_separation_alone"),
+    *("fault_energy", "fault_energy_model"),
+    *("balance_spread", "calibrated_spread", "corrected_spread"),
+)
+"""Those that the table of a run shows, in this order."""
+
+
 def number(name: str) -> Number | None:
     """The entry of a number, also of a single amplitude; None if `name` is no number of a verdict."""
     if name in NUMBERS:
@@ -335,6 +354,26 @@ def number(name: str) -> Number | None:
             where = f"on test configurations of {amplitude} Å"
             return Number(name, f"{found.symbol} {where}", found.unit, f"{found.meaning}, {where}", "matching", base)
     return None
+
+
+_OTHER_GROUPS = {
+    ("best_",): "best",
+    ("correlation_",): "correlation",
+    ("slope_", "growth_"): "rates",
+    ("seconds_", "megabytes_", "training_", "milliseconds", "reference_force_calls"): "cost",
+    ("train_rmse_", "solver_"): "fit",
+    ("a0", "reference_", "energy_simulation", "energy_training", "atoms_", "core_distance"): "reference",
+    ("limiting",): "bound",
+}
+"""Groups in MLflow of numbers that are not in the table, by how their names begin: costs, those of the fit and of the
+reference's cells, those of studies (the recommended weighing, rank correlations) and of sweeps."""
+
+
+def group_of(name: str) -> str:
+    """The group that MLflow shows a number in; "counts" for numbers of studies, sweeps and boards that only count."""
+    if (found := number(name)) is not None:
+        return found.group
+    return next((group for begin, group in _OTHER_GROUPS.items() if name.startswith(begin)), "counts")
 
 
 def head(name: str) -> str:

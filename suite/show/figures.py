@@ -38,10 +38,10 @@ def draw_all(
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    unfit = "differential_displacement" if "loop_line" in tree["simulation"] else "loop"
-    for name, draw in FIGURES.items():
-        if name == unfit or (names is not None and name not in names):
+    for name in names_for("loop_line" not in tree["simulation"]):
+        if names is not None and name not in names:
             continue
+        draw = FIGURES[name]
         path = folder / f"{prefix}{name}.png"
         try:
             draw(tree).savefig(path, dpi=dpi)
@@ -53,6 +53,12 @@ def draw_all(
             continue
         paths.append(path)
     return paths
+
+
+def names_for(straight: bool) -> list[str]:
+    """Names of the figures that exist for straight dislocations, or for a loop."""
+    unfit = "loop" if straight else "differential_displacement"
+    return [name for name in FIGURES if name != unfit]
 
 
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:

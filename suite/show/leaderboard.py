@@ -79,7 +79,7 @@ def write_leaderboard(workspace: Path, folder: Path, run_id: str | None = None) 
     `NoBoard`, and StoreError for a board that is damaged.
     """
     tracker = Tracker(workspace)
-    boards = [r.id for r in tracker.history() if r.tags.get("kind") == "board"] if run_id is None else [run_id]
+    boards = [r.id for r in tracker.history() if r.kind == "board"] if run_id is None else [run_id]
     files = [path for each in boards if (path := tracker.artifacts_dir(each) / BOARD).exists()]
     if not files:
         raise NoBoard(f"no finished leaderboard in {workspace}: `dislobench leaderboard BOARD` makes one")

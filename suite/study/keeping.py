@@ -49,6 +49,9 @@ class Place(NamedTuple):
 class Kept(Protocol):
     """An opened storage of trials. Each process opens its own."""
 
+    shared: bool
+    """Whether other commands may work on the study at the same time."""
+
     @property
     def storage(self) -> BaseStorage:
         """For Optuna's studies."""
@@ -96,6 +99,8 @@ def kept_at(place: Place) -> Kept:
 class InJournal:
     """The journal in the folder of the study, one command at a time (`sampling.only_one`)."""
 
+    shared = False
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.storage = open_journal(folder / JOURNAL)
@@ -135,6 +140,8 @@ class InDatabase:
     A trial gives a sign of life when it begins and every `INTERVAL` seconds; one without a sign for `GRACE` seconds is
     failed and tried again, `RETRIES` times at most.
     """
+
+    shared = True
 
     def __init__(self, address: str) -> None:
         self._where = shown(address)

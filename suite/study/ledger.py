@@ -30,7 +30,7 @@ def ledger(tracker: Tracker, case: str | None = None, trials: bool = False, poin
     wanted. Raises WorkspaceError as `Tracker.history`.
     """
     records = tracker.history(case)
-    kinds = {record.id: record.tags.get("kind") for record in records}
+    kinds = {record.id: record.kind for record in records}
     hidden = {kind for kind, wanted in (("study", trials), ("sweep", points)) if not wanted}
     folded: dict[str, int] = {}
     shown = []

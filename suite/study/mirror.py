@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from store.runs import FinishedRun, Run, Tracker
+from suite.show.notes import study_note
 from suite.show.tune_report import write_report
 from suite.spec import Spec
-from suite.study.described import parameters
+from suite.study.described import parameters, run_name
 from suite.study.keeping import Place
 from suite.study.weighings import TuneResult
 
@@ -21,7 +22,7 @@ def run_of(tracker: Tracker, spec: Spec, place: Place) -> Run:
     """The run of the study, which is the parent of its trials. The run of an earlier call is continued."""
     run = tracker.start_or_resume(
         spec.case.name,
-        f"study {spec.case.name} {place.key[:8]}",
+        f"study {run_name(spec)} {place.key[:8]}",
         parameters(spec),
         {"study": place.key, "kind": "study", "folder": place.folder.name},
         known_by="study",
@@ -87,3 +88,4 @@ def conclude(run: Run, result: TuneResult) -> None:
     run.metrics({f"correlation_{k}": v for k, v in result.correlation.items()})
     run.metrics({f"seconds_{k}": v for k, v in result.seconds.items()} | {"trials": len(result.trials)})
     run.tags({"recommended": best.name, "outcome": best.status})
+    run.describe(study_note(result))

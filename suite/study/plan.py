@@ -1,11 +1,13 @@
-"""What a run will cost: atoms, rows, columns, memory, minutes. Each kind of call is timed once on small crystals."""
+"""What a run or a sweep will cost: atoms, rows, columns, memory, minutes, workers. Each kind of call is timed once on
+small crystals."""
 
 from __future__ import annotations
 
+import heapq
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from suite.model.contract import LinearFamily
 from suite.spec import Spec
 from suite.stages.cells import dislocation_of
 from suite.stages.rows import recipe_of
+from suite.study.worlds import STAGES, entries_of
+from suite.tasks import Order
 from suite.world.crystal import LATTICES, Crystal, equilibrium_crystal
 from suite.world.dislocation import Dislocation, Loop
 from suite.world.reference import build_reference
@@ -27,6 +31,11 @@ WARNING = "warning"  # this key of `plan` exists only when something is wrong
 WIDE = 11.0  # Å; a crystal wider than most cutoffs, so that a call costs as much per atom as in a large cell
 LONG, DOUBLINGS = 0.02, 6  # seconds; a call that takes longer than this is timed accurately enough
 CONFIGURATION = 4 * 3 * 8  # bytes per atom: displacements, their noise, positions, forces
+BASE = 300e6  # bytes of a process with all its libraries
+ENGINE = 2600  # bytes per atom of an engine with its lists of neighbours
+CALLS_OF_A_COLOUR = 6  # of the Hessian, which is shared by colours
+BUSY = 0.6  # share of their time that workers must have work, or there are too many
+MEMORY, WORKER_MEMORY = "peak memory, estimated [GB]", "memory for each worker, estimated [GB]"
 MODEL_CALLS = 20  # of the model in the simulation cell, half of them for its softest mode
 
 
@@ -77,71 +86,195 @@ def plan(spec: Spec) -> dict[str, Any]:
     `WARNING` is among the names when the run needs more memory than this machine has. Raises `BeyondNumbers` when a
     count is infinite in double precision.
     """
-    with np.errstate(over="ignore"):
-        try:
-            return _plan(spec)
-        except OverflowError as error:
-            raise BeyondNumbers(
-                f"N = {spec.simulation.size:g} a0 and L = {spec.training.size:g} a0 with "
-                f"{spec.training.configurations:.3g} configurations are beyond counting: choose smaller ones"
-            ) from error
-
-
-def _plan(spec: Spec) -> dict[str, Any]:
-    kind = dislocation_of(spec)
-    calculator = build_reference(spec.material.reference, spec.material.arguments)
-    crystal = equilibrium_crystal(LATTICES[spec.material.lattice], spec.material.species, calculator)
-    per_cube = len(crystal.basis) * crystal.a0**3 / crystal.volume  # atoms in a0³
-
-    def atoms(lengths: Iterable[float], repeats: tuple[int, int, int]) -> int:
-        sides = [float(length * n) for length, n in zip(lengths, repeats, strict=True)]
-        return round(math.prod(sides) * per_cube)
-
-    cells = kind.training_shapes(spec.training.size)
-    shapes = [(repeats, atoms(straight.lengths, repeats)) for _, straight, repeats in cells]
-    training = round(sum(count for _, count in shapes) / len(shapes))
-    simulation_shape = kind.repeats(spec.simulation.size)
-    simulation = atoms(kind.lengths, simulation_shape)
-    family = recipe_of(spec).build()
-    functions = len(family)
-    costs = _costs(crystal, calculator, family)
-    workers = os.cpu_count() or 1
-    configurations = (spec.training.configurations + spec.training.equilibrium) * bool(functions)
-    rows = configurations * (3 * training + 1)
-    effort = effort_of(kind)
-    products = effort.products * 2 / min(2, workers)
-    shared = effort.pieces and spec.model.backend == "pyace"
-    calls = effort.relaxation + effort.hessian / workers + products / 2
-    factor_time = effort.factor * simulation
-    seconds = {
-        "world": simulation * costs["reference"] * calls + 3 + factor_time,
-        "rows": configurations * training * (costs["reference"] + costs["rows"] / workers) + 2,
-        "assess": simulation * costs["model"] * MODEL_CALLS / (workers if shared else 1)
-        + simulation * costs["reference"] * products / 2
-        + factor_time
-        + 2,
-    }
-    block = 20_000 * (functions + 1) * 8
-    labelled = (spec.training.configurations + spec.training.test) * training * CONFIGURATION
-    memory = 300e6 + simulation * effort.held + 3 * block + 24 * training * functions * 8 + labelled
+    found = Costs().of(spec)
+    cores = os.cpu_count() or 1
+    seconds = {stage: duration.on(cores) for stage, duration in found.durations.items()}
     here = memory_limit()
-    excess = (
+    return {
+        "a0 [Å]": round(found.crystal.a0, 5),
+        "simulation cell": found.simulation,
+        "training cell": found.training,
+        "functions (columns)": found.functions,
+        "energy and force rows": found.rows,
+        "design matrix if it were kept [GB]": round(found.rows * found.functions * 8 / 1e9, 2),
+        MEMORY: round(found.memory / 1e9, 2),
+        **{f"{name}, estimated [min]": round(value / 60, 2) for name, value in seconds.items()},
+        "total, estimated [min]": round(sum(seconds.values()) / 60, 2),
+        "cores": cores,
+        "pieces that workers share": found.pieces,
+        WORKER_MEMORY: round(found.worker_memory / 1e9, 2),
+        "sensible number of workers": found.sensible_workers(),
+        **({WARNING: _excess(found.memory, here)} if found.memory > here else {}),
+    }
+
+
+def plan_sweep(specs: Sequence[Spec]) -> dict[str, Any]:
+    """What a sweep over `specs` takes on workers of one core each, counts and estimates by name, as `plan`."""
+    costs = Costs()
+    found = [costs.of(spec) for spec in specs]
+    needs = [dict(zip(STAGES, entries_of(spec), strict=True)) for spec in specs]
+    most = _sensible(lambda workers: _makespan(found, needs, workers), len(specs))
+    alone, shared = (_makespan(found, needs, workers) for workers in (1, most))
+    memory, here = max(each.memory for each in found), memory_limit()
+    return {
+        "points (tasks)": len(specs),
+        **{f"different {STAGES[stage]}": len({each[stage] for each in needs}) for stage in STAGES},
+        WORKER_MEMORY: round(memory / 1e9, 2),
+        "longest point alone, estimated [min]": round(max(each.alone() for each in found) / 60, 2),
+        "one worker, estimated [min]": round(alone / 60, 2),
+        "sensible number of workers": most,
+        "with that many, estimated [min]": round(shared / 60, 2),
+        "workers that the memory of this machine holds": max(0, int(here // memory)),
+        **({WARNING: _excess(memory, here)} if memory > here else {}),
+    }
+
+
+def _excess(memory: float, here: float) -> str:
+    return (
         f"the run needs about {memory / 1e9:.3g} GB, and this machine lets it have {here / 1e9:.3g} GB: reduce "
         "simulation.size, training.size or training.configurations, or run it elsewhere"
     )
-    return {
-        "a0 [Å]": round(crystal.a0, 5),
-        "simulation cell": _shape(simulation_shape, simulation),
-        "training cell": " and ".join(_shape(*each) for each in shapes),
-        "functions (columns)": functions,
-        "energy and force rows": rows,
-        "design matrix if it were kept [GB]": round(rows * functions * 8 / 1e9, 2),
-        "peak memory, estimated [GB]": round(memory / 1e9, 2),
-        **{f"{name}, estimated [min]": round(value / 60, 2) for name, value in seconds.items()},
-        "total, estimated [min]": round(sum(seconds.values()) / 60, 2),
-        "cores": workers,
-        **({WARNING: excess} if memory > here else {}),
-    }
+
+
+@dataclass(frozen=True)
+class Duration:
+    """Seconds of a stage: those of one process, those that workers share, and those that two processes share."""
+
+    alone: float
+    shared: float
+    paired: float = 0.0
+
+    def on(self, workers: int) -> float:
+        """Seconds with so many workers."""
+        return self.alone + self.shared / workers + self.paired / min(2, workers)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run takes: its cells in words, counts, bytes of this process and of a worker for its pieces, and the
+    duration of each stage."""
+
+    crystal: Crystal
+    simulation: str
+    training: str
+    functions: int
+    rows: int
+    pieces: int
+    memory: float
+    worker_memory: float
+    durations: dict[str, Duration]
+
+    def alone(self) -> float:
+        """Seconds on one core, with nothing in the cache."""
+        return sum(duration.on(1) for duration in self.durations.values())
+
+    def sensible_workers(self) -> int:
+        """See `_sensible`."""
+        return _sensible(lambda workers: sum(d.on(workers) for d in self.durations.values()), max(1, self.pieces))
+
+
+class Costs:
+    """The costs of runs. Crystals are relaxed once, and each kind of call is timed once, for all specs that share
+    them."""
+
+    def __init__(self) -> None:
+        self._crystals: dict[str, tuple[Calculator, Crystal]] = {}
+        self._calls: dict[str, tuple[int, dict[str, float]]] = {}
+
+    def of(self, spec: Spec) -> Cost:
+        """The cost of one run; raises `BeyondNumbers`."""
+        with np.errstate(over="ignore"):
+            try:
+                return self._of(spec)
+            except OverflowError as error:
+                raise BeyondNumbers(
+                    f"N = {spec.simulation.size:g} a0 and L = {spec.training.size:g} a0 with "
+                    f"{spec.training.configurations:.3g} configurations are beyond counting: choose smaller ones"
+                ) from error
+
+    def _measured(self, spec: Spec) -> tuple[Crystal, int, dict[str, float]]:
+        """The crystal of `spec`, the functions of its model, and seconds per atom of its calls (`_costs`)."""
+        material, model = (str(spec.table(*names)) for names in (("material",), ("material", "model", "solver")))
+        if material not in self._crystals:
+            calculator = build_reference(spec.material.reference, spec.material.arguments)
+            crystal = equilibrium_crystal(LATTICES[spec.material.lattice], spec.material.species, calculator)
+            self._crystals[material] = calculator, crystal
+        calculator, crystal = self._crystals[material]
+        if model not in self._calls:
+            family = recipe_of(spec).build()
+            self._calls[model] = len(family), _costs(crystal, calculator, family)
+        return crystal, *self._calls[model]
+
+    def _of(self, spec: Spec) -> Cost:
+        kind = dislocation_of(spec)
+        crystal, functions, costs = self._measured(spec)
+        per_cube = len(crystal.basis) * crystal.a0**3 / crystal.volume  # atoms in a0³
+
+        def atoms(lengths: Iterable[float], repeats: tuple[int, int, int]) -> int:
+            sides = [float(length * n) for length, n in zip(lengths, repeats, strict=True)]
+            return round(math.prod(sides) * per_cube)
+
+        cells = kind.training_shapes(spec.training.size)
+        shapes = [(repeats, atoms(straight.lengths, repeats)) for _, straight, repeats in cells]
+        training = round(sum(count for _, count in shapes) / len(shapes))
+        simulation_shape = kind.repeats(spec.simulation.size)
+        simulation = atoms(kind.lengths, simulation_shape)
+        configurations = (spec.training.configurations + spec.training.equilibrium) * bool(functions)
+        effort = effort_of(kind)
+        shared = effort.pieces and spec.model.backend == "pyace"
+        factor, call = effort.factor * simulation, simulation * costs["reference"]
+        products, calls = call * effort.products, simulation * costs["model"] * MODEL_CALLS
+        rows = configurations * training
+        durations = {
+            "world": Duration(call * effort.relaxation + 3 + factor, call * effort.hessian, products),
+            "rows": Duration(rows * costs["reference"] + 2, rows * costs["rows"]),
+            "assess": Duration((0 if shared else calls) + factor + 2, calls if shared else 0, products),
+        }
+        block = 20_000 * (functions + 1) * 8
+        own_rows = 24 * training * functions * 8
+        labelled = (spec.training.configurations + spec.training.test) * training * CONFIGURATION
+        return Cost(
+            crystal,
+            _shape(simulation_shape, simulation),
+            " and ".join(_shape(*each) for each in shapes),
+            functions,
+            configurations * (3 * training + 1),
+            configurations + math.ceil(effort.hessian / CALLS_OF_A_COLOUR),
+            BASE + simulation * effort.held + 3 * block + own_rows + labelled,
+            BASE + max(own_rows + block, simulation * ENGINE),
+            durations,
+        )
+
+
+def _sensible(makespan: Callable[[int], float], most: int) -> int:
+    """The largest number of workers, at most `most`, that have work for most of the time (`BUSY`)."""
+    one, best, workers = makespan(1), 1, 1
+    while workers < most:
+        workers = min(most, workers + max(1, workers // 2))
+        if one < BUSY * workers * makespan(workers):
+            break
+        best = workers
+    return best
+
+
+def _makespan(costs: Sequence[Cost], needs: Sequence[Mapping[str, str]], workers: int) -> float:
+    """Seconds until so many workers of one core have run all points, in the order that a cluster keeps
+    (`suite.tasks.Order`)."""
+    order, made = Order([tuple(each.values()) for each in needs]), set[str]()
+    running: list[tuple[float, int]] = []
+    now = 0.0
+    while True:
+        while len(running) < workers and (index := order.next()) is not None:
+            durations, need = costs[index].durations, needs[index]
+            stages = ["assess"]
+            stages += ["world"] if need["simulation"] not in made else []  # by far the most of it is this cell
+            stages += ["rows"] if need["rows"] not in made else []
+            heapq.heappush(running, (now + sum(durations[stage].on(1) for stage in stages), index))
+        if not running:
+            return now
+        now, index = heapq.heappop(running)
+        made |= set(needs[index].values())
+        order.ended(index, made=True)
 
 
 def _costs(crystal: Crystal, calculator: Calculator, family: LinearFamily) -> dict[str, float]:

@@ -18,17 +18,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from store import journal
+from store import journal, listing
 from store.faults import BadStore
-from store.recording import RECORD
+from store.handing import take_over_all
+from store.recording import RECORD, finished_run
 from store.runs import FinishedRun, RunNotFound, Tracker
 from store.seal import StoreError, attributes, read_json, remove
+from suite.judge.numbers import group_of
 from suite.progress import Progress, silent
 from suite.spec import BadSpec, Spec, load
-from suite.study.described import parameters, run_name
+from suite.study.described import parameters, run_name, version_tags
 from suite.study.keeping import JOURNAL
 from suite.study.mirror import mirror
-from suite.study.sampling import StudyInUse, only_one
+from suite.study.sampling import StudyInUse, key_of, only_one
 
 _ID = re.compile("[0-9a-f]{32}")
 
@@ -59,7 +61,7 @@ def repair(workspace: Path, progress: Progress = silent) -> Repaired:
     workspace = workspace.absolute()
     if not workspace.is_dir():
         raise BadStore(f"{workspace}: no such workspace; name another with --workspace")
-    tracker, found = Tracker(workspace), Repaired()
+    tracker, found = Tracker(workspace, group_of), Repaired()
     progress("leftovers", 0.0, "of dead processes")
     if told := tracker.set_aside():
         found.done.append(told)
@@ -67,6 +69,7 @@ def repair(workspace: Path, progress: Progress = silent) -> Repaired:
     found.done += tracker.catch_up()
     progress("runs", 0.0, "from stores and records")
     _restore(tracker, found)
+    found.done += take_over_all(tracker, alone=True)  # their parents may be among the restored
     progress("studies", 0.0, "journals and trials")
     for path in sorted((workspace / "studies").glob(f"*/{JOURNAL}")):
         _mend_study(tracker, path, found)
@@ -132,7 +135,7 @@ def _lost(tracker: Tracker, known: set[str], found: Repaired) -> Iterator[_Lost]
             yield _of_records(record, sealed.get("record"), (beside.get(key) or stores[key]).stat().st_mtime)
         elif sealed is not None:
             yield _of_old_store(key, sealed, stores[key])
-        elif record is not None and (record["status"] != "FINISHED" or "kind" in record["tags"]):
+        elif record is not None and (record["status"] != "FINISHED" or listing.kind_of(record["tags"]) != listing.RUN):
             yield _of_records(record, None, beside[key].stat().st_mtime)
         elif record is not None:
             found.left += [f"{each}; its run is restored without fields" for each in wrong]
@@ -170,25 +173,10 @@ def _read_store(path: Path | None, key: str, wrong: list[str]) -> dict[str, Any]
 
 
 def _of_records(record: Mapping[str, Any] | None, sealed: Mapping[str, Any] | None, end: float) -> _Lost:
-    """A run from the record beside its artifacts, with the entries of its store where it has one.
-
-    The record says how the run ended; the store is written before that.
-    """
+    """A run from the record beside its artifacts, with the entries of its store where it has one."""
     base = record or sealed
     assert base is not None
-    status = "FINISHED" if record is None else record["status"]
-    parts = [each for each in (record, sealed) if each is not None]
-    metrics = {name: value for each in parts for name, value in each["metrics"].items()}
-    run = FinishedRun(
-        base["name"],
-        {name: value for each in parts for name, value in each["parameters"].items()},
-        metrics,
-        {name: value for each in parts for name, value in each["tags"].items()},
-        status if status in ("FINISHED", "FAILED") else "KILLED",
-        datetime.fromisoformat(base["start"]).timestamp(),
-        end,
-        base["id"],
-    )
+    run = finished_run(record, sealed, end)
     return _Lost(run, base["experiment"], base["parent"])
 
 
@@ -198,7 +186,8 @@ def _of_old_store(key: str, found: Mapping[str, Any], path: Path) -> _Lost:
     case = found["case"]
     name, settings = (f"{case} {key[:8]}", {"case": case}) if spec is None else (run_name(spec), parameters(spec))
     numbers = {name: float(value) for name, value in {**found["reference"], **found["numbers"]}.items()}
-    tags = {"outcome": found["status"], "limiting_term": found["limiting_term"], **found["versions"]}
+    tags = {"kind": listing.RUN, "outcome": found["status"], "limiting_term": found["limiting_term"]}
+    tags |= version_tags(found["versions"])
     begun = datetime.fromisoformat(found["created"]).timestamp()
     run = FinishedRun(name, settings, numbers, tags, "FINISHED", begun, path.stat().st_mtime, key)
     return _Lost(run, case, None)
@@ -255,12 +244,12 @@ def _mirror_study(tracker: Tracker, path: Path, found: Repaired) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = open_journal(path)
     for summary in optuna.get_all_study_summaries(storage):
-        study = optuna.load_study(study_name=summary.study_name, storage=storage)
+        study, key = optuna.load_study(study_name=summary.study_name, storage=storage), key_of(summary.study_name)
         case = path.parent.name.rpartition("-")[0]
         made = tracker.home.read(experiment=case)
-        parent = next((r.id for r in made if r.tags.get("study") == study.study_name), None)
+        parent = next((r.id for r in made if r.tags.get("study") == key), None)
         if parent is None:
-            parent = _new_study(tracker, case, study.study_name, path)
+            parent = _new_study(tracker, case, key, path)
             found.done.append(f"{path.parent}: its study is in the database again")
         if count := mirror(tracker, case, parent, study):
             found.done.append(f"{path.parent}: {count} trials are in the database again")

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from store.faults import BadInput
 from store.seal import writing
-from suite.execution import map_pieces
+from suite.execution import map_pieces, through
+from suite.judge.numbers import head
 from suite.model.regression import Unsolvable
 from suite.spec import Spec
 from suite.study.bench import Bench, study_key
+from suite.study.described import run_name
 from suite.study.keeping import Kept, Place, kept_at
 from suite.study.session import Session
 from suite.study.space import first_trials, limits_of, objectives_of, suggest
@@ -31,6 +33,16 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 BATCH, MOST = 25, 250  # trials of one worker between two reports to the parent: at first, and at most
+
+
+def study_name(spec: Spec, key: str) -> str:
+    """Name of a study in Optuna and its dashboard: what it varies the weights of, and last its key."""
+    return f"{run_name(spec)} {key}"
+
+
+def key_of(name: str) -> str:
+    """The key of the study of this name. Names of older versions are the key alone."""
+    return name.rpartition(" ")[2]
 
 
 class StudyInUse(BadInput, RuntimeError):
@@ -81,8 +93,9 @@ def open_study(spec: Spec, place: Place, seed: int) -> tuple[Study, Kept]:
         sampler = samplers[tune.sampler](seed=seed, **named)
     kept = kept_at(place)
     with kept.alone():
+        known = [each.study_name for each in kept.storage.get_all_studies()]
         study = optuna.create_study(
-            study_name=place.key,
+            study_name=next((name for name in known if key_of(name) == place.key), study_name(spec, place.key)),
             storage=kept.storage,
             sampler=sampler,
             directions=["minimize"] * len(tune.objectives),
@@ -95,13 +108,25 @@ def started(spec: Spec, place: Place) -> tuple[Study, Kept]:
     """The study at `place`, ready to run, and its storage. A new study begins with `first_trials`; in an existing one,
     trials that a killed process left running are queued again."""
     study, kept = open_study(spec, place, spec.tune.seed)
+    _name_objectives(study, spec)
     kept.revive(study)
-    with kept.alone():
-        begun = {trial.user_attrs.get("name") for trial in study.get_trials(deepcopy=False)}
-        for name, values in first_trials(spec):
-            if name not in begun:
-                study.enqueue_trial(values, user_attrs={"name": name})
+    trials = study.get_trials(deepcopy=False)
+    begun = {trial.user_attrs.get("name") for trial in trials}
+    for name, values in first_trials(spec):
+        if not trials or (kept.shared and name not in begun):  # helpers may have begun a shared study
+            study.enqueue_trial(values, user_attrs={"name": name})
     return study, kept
+
+
+def _name_objectives(study: Study, spec: Spec) -> None:
+    """Label the axes of optuna-dashboard, which are 0, 1, 2 otherwise; also in a study of an older version."""
+    import optuna
+
+    labels = [head(name) for name in objectives_of(spec)]
+    if study.metric_names != labels:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(labels)
 
 
 def run_trials(
@@ -131,7 +156,10 @@ def run_trials(
         # each batch reads the whole journal; as batches grow with it, the total time stays linear in the number of
         # trials
         most = min(max(BATCH, begun // 2), MOST)
-        if not sum(map_pieces(_work, [(bench, place, budget, most, each) for each in seeds], workers)):
+        pieces = [(bench, place, budget, most, each) for each in seeds]
+        with through(None):  # a trial takes milliseconds: processes of this machine
+            worked = sum(map_pieces(_work, pieces, workers))
+        if not worked:
             if helper:
                 break
             kept.wait(study)

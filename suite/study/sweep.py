@@ -16,17 +16,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from store import provenance
+from store import handing, provenance
 from store.runs import Run, RunRecord, Tracker
-from suite.judge.numbers import ERRORS
+from suite.judge.numbers import ERRORS, group_of
 from suite.judge.theory import expected_rate
 from suite.ladders import AXES, curve_of, overrides_of, points_of
 from suite.progress import Progress, silent
+from suite.show.notes import sweep_note
 from suite.spec import BadSpec, Spec, Sweep
 from suite.study.case import Case
 from suite.study.points import Points
 from suite.study.rates import Growth, Rate, measure, measure_growth, rank_correlations
 from suite.study.session import Session
+from suite.study.worlds import shards
 
 # what grows in proportion to ln L_D: name, of the error that grows, and of the number that predicts its slope
 GROWTHS: dict[str, tuple[Callable[[Mapping[str, float]], float], str]] = {
@@ -87,23 +89,64 @@ def run_sweep(
     session = Session(workspace, progress, workers)
     wanted = _resolved(load, name, sweep)
     base = wanted[0].spec
-    tracker = Tracker(session.workspace)
+    tracker = Tracker(session.workspace, group_of)
     for sentence in tracker.tidy():
         progress("workspace", 1.0, sentence)
-    answers = Points(session, tracker, retry)
-    points = []
     with _begun(tracker, name, sweep, base) as parent:
-        for index, each in enumerate(wanted):
-            progress(f"sweep {name}", index / len(wanted), each.label)
-            case = Case(each.spec, f"{name}: {each.label}"[:200], parent.id, draw=False)
-            record, computed = answers.run(case)
-            points.append(_point(record, sweep, each, computed))
+        for sentence in handing.take_over_all(tracker):  # points that shards have computed for this sweep
+            progress("workspace", 1.0, sentence)
+        cases = [(each.label, Case(each.spec, each.name_in(name), parent.id, draw=False)) for each in wanted]
+        ready = {}
+        for index, answer in Points(session, tracker, retry).run_each(f"sweep {name}", cases):
+            answer.run()  # a fault ends the sweep
+            ready[index] = answer
+        points = [_point(ready[index].run(), sweep, each, ready[index].computed) for index, each in enumerate(wanted)]
         progress(f"sweep {name}", 1.0, f"{len(wanted)} points, {sum(p.computed for p in points)} computed")
         powers = sweep.law == "power"
         rates, growths = (rates_of(points, sweep), {}) if powers else ({}, growths_of(points))
         result = SweepResult(name, base, sweep, parent.id, points, rates, growths)
         _record(parent, result)
     return result
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """A shard of a sweep: how many points it has, of how many, and how many were computed now."""
+
+    name: str
+    points: int
+    total: int
+    computed: int
+
+
+def run_shard(
+    load: Callable[[Mapping[str, Any]], Spec],
+    name: str,
+    sweep: Sweep,
+    workspace: Path,
+    shard: tuple[int, int],
+    progress: Progress = silent,
+    workers: int | None = None,
+    retry: bool = False,
+) -> ShardResult:
+    """Compute the points of one shard, (k, n) with k from 1 to n, that are not there yet, and leave them for
+    `run_sweep` to collect. The database is read and not written, so that shards may run at once on many machines.
+
+    Raises as `run_sweep` does.
+    """
+    number, count = shard
+    session = Session(workspace, progress, workers)
+    wanted = _resolved(load, name, sweep)
+    collector = {"sweep_key": _key(name, sweep, wanted[0].spec)}
+    own = shards([each.spec for each in wanted], count)[number - 1]
+    answers, computed = Points(session, Tracker(session.workspace), retry), 0
+    what = f"shard {number}/{count} of {name}"
+    for position, index in enumerate(own):
+        each = wanted[index]
+        progress(what, position / len(own), each.label)
+        computed += answers.hand_over(Case(each.spec, each.name_in(name), draw=False), collector)
+    progress(what, 1.0, f"{len(own)} points, {computed} computed")
+    return ShardResult(name, len(own), len(wanted), computed)
 
 
 # --- the steps of a sweep -----------------------------------------------------------------------------------------
@@ -123,6 +166,10 @@ class _Wanted:
         parts = [f"{k.partition('.')[2]} {v}" for k, v in self.values.items()]
         return ", ".join([*parts, f"seed {self.seed}", *([self.setting] if self.setting else [])])
 
+    def name_in(self, sweep: str) -> str:
+        """The name of its run."""
+        return f"{self.label} ({sweep})"[:200]
+
 
 def _resolved(load: Callable[[Mapping[str, Any]], Spec], name: str, sweep: Sweep) -> list[_Wanted]:
     """Every point with its spec; raises `BadSpec`."""
@@ -141,11 +188,16 @@ def _begun(tracker: Tracker, name: str, sweep: Sweep, base: Spec) -> Run:
         base.case.name,
         f"sweep {name}",
         {"case": base.case.name, "sweep": name},
-        {"kind": "sweep", "sweep_key": provenance.content_key("sweep", name, sweep.model_dump(), base.model_dump())},
+        {"kind": "sweep", "sweep_key": _key(name, sweep, base)},
         known_by="sweep_key",
     )
     parent.text("spec.toml", base.to_toml())
     return parent
+
+
+def _key(name: str, sweep: Sweep, base: Spec) -> str:
+    """Content key of a sweep, by which its run is found again."""
+    return provenance.content_key("sweep", name, sweep.model_dump(), base.model_dump())
 
 
 def _record(parent: Run, result: SweepResult) -> None:
@@ -159,6 +211,7 @@ def _record(parent: Run, result: SweepResult) -> None:
         parent.tags({f"verdict_{error}_{label}": rate.verdict})
     parent.metrics({"points": len(result.points)})
     parent.sealed_json("sweep.json", content_of(result))
+    parent.describe(sweep_note(result))
 
 
 def _point(record: RunRecord, sweep: Sweep, wanted: _Wanted, computed: bool) -> Point:

@@ -18,11 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from store import journal
 from store.runs import Tracker
+from suite.execution import the_cluster
+from suite.judge.numbers import group_of
 from suite.model.regression import Unsolvable
 from suite.progress import Progress, silent
 from suite.spec import Spec
@@ -53,8 +56,10 @@ def tune(
     """
     session, stages = Session(workspace, progress, workers), Stages()
     trials, verify = trials or spec.tune.trials, verify or spec.tune.verify
-    bench, grounds = prepare(spec, session, stages)
-    tracker, place = Tracker(session.workspace), place_of(spec, session.workspace, storage or "")
+    # --workers are processes for trials; a cluster that is there takes cells and rows
+    ground = session if the_cluster() is None else replace(session, workers=None)
+    bench, grounds = prepare(spec, ground, stages)
+    tracker, place = Tracker(session.workspace, group_of), place_of(spec, session.workspace, storage or "")
     with only_one(place.folder):
         _mend(tracker, place.folder, progress)
         study, kept = started(spec, place)
@@ -70,7 +75,7 @@ def tune(
                 rivals = rivals_of(bench, trials, progress)
                 chosen = chosen_trials(bench, records, front, verify, rivals)
             with stages.stage("verify"):
-                entries = verified([*rivals, *chosen], grounds, place.folder, progress)
+                entries = verified([*rivals, *chosen], grounds, place.folder, session.workspace, progress)
             recommended, reason = recommend(entries, spec)
             shares = importance(study, spec, altered_of(records))
             result = TuneResult(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import suite
-from suite.judge.numbers import GROUPS, NUMBERS, NUMBERS_OF_AMPLITUDES, head, number
+from suite.judge.numbers import GROUPS, NUMBERS, NUMBERS_OF_AMPLITUDES, group_of, head, number
 from suite.judge.remarks import remarks
 from suite.pipeline import assess
 from suite.results import Model, Rows, World
@@ -86,3 +86,24 @@ def test_rounding_of_large_coefficients_is_told(tiny: Spec, world: World, rows: 
     assert "rounding may change the energy by 0.3 eV" in told[0]
     assert not remarks({"energy_rounding": 0.3, "energy_error": 2.5})
     assert not remarks({"energy_rounding": 5e-5, "energy_error": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        *((entry.name, entry.group) for entry in NUMBERS.values()),
+        ("rmse_F_0.1", "matching"),
+        ("seconds_fit", "cost"),
+        ("training_seconds", "cost"),
+        ("reference_force_calls", "cost"),
+        ("reference_C11", "reference"),
+        ("train_rmse_energy", "fit"),
+        ("best_geometry_error", "best"),
+        ("correlation_geometry", "correlation"),
+        ("slope_geometry_error_CLE", "rates"),
+        ("growth_geometry_error_CLE", "rates"),
+        ("points", "counts"),
+    ],
+)
+def test_every_number_has_its_group_in_mlflow(name: str, group: str) -> None:
+    assert group_of(name) == group

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from store.locking import locked_file
+from store.locking import clear_locks, locked_file
 
 
 def test_holders_take_turns_and_leave_nothing(tmp_path: Path) -> None:
@@ -54,3 +54,12 @@ def test_a_killed_holder_blocks_nobody(tmp_path: Path) -> None:
     with locked_file(path, kill):
         assert told == ["waiting"]
     holder.communicate()
+
+
+def test_files_of_dead_holders_are_cleared_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    dead, alive = tmp_path / "dead", tmp_path / "alive"
+    dead.touch()
+    with locked_file(alive):
+        clear_locks(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["alive"]
+    clear_locks(tmp_path / "nowhere")

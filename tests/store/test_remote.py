@@ -60,7 +60,7 @@ def case() -> str:
 
 
 def test_what_is_logged_is_read_back(address: str, tmp_path: Path, case: str) -> None:
-    tracker = Tracker(tmp_path / "runs", address)
+    tracker = Tracker(tmp_path / "runs", address=address)
     with tracker.start(case, "one", {"training": {"size": 8}}, {"kind": "study"}) as run:
         run.metrics({"eps_E": np.float64(0.1 + 0.2), "bound": float("inf")})
         run.dataset("set", "abc", "training", "dislobench data", {"atoms": 8})
@@ -70,7 +70,7 @@ def test_what_is_logged_is_read_back(address: str, tmp_path: Path, case: str) ->
     with pytest.raises(ValueError, match="bad"), tracker.start(case, "failed", {}, {}, parent=run.id):
         raise ValueError("bad")
 
-    reader = Tracker(tmp_path / "runs", address)
+    reader = Tracker(tmp_path / "runs", address=address)
     found = reader.find(run.id)
     assert (found.name, found.experiment, found.status, found.parent) == ("one", case, "FINISHED", None)
     assert found.parameters == {"training.size": "8"}
@@ -99,7 +99,7 @@ def test_what_is_logged_is_read_back(address: str, tmp_path: Path, case: str) ->
 
 
 def test_artifacts_go_to_the_store_of_the_server(server: str, tmp_path: Path, case: str) -> None:
-    tracker = Tracker(tmp_path, server)
+    tracker = Tracker(tmp_path, address=server)
     (tmp_path / "potential").mkdir()
     (tmp_path / "potential" / "w.yace").write_text("elements")
     with tracker.start(case, "one", {}, {}) as run:
@@ -116,7 +116,7 @@ def test_artifacts_go_to_the_store_of_the_server(server: str, tmp_path: Path, ca
 def test_a_run_goes_on_without_its_server_and_is_sent_later(
     relay: Relay, tmp_path: Path, case: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracker = Tracker(tmp_path, relay.address)
+    tracker = Tracker(tmp_path, address=relay.address)
 
     def compute() -> None:
         with tracker.start(case, "long", {"size": 8}, {}) as run:
@@ -132,10 +132,10 @@ def test_a_run_goes_on_without_its_server_and_is_sent_later(
     assert caught.value.exit_code == BadStore.exit_code
     assert caplog.text.count("The run goes on") == 1
     with pytest.raises(NoAnswer):
-        Tracker(tmp_path, relay.address).tidy()
+        Tracker(tmp_path, address=relay.address).tidy()
     relay.mend()
-    assert Tracker(tmp_path, "").tidy() == [], "another home leaves it alone"
-    again = Tracker(tmp_path, relay.address)
+    assert Tracker(tmp_path, address="").tidy() == [], "another home leaves it alone"
+    again = Tracker(tmp_path, address=relay.address)
     (told,) = again.tidy()
     assert "'long'" in told
     assert "when the run ended as FINISHED" in told
@@ -146,7 +146,7 @@ def test_a_run_goes_on_without_its_server_and_is_sent_later(
 
 
 def test_a_server_that_comes_back_in_time_gets_everything_at_the_end(relay: Relay, tmp_path: Path, case: str) -> None:
-    tracker = Tracker(tmp_path, relay.address)
+    tracker = Tracker(tmp_path, address=relay.address)
     with tracker.start(case, "long", {"size": 8}, {}) as run:
         relay.cut()
         run.metrics({"eps_E": 0.5})
@@ -160,7 +160,7 @@ def test_a_server_that_comes_back_in_time_gets_everything_at_the_end(relay: Rela
 
 
 def test_a_failure_without_a_server_is_still_the_one_raised(relay: Relay, tmp_path: Path, case: str) -> None:
-    tracker = Tracker(tmp_path, relay.address)
+    tracker = Tracker(tmp_path, address=relay.address)
 
     def fail() -> None:
         with tracker.start(case, "bad", {}, {}):
@@ -177,8 +177,8 @@ def test_a_failure_without_a_server_is_still_the_one_raised(relay: Relay, tmp_pa
 
 
 def test_only_dead_runs_of_this_workspace_are_closed(server: str, tmp_path: Path, case: str) -> None:
-    other = Tracker(tmp_path / "other", server).start(case, "of another machine", {}, {})
-    tracker = Tracker(tmp_path / "runs", server)
+    other = Tracker(tmp_path / "other", address=server).start(case, "of another machine", {}, {})
+    tracker = Tracker(tmp_path / "runs", address=server)
     dead = tracker.start(case, "dead", {}, {})
     os.close(dead._alive)  # as the kernel does when a process is killed
     assert [record.name for record in tracker.close_dead()] == ["dead"]
@@ -191,10 +191,10 @@ def test_only_dead_runs_of_this_workspace_are_closed(server: str, tmp_path: Path
 
 
 def test_repair_sends_what_a_server_has_lost(server: str, tmp_path: Path, case: str) -> None:
-    tracker = Tracker(tmp_path, server)
+    tracker = Tracker(tmp_path, address=server)
     with tracker.start(case, "one", {}, {}) as run:
         run.metrics({"eps_E": 0.5})
-    with Tracker(tmp_path, "").start(case, "elsewhere", {}, {}):
+    with Tracker(tmp_path, address="").start(case, "elsewhere", {}, {}):
         pass
     client = tracker._client()
     client.delete_tag(run.id, "workspace")
@@ -211,7 +211,7 @@ def test_a_database_takes_the_runs_of_a_workspace(
     database: str, server: str, tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With their ids, which name their stores; a server cannot do that, and says so."""
-    own = Tracker(tmp_path, "")
+    own = Tracker(tmp_path, address="")
     with own.start(case, "one", {"size": 8}, {}) as run:
         run.metrics({"eps_E": 0.5})
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
@@ -223,9 +223,9 @@ def test_a_database_takes_the_runs_of_a_workspace(
 
 
 def test_runs_of_another_workspace_are_shown_as_such(server: str, tmp_path: Path, case: str) -> None:
-    with Tracker(tmp_path / "there", server).start(case, "one", {}, {}) as run:
+    with Tracker(tmp_path / "there", address=server).start(case, "one", {}, {}) as run:
         run.metrics({"eps_E": 0.5})
-    here = Tracker(tmp_path / "here", server)
+    here = Tracker(tmp_path / "here", address=server)
     found = here.believe(here.find(run.id))
     assert found.record.metrics == {"eps_E": 0.5}
     assert not found.sealed
@@ -233,7 +233,7 @@ def test_runs_of_another_workspace_are_shown_as_such(server: str, tmp_path: Path
 
 
 def test_experiments_of_other_programs_are_left_alone(server: str, tmp_path: Path, case: str) -> None:
-    tracker = Tracker(tmp_path, server)
+    tracker = Tracker(tmp_path, address=server)
     client = tracker._client()
     foreign = client.create_experiment(case)
     client.create_run(foreign)
@@ -278,7 +278,7 @@ def test_a_missing_driver_and_a_wrong_password_have_their_own_cure() -> None:
 def test_the_commands_read_from_the_server(
     server: str, tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Tracker(tmp_path, server).start(case, "one", {"size": 8}, {}) as run:
+    with Tracker(tmp_path, address=server).start(case, "one", {"size": 8}, {}) as run:
         run.metrics({"eps_E": 0.5})
     words = ["--workspace", str(tmp_path)]
     assert main(["runs", "--json", "--case", case, "--tracking-uri", server, *words]) == 0
@@ -294,7 +294,7 @@ def test_the_commands_read_from_the_server(
 def test_addresses_are_checked_and_shown_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     for bad in ("file:///tmp/mlruns", "mlruns", "s3://bucket/x", "databricks", "ftp://me:secret-word@host/x"):
         with pytest.raises(BadAddress) as caught:
-            Tracker("runs", bad)
+            Tracker("runs", address=bad)
         assert "secret-word" not in str(caught.value)
     assert (
         shown("postgresql+psycopg://me:p%40ss@host:5432/runs?sslmode=require") == "postgresql+psycopg://host:5432/runs"
@@ -308,7 +308,7 @@ def test_nothing_of_mlflow_is_said_on_the_screen(
 ) -> None:
     """Its client prints the addresses of runs."""
     caplog.set_level(logging.INFO)
-    with Tracker(tmp_path, server).start(case, "one", {}, {}) as run:
+    with Tracker(tmp_path, address=server).start(case, "one", {}, {}) as run:
         run.text("spec.toml", "x")
     out = capfd.readouterr()
     assert (out.out, out.err) == ("", "")

@@ -200,6 +200,19 @@ def test_names_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not (tmp_path / "runs" / "mlflow.db").exists()  # nothing has run
 
 
+def test_a_board_that_names_code_is_refused_with_safe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "code.toml"
+    path.write_text(BOARD.replace('"W_zhou04"', '"theirs:potential"'), encoding="utf-8")
+    theirs = Path("theirs.py")  # beside the case of the board
+    theirs.write_text("raise AssertionError('this code must not run')\n", encoding="utf-8")
+    assert main(["leaderboard", str(path), "--safe", "--workspace", str(tmp_path / "runs")]) == 2
+    told = capsys.readouterr().err
+    assert "theirs:potential" in told
+    assert "--safe forbids it" in told
+    theirs.unlink()
+    assert not (tmp_path / "runs" / "mlflow.db").exists()  # nothing has run
+
+
 def test_a_workspace_without_a_board(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["leaderboard", "--workspace", str(tmp_path)]) == 4
     assert "no finished leaderboard" in capsys.readouterr().err

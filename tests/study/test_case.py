@@ -16,6 +16,7 @@ from store import fields
 from store.runs import Tracker
 from suite import pipeline
 from suite.cli import main
+from suite.judge.numbers import GROUPS
 from suite.pipeline import build_rows
 from suite.results import Rows, World
 from suite.show import figures
@@ -301,6 +302,14 @@ def test_a_given_potential_is_judged_and_stored(workspace: Path) -> None:
     assert record.parameters["model"] == "W_eam4"
     assert "weight_energy" not in record.parameters
     assert {path.stem for path in result.figures} > {"cells", "errors", "parity"}
+    raw = Tracker(workspace)._client().get_run(result.run_id).data
+    groups = {name.rpartition("/")[0] for name in raw.metrics}
+    assert groups == {*GROUPS, "cost", "reference"}, "every number of a run has a group"
+    assert record.kind == raw.tags["kind"] == "run"
+    assert all(raw.tags.values()), "no tag is empty"
+    assert raw.tags["version.numpy"] == np.__version__
+    assert f"fields/{result.run_id}.zarr" in raw.tags["mlflow.note.content"]
+    assert tree.attrs["record"]["description"] == raw.tags["mlflow.note.content"]
     assert not (Tracker(workspace).artifacts_dir(result.run_id) / "potential").exists()
 
 

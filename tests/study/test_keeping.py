@@ -26,7 +26,7 @@ from suite.spec import Spec, load
 from suite.study import keeping
 from suite.study.bench import Bench, prepare
 from suite.study.keeping import InDatabase, Place, kept_at
-from suite.study.sampling import open_study, place_of, run_trials, started
+from suite.study.sampling import key_of, open_study, place_of, run_trials, started
 from suite.study.session import Session, Stages
 from suite.study.trials import records_of
 from suite.study.tune import help_with
@@ -162,10 +162,10 @@ def test_two_processes_share_a_study_and_a_killed_one_loses_nothing(
 
 def _complete(place: Place) -> int:
     with closing(kept_at(place)) as kept:
-        try:
-            study = optuna.load_study(study_name=place.key, storage=kept.storage)
-        except KeyError:  # nobody has made it yet
+        names = [each.study_name for each in kept.storage.get_all_studies() if key_of(each.study_name) == place.key]
+        if not names:  # nobody has made it yet
             return 0
+        study = optuna.load_study(study_name=names[0], storage=kept.storage)
         return len(study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from suite.spec import load
 from suite.study import plan as module
-from suite.study.plan import WARNING, BeyondNumbers, memory_limit, plan
+from suite.study.plan import WARNING, BeyondNumbers, Cost, Duration, memory_limit, plan, plan_sweep
 
 MEMORY = "peak memory, estimated [GB]"
 
@@ -53,3 +53,43 @@ def test_the_limit_is_that_of_the_machine_or_of_a_control_group(
     assert memory_limit() == 1e8
     monkeypatch.setattr(module, "_control_files", lambda: [tmp_path / "unlimited"])
     assert memory_limit() >= machine
+
+
+def test_a_sweep_is_planned_with_what_its_points_share() -> None:
+    """Two simulation cells, each with the same two training cells and rows, and two weights."""
+    sizes = [(N, L, weight) for N in (18, 24) for L in (5.5, 6.0) for weight in (1, 2)]
+    words = "simulation.size={} training.size={} weights.energy={}"
+    found = plan_sweep([load("w-split", "tiny", words.format(*each).split()) for each in sizes])
+    assert [found[f"different {what}"] for what in ("simulation cells", "training cells", "sets of rows")] == [2, 2, 2]
+    assert found["points (tasks)"] == 8
+    assert found["longest point alone, estimated [min]"] < found["one worker, estimated [min]"]
+    assert 2 <= found["sensible number of workers"] <= 8
+    assert found["with that many, estimated [min]"] < found["one worker, estimated [min]"]
+    assert found["workers that the memory of this machine holds"] > 1
+    assert WARNING not in found
+
+
+def cost_of(world: float, rows: float, assess: float) -> Cost:
+    durations = {"world": Duration(world, 0), "rows": Duration(rows, 0), "assess": Duration(assess, 0)}
+    return Cost(None, "", "", 1, 1, 1, 1e9, 1e9, durations)  # type: ignore[arg-type]
+
+
+def test_the_world_is_paid_once_and_waited_for() -> None:
+    needs = [{"simulation": "a", "training": "b", "rows": "c"}] * 4
+    costs = [cost_of(100, 10, 1)] * 4
+    assert module._makespan(costs, needs, 1) == 100 + 10 + 4
+    assert module._makespan(costs, needs, 3) == 100 + 10 + 2
+    alone = [{"simulation": f"a{n}", "training": "b", "rows": f"c{n}"} for n in range(4)]
+    apart = [{**each, "training": f"b{n}"} for n, each in enumerate(alone)]
+    assert module._makespan(costs, apart, 4) == 111
+    assert module._sensible(lambda workers: module._makespan(costs, apart, workers), 4) == 4
+    assert module._sensible(lambda workers: module._makespan(costs, needs, workers), 4) == 1
+
+
+def test_workers_of_one_run_are_as_many_as_are_busy() -> None:
+    for part, expected in ((0.0, 1), (0.5, 2), (0.9, 6), (1.0, 64)):
+        assert module._sensible(lambda n, part=part: 1 - part + part / n, 64) == expected
+
+
+def test_a_stage_is_shared_by_its_pieces() -> None:
+    assert [Duration(1, 12, 4).on(workers) for workers in (1, 2, 4)] == [17, 9, 6]

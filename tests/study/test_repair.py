@@ -37,6 +37,7 @@ def finish(tracker: Tracker, name: str, parent: str | None = None) -> str:
         fields.write(
             tracker.store_of(run.id), {"simulation": xr.Dataset({"species": ("atom", np.arange(3))})}, attributes
         )
+        run.describe(f"**{name}**")
         run.metrics(numbers | {"seconds_store": 1.5})
         run.tags({"outcome": "converged"})
         run.text("spec.toml", "x")
@@ -142,6 +143,9 @@ def test_a_lost_database_is_rebuilt_run_for_run(
     assert (again.done, again.left) == ([], []), "there is nothing more to do"
     # MLflow itself reads what was rebuilt, and goes on with it
     tracker = Tracker(workspace)
+    raw = tracker._client().get_run(tracker.find("alone").id).data
+    assert raw.tags["mlflow.note.content"] == "**alone**"
+    assert set(raw.metrics) == {"errors/geometry_error", "cost/seconds_store"}
     assert through_client.read(tracker._client()) == tracker.history()
     with tracker.start_or_resume("w-split", "sweep L", {}, {"sweep_key": "k"}, known_by="sweep_key") as sweep:
         pass
@@ -204,7 +208,7 @@ def test_stores_of_an_older_version_give_what_they_hold(tmp_path: Path) -> None:
     assert repair(tmp_path).left == []
     (record,) = Tracker(tmp_path).history()
     assert (record.id, record.experiment, record.status) == (key, "w-split", "FINISHED")
-    assert record.name.startswith("w-split N=24 L=6")
+    assert record.name == "E+F+V1+V2 L=6 N=24 w-split"
     assert record.parameters["L"] == "6.0"
     assert record.start.startswith("2026-01-31T12:00")
     assert Tracker(tmp_path).believe(record).note == ""

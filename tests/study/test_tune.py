@@ -21,13 +21,18 @@ from optuna.storages.journal import JournalFileBackend
 
 from store.runs import Tracker
 from suite.judge import oracle as oracle_module
+from suite.judge.numbers import head
 from suite.model.regression import by_observable, fit
 from suite.results import Rows
 from suite.spec import Spec, load
 from suite.study import rivals, sampling
 from suite.study.bench import Bench, study_key
 from suite.study.candidates import believed_entries
-from suite.study.sampling import StudyInUse, only_one, open_study, place_of
+from suite.study.described import run_name
+from suite.study.keeping import JOURNAL
+from suite.study.sampling import StudyInUse, key_of, only_one, open_study, place_of, started
+from suite.study.space import objectives_of
+from suite.study.trials import open_journal
 from suite.study.tune import tune
 from suite.study.weighings import (
     PAPER,
@@ -439,3 +444,34 @@ def test_damaged_entries_are_relaxed_again(tmp_path: Path, text: str) -> None:
     told: list[str] = []
     assert believed_entries(path, lambda what, fraction, note: told.append(note)) == {}
     assert "verified.json: damaged" in told[0]
+
+
+# --- in optuna-dashboard ------------------------------------------------------------------------------------------
+
+
+def test_a_study_has_a_readable_name_and_named_axes(tiny: Spec, tmp_path: Path) -> None:
+    place = place_of(tiny, tmp_path)
+    study, _ = started(tiny, place)
+    assert study.study_name == f"{run_name(tiny)} {place.key}"
+    assert key_of(study.study_name) == place.key
+    assert study.metric_names == [head(name) for name in objectives_of(tiny)]
+    size = (place.folder / JOURNAL).stat().st_size
+    again, _ = open_study(tiny, place, seed=1)
+    assert len(again.trials) == len(study.trials)
+    assert started(tiny, place)[0].study_name == study.study_name
+    assert (place.folder / JOURNAL).stat().st_size < size + 2000, "axes are named once"
+
+
+def test_a_study_of_an_older_version_goes_on_under_its_name(tiny: Spec, tmp_path: Path) -> None:
+    """Its name is its key, and its axes have no names."""
+    place = place_of(tiny, tmp_path)
+    old = optuna.create_study(
+        study_name=place.key,
+        storage=open_journal(place.folder / JOURNAL),
+        directions=["minimize"] * len(tiny.tune.objectives),
+    )
+    old.add_trial(optuna.trial.create_trial(values=[1.0] * len(tiny.tune.objectives)))
+    study, _ = started(tiny, place)
+    assert study.study_name == place.key
+    assert [trial.values for trial in study.trials] == [trial.values for trial in old.trials], "no second study"
+    assert study.metric_names == [head(name) for name in objectives_of(tiny)]
