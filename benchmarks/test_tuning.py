@@ -24,8 +24,9 @@ from suite.model.regression import Unsolvable, fit
 from suite.pipeline import build_rows, build_world
 from suite.spec import Spec, load
 from suite.study.bench import Bench, cached_oracle
+from suite.study.keeping import Place
 from suite.study.rivals import with_weights
-from suite.study.sampling import Place, open_study, run_trials
+from suite.study.sampling import open_study, run_trials
 from suite.study.session import Session
 from suite.study.space import basis_key, suggest
 from suite.study.weighings import number_of
@@ -148,8 +149,8 @@ def test_whole_study(benchmark: Any, study: tuple[Bench, Assembled], sampler: st
 
     def ours() -> None:
         place = Place("study", tmp_path)
-        kept, _ = open_study(spec, place, 0)
-        run_trials(kept, bench, place, TRIALS, Session(tmp_path, workers=1))
+        study, kept = open_study(spec, place, 0)
+        run_trials(study, kept, bench, place, TRIALS, Session(tmp_path, workers=1))
 
     def plain(trials: int = TRIALS) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)

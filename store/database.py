@@ -8,11 +8,12 @@ import re
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from store.addresses import own_address
 from store.listing import WorkspaceError, damaged
 from store.locking import locked
 from store.seal import writing
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
 
 SCHEME = "mlflow-artifacts:/"
 """Start of every artifact address; what follows is relative to `<workspace>/artifacts`."""
-
-
-def address(database: Path) -> str:
-    """Return the address under which MLflow opens `database`."""
-    return f"sqlite:///{database}"
 
 
 def connect(database: Path) -> MlflowClient:
@@ -43,14 +39,22 @@ def connect(database: Path) -> MlflowClient:
         )
     with writing(database.parent):
         database.parent.mkdir(parents=True, exist_ok=True)
+    with quietly():
+        return _open(database)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Import MLflow and make its first query here: without noise.
+
+    Deprecation warnings of MLflow's own dependencies appear then, and would be errors for users who turn warnings into
+    errors.
+    """
     quiet()
     with warnings.catch_warnings():
-        # Deprecation warnings of MLflow's own dependencies appear on its import and its first query,
-        # and would be errors for users who turn warnings into errors.
         warnings.simplefilter("ignore", DeprecationWarning)
-        client = _open(database)
+        yield
     quiet()  # importing MLflow resets the level of its loggers
-    return client
 
 
 def _open(database: Path) -> MlflowClient:
@@ -65,14 +69,14 @@ def _open(database: Path) -> MlflowClient:
             _create(database)
         try:
             with speaking(database):
-                client = MlflowClient(address(database), registry_uri=address(database))
+                client = MlflowClient(own_address(database), registry_uri=own_address(database))
                 # MLflow keeps one pool of connections for an address; the file may have been replaced since.
-                sql_store(database).engine.dispose()
-            return cast(MlflowClient, _Guarded(client, database))
+                sql_store(own_address(database)).engine.dispose()
+            return cast(MlflowClient, Guarded(client, lambda: speaking(database)))
         except MlflowException as fault:
             raise WorkspaceError(
                 f"{database}: {fault.message}; this database was made by another version of "
-                f"MLflow: copy it, then run `mlflow db upgrade {address(database)}`"
+                f"MLflow: copy it, then run `mlflow db upgrade {own_address(database)}`"
             ) from fault
 
 
@@ -99,11 +103,12 @@ def _check(path: Path) -> None:
         raise damaged(path, fault) from fault
 
 
-def sql_store(database: Path) -> SqlAlchemyStore:
-    """MLflow's store of a database, created if missing. It shares its connections with clients of the same address."""
+def sql_store(address: str) -> SqlAlchemyStore:
+    """MLflow's store of the database at `address`, created if missing. It shares its connections with clients of the
+    same address."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    return SqlAlchemyStore(address(database), SCHEME)
+    return SqlAlchemyStore(address, SCHEME)
 
 
 def _create(path: Path) -> None:
@@ -113,7 +118,7 @@ def _create(path: Path) -> None:
         left.unlink(missing_ok=True)
     try:
         with speaking(path):
-            sql_store(new).engine.dispose()
+            sql_store(own_address(new)).engine.dispose()
     except WorkspaceError:
         for left in half:
             left.unlink(missing_ok=True)
@@ -121,21 +126,21 @@ def _create(path: Path) -> None:
     os.replace(new, path)
 
 
-class _Guarded:
-    """MLflow's client; each of its calls goes through `speaking`."""
+class Guarded:
+    """MLflow's client; each of its calls is made inside `guard`, which turns errors into faults."""
 
-    def __init__(self, client: MlflowClient, database: Path) -> None:
+    def __init__(self, client: MlflowClient, guard: Callable[[], AbstractContextManager[None]]) -> None:
         self._client = client
-        self._database = database
+        self._guard = guard
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._client, name)
-        return self._speaking(found) if callable(found) else found
+        return self._guarded(found) if callable(found) else found
 
-    def _speaking(self, method: Callable[..., Any]) -> Callable[..., Any]:
+    def _guarded(self, method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
         def call(*arguments: Any, **named: Any) -> Any:
-            with speaking(self._database):
+            with self._guard():
                 return method(*arguments, **named)
 
         return call

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from store import living
 from store.entries import check_tags, flatten
-from store.listing import RunRecord, read
+from store.listing import RunRecord
 from store.locking import locked
-from store.recording import Run, finished_run, log_dataset
+from store.recording import Line, Run, finished_run
 from store.seal import StoreError, read_json, remove, write_json, writing
 
 if TYPE_CHECKING:
@@ -34,13 +34,27 @@ MARK = "handed.json"
 _AGAIN = "delete its folder, and give the command again: the run is computed again"
 
 
+class _Silent(Line):
+    """The line of a run that no database knows yet: its record has all entries, and its datasets are kept here."""
+
+    def __init__(self) -> None:
+        self.datasets: list[list[Any]] = []
+
+    def log(self, *_: Any, **__: Any) -> None: ...
+
+    def dataset(self, *described: Any) -> None:
+        self.datasets.append(list(described))
+
+    def end(self, known: RunRecord) -> None: ...
+
+
 class HandedRun(Run):
     """A run that no database knows yet. Its entries are in its record alone, its `store` is written beside them."""
 
     def __init__(self, record: RunRecord, workspace: Path, alive: int, collector: Mapping[str, str]) -> None:
         self._own = workspace / FOLDER / record.id
-        super().__init__(None, record, self._own / "run" / "artifacts", workspace, alive)
-        self._datasets: list[list[Any]] = []
+        self._silent = _Silent()
+        super().__init__(self._silent, record, self._own / "run" / "artifacts", workspace, alive)
         self._collector = dict(collector)
 
     @property
@@ -48,17 +62,10 @@ class HandedRun(Run):
         """Where the fields of this run are written."""
         return self._own / f"{self.id}.zarr"
 
-    def _terminate(self, status: str) -> None: ...
-
-    def _log(self, **entries: Any) -> None: ...
-
-    def _log_dataset(self, *described: Any) -> None:
-        self._datasets.append(list(described))
-
     def _end(self, status: str) -> None:
         super()._end(status)
         write_json(
-            self._own / MARK, {"record": self.record(), "datasets": self._datasets, "collector": self._collector}
+            self._own / MARK, {"record": self.record(), "datasets": self._silent.datasets, "collector": self._collector}
         )
 
 
@@ -126,11 +133,11 @@ def take_over(tracker: Tracker, run_id: str, alone: bool = False) -> bool:
             return False
         _move(own / f"{run_id}.zarr", tracker.store_of(run_id))
         _move(own / "run", tracker.artifacts / record["experiment"] / run_id)
-        if not read(tracker.database, run_id=run_id):
+        if not tracker.home.read(run_id=run_id):
             run = finished_run(record, None, (own / MARK).stat().st_mtime)
             tracker.log_batch_of_runs(record["experiment"], parent, [run])
         for described in mark["datasets"]:
-            log_dataset(tracker.client(), run_id, *described)
+            Line(tracker.client(), run_id).dataset(*described)
         remove(own)
     return True
 
@@ -170,7 +177,7 @@ def _parent_of(tracker: Tracker, record: Mapping[str, Any], collector: Mapping[s
     """Whether the parent that a run wants is there (or it wants none), and the id of the parent."""
     wanted = record["parent"]
     if wanted is not None:
-        there = bool(read(tracker.database, run_id=wanted))
+        there = bool(tracker.home.read(run_id=wanted))
         return there, wanted if there else None
     for tag, value in collector.items():
         found = tracker.tagged(record["experiment"], tag, value)

@@ -43,19 +43,10 @@ class Run:
     database can be rebuilt.
     """
 
-    def __init__(
-        self,
-        client: MlflowClient | None,
-        record: RunRecord,
-        folder: Path,
-        workspace: Path,
-        alive: int,
-        group: Grouping = no_group,
-    ) -> None:
+    def __init__(self, line: Line, record: RunRecord, folder: Path, workspace: Path, alive: int) -> None:
         self.id = record.id
-        self._group = group
         self._description = ""
-        self._client = client
+        self._line = line
         self._folder = folder
         self._workspace = workspace
         self._known = record
@@ -89,21 +80,9 @@ class Run:
                 living.release(self._workspace, self.id, self._alive)
 
     def _end(self, status: str) -> None:
-        self._terminate(status)
         self._known = replace(self._known, status=status)
-        self.keep_record()
-
-    def _terminate(self, status: str) -> None:
-        assert self._client is not None  # only a run that is handed over has none
-        self._client.set_terminated(self.id, status)
-
-    def _log(self, **entries: Any) -> None:
-        assert self._client is not None
-        log(self._client, self.id, **entries)
-
-    def _log_dataset(self, *described: Any) -> None:
-        assert self._client is not None
-        log_dataset(self._client, self.id, *described)
+        self.keep_record()  # first: what a database cannot take now is sent from there
+        self._line.end(self._known)
 
     def keep_record(self) -> None:
         """Write all entries of the run into its `run.json`; raises StoreError when the disk cannot be written."""
@@ -139,7 +118,7 @@ class Run:
         before anything is logged.
         """
         finite, nonfinite = split_metrics(values)
-        self._log(metrics=grouped(finite, self._group), tags=nonfinite, step=step or 0)
+        self._line.log(metrics=finite, tags=nonfinite, step=step or 0)
         self._known.metrics.update(finite)
         self._known.tags.update(nonfinite)
 
@@ -157,27 +136,27 @@ class Run:
                     " log what changes as a metric or a tag"
                 )
         new = {name: text for name, text in flat.items() if name not in self._known.parameters}
-        self._log(parameters=new)
+        self._line.log(parameters=new)
         self._known.parameters.update(new)
 
     def tags(self, values: Mapping[str, Any]) -> None:
         """Set tags, replacing those of the same name; raises ValueError as `entries.check_tags`."""
         checked = check_tags(values)
-        self._log(tags=checked)
+        self._line.log(tags=checked)
         self._known.tags.update(checked)
 
     def describe(self, markdown: str) -> None:
         """Set the text that MLflow's UI shows above the numbers of the run; raises ValueError as
         `entries.check_tags`."""
         check_tags({"description": markdown})
-        self._log(tags={DESCRIPTION: markdown})
+        self._line.log(tags={DESCRIPTION: markdown})
         self._description = markdown
 
     def dataset(self, name: str, digest: str, context: str, source: str, profile: Mapping[str, Any]) -> None:
         """Tell which data the run has used, as MLflow's table of datasets shows it: `context` such as "training",
         `source` how to get it, `profile` what it is. The digest stands in the tag `dataset.CONTEXT` too, so that it
         survives a lost database. Raises ValueError as `entries.check_tags`."""
-        self._log_dataset(name, digest, context, source, jsonable(profile))
+        self._line.dataset(name, digest, context, source, jsonable(profile))
         self.tags({f"dataset.{context}": digest})
 
     def artifact(self, path: Path | str, folder: str | None = None) -> Path:
@@ -192,14 +171,14 @@ class Run:
                 _copy_folder(source, target)
             else:
                 shutil.copy2(source, target)
-        return target
+        return self._published(target)
 
     def text(self, name: str, text: str) -> Path:
         """Write `text` (UTF-8) to the artifact `name`, folders allowed; return its path."""
         target = self._place(name)
         with writing(target):
             target.write_text(text, encoding="utf-8")
-        return target
+        return self._published(target)
 
     def json(self, name: str, value: Any) -> Path:
         """Write `value` to the artifact `name` as strict JSON; return its path.
@@ -212,6 +191,11 @@ class Run:
         """Write `content` with its checksum to the artifact `name`, to be read by `seal.read_json`; return its path."""
         target = self._place(name)
         write_json(target, content)
+        return self._published(target)
+
+    def _published(self, target: Path) -> Path:
+        """Give the artifact `target` to the store of artifacts of a server, where there is one."""
+        self._line.publish(target, target.parent.relative_to(self._folder).as_posix())
         return target
 
     def _place(self, name: str) -> Path:
@@ -234,43 +218,58 @@ def _copy_folder(source: Path, target: Path) -> None:
             shutil.copy2(entry, target / entry.name)
 
 
-def log(
-    client: MlflowClient,
-    run_id: str,
-    metrics: Mapping[str, float] | None = None,
-    parameters: Mapping[str, str] | None = None,
-    tags: Mapping[str, str] | None = None,
-    step: int = 0,
-) -> None:
-    """Write checked entries in one call; the client splits it into batches that MLflow accepts.
+class Line:
+    """What a run says to its database through MLflow's client: each call is made at once, and errors are raised.
+    `group` gives the group under which MLflow shows a metric."""
 
-    Each kind of entry is a transaction of its own: parameters, metrics, tags.
-    """
-    from mlflow.entities import Metric, Param, RunTag
+    def __init__(self, client: MlflowClient, run_id: str, group: Grouping = no_group) -> None:
+        self._client, self._id, self._group = client, run_id, group
 
-    now = int(time.time() * 1000)
-    client.log_batch(
-        run_id,
-        [Metric(name, value, now, step) for name, value in (metrics or {}).items()],
-        [Param(name, text) for name, text in (parameters or {}).items()],
-        [RunTag(name, text) for name, text in (tags or {}).items()],
-        synchronous=True,
-    )
+    def log(
+        self,
+        metrics: Mapping[str, float] | None = None,
+        parameters: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        step: int = 0,
+    ) -> None:
+        """Write checked entries, metrics by their plain names, in one call; the client splits it into batches that
+        MLflow accepts.
+
+        Each kind of entry is a transaction of its own: parameters, metrics, tags.
+        """
+        from mlflow.entities import Metric, Param, RunTag
+
+        now = int(time.time() * 1000)
+        self._client.log_batch(
+            self._id,
+            [Metric(name, value, now, step) for name, value in grouped(metrics or {}, self._group).items()],
+            [Param(name, text) for name, text in (parameters or {}).items()],
+            [RunTag(name, text) for name, text in (tags or {}).items()],
+            synchronous=True,
+        )
+
+    def dataset(self, name: str, digest: str, context: str, source: str, profile: Mapping[str, Any]) -> None:
+        """Add a row to MLflow's table of datasets; see `Run.dataset`."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        told = Dataset(name, digest, "code", json.dumps({"command": source}), profile=json.dumps(profile))
+        self._client.log_inputs(self._id, [DatasetInput(told, [InputTag("mlflow.data.context", context)])])
+
+    def publish(self, path: Path, folder: str) -> None:
+        """Copy an artifact, a file or a folder, to where `folder` (relative) says; nothing to do in a workspace."""
+
+    def end(self, known: RunRecord) -> None:
+        """End the run with the status of `known`, which has all its entries."""
+        self._client.set_terminated(self._id, known.status)
 
 
-def _shown(run: FinishedRun) -> dict[str, str]:
+Checked = tuple[FinishedRun, Mapping[str, str], Mapping[str, float], Mapping[str, str]]
+"""A finished run with its checked parameters, metrics and tags."""
+
+
+def shown_tags(run: FinishedRun) -> dict[str, str]:
     """The tags of name and description."""
     return {"mlflow.runName": run.name, **({DESCRIPTION: run.description} if run.description else {})}
-
-
-def log_dataset(
-    client: MlflowClient, run_id: str, name: str, digest: str, context: str, source: str, profile: Mapping[str, Any]
-) -> None:
-    """Add a row to MLflow's table of datasets; see `Run.dataset`."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    told = Dataset(name, digest, "code", json.dumps({"command": source}), profile=json.dumps(profile))
-    client.log_inputs(run_id, [DatasetInput(told, [InputTag("mlflow.data.context", context)])])
 
 
 def finished_run(record: Mapping[str, Any] | None, sealed: Mapping[str, Any] | None, end: float) -> FinishedRun:
@@ -297,13 +296,9 @@ def finished_run(record: Mapping[str, Any] | None, sealed: Mapping[str, Any] | N
 
 
 def insert_runs(
-    database: Path,
-    experiment_id: str,
-    experiment: str,
-    runs: Sequence[tuple[FinishedRun, Mapping[str, str], Mapping[str, float], Mapping[str, str]]],
-    link: Mapping[str, str],
+    address: str, experiment_id: str, experiment: str, runs: Sequence[Checked], link: Mapping[str, str]
 ) -> list[str]:
-    """Insert finished runs (each with checked parameters, metrics and tags) in one transaction; return their ids.
+    """Insert finished runs into the database at `address` in one transaction; return their ids.
 
     Goes through the tables of MLflow's SQL store, as its own client does, but once for all runs.
     """
@@ -341,10 +336,10 @@ def insert_runs(
         ]
         labels += [
             {"run_uuid": key, "key": name, "value": text}
-            for name, text in {**tags, **link, **made, **_shown(run)}.items()
+            for name, text in {**tags, **link, **made, **shown_tags(run)}.items()
         ]
     tables = ((SqlRun, heads), (SqlParam, parameters), (SqlMetric, metrics), (SqlLatestMetric, metrics))
-    with sql_store(database).ManagedSessionMaker() as session:
+    with sql_store(address).ManagedSessionMaker() as session:
         for table, entries in (*tables, (SqlTag, labels)):
             if entries:
                 session.execute(insert(table), entries)

@@ -1,4 +1,4 @@
-"""Runs in MLflow: one sqlite database and one folder of artifacts per workspace.
+"""Runs in MLflow: by default one sqlite database and one folder of artifacts per workspace.
 
     tracker = Tracker(workspace)
     with tracker.start("w-screw", "L=8", {"training": {"size": 8}}, {}) as run:
@@ -8,42 +8,38 @@
 MLflow takes seconds to import, so only what writes a run imports it; runs are read from the sqlite file
 (`store.listing`), which needs no lock and no permission to write. Artifacts have
 `mlflow-artifacts:` addresses, which hold no absolute path: a workspace can be moved or copied and
-its artifacts still open in the UI that `Tracker.ui_command` starts.
+its artifacts still open in the UI that `Tracker.ui_command` starts. Runs may also be kept on a server; where they are
+kept is the `Home` of the workspace (`store.homes`).
 """
 
 from __future__ import annotations
 
 import difflib
-import logging
 import re
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from store import listing, living, views
-from store.database import SCHEME, address, connect, quiet, speaking
+from store import living, views
+from store.addresses import shown
 from store.entries import FinishedRun, check_tags, flatten, split_metrics
 from store.faults import BadStore
+from store.homes import home_of
 from store.leftovers import clear_leftovers
-from store.listing import PARENT, RunRecord, UnknownTables, WorkspaceError
+from store.listing import PARENT, RunRecord, WorkspaceError
 from store.locking import locked
-from store.naming import SLASH, Grouping, grouped, no_group, plain, ungrouped
+from store.naming import SLASH, Grouping, grouped, no_group, plain
 from store.provenance import origin
-from store.recording import RECORD, Run, insert_runs
-from store.sealed import Believed, believe
+from store.recording import RECORD, Run
+from store.sealed import Believed, believe, elsewhere
+from store.through_client import record_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run as MlflowRun
 
 __all__ = ["FinishedRun", "Run", "RunNotFound", "RunRecord", "Tracker", "WorkspaceError"]
 
 STATUSES = ("FINISHED", "FAILED", "KILLED")
-_PAGE = 1000
-_LOG = logging.getLogger("dislobench")
 
 
 class RunNotFound(BadStore, LookupError):
@@ -56,31 +52,29 @@ class RunNotFound(BadStore, LookupError):
 
 
 class Tracker:
-    """The runs of one workspace: `<workspace>/mlflow.db` and `<workspace>/artifacts/`.
+    """The runs of one workspace: `<workspace>/mlflow.db` or another home, and `<workspace>/artifacts/`.
+
+    `address` is that of a server or database; None takes the one in the environment (MLFLOW_TRACKING_URI), and "" the
+    workspace's own database whatever the environment says. Raises BadAddress for any other.
 
     Reading never creates a workspace, and writes nothing. Each process makes its own Tracker. `group` gives the group
     under which MLflow shows a metric; see `store.naming`.
     """
 
-    def __init__(self, workspace: Path | str, group: Grouping = no_group) -> None:
+    def __init__(self, workspace: Path | str, group: Grouping = no_group, address: str | None = None) -> None:
         self.workspace = Path(workspace).absolute()
         self._group = group
         self.artifacts = self.workspace / "artifacts"
         self.database = self.workspace / "mlflow.db"
         self.fields = self.workspace / "fields"
-        self._opened: MlflowClient | None = None
-
-    @property
-    def uri(self) -> str:
-        """Address of the database for MLflow."""
-        return address(self.database)
+        self.home = home_of(self.workspace, address, group)
 
     def prepare(self) -> None:
         """Create the workspace and its database unless they exist; any number of processes may.
 
-        Raises WorkspaceError where `database.connect` does.
+        Raises WorkspaceError where `database.connect` does, and for a server that does not answer.
         """
-        self._client()
+        self.home.prepare()
 
     def start(
         self,
@@ -99,14 +93,15 @@ class Tracker:
         _check_run_name(name)
         flatten(parameters)
         checked = check_tags(tags)
-        checked |= self._parent_tag(experiment, parent)
+        checked |= self._parent_tag(experiment, parent) | self.home.tags()
+        self.prepare()
         client = self._client()
         number = self._experiment(experiment)
         with locked(self.workspace):  # otherwise the run could be taken for a dead one before its lock is held
             made = client.create_run(number, tags=checked | origin(), run_name=name)
             alive = living.hold(self.workspace, made.info.run_id)
-        record = _record(made, experiment)
-        run = Run(client, record, self._folder(record), self.workspace, alive, self._group)
+        record = record_of(made, experiment)
+        run = Run(self.home.line(record.id), record, self.home.folder(record), self.workspace, alive)
         try:
             run.parameters(parameters)
             run.keep_record()
@@ -116,10 +111,10 @@ class Tracker:
         return run
 
     def log_batch_of_runs(self, experiment: str, parent: str | None, children: Sequence[FinishedRun]) -> list[str]:
-        """Log finished runs, in order, as children of `parent`, all or none; return their ids.
+        """Log finished runs, in order, as children of `parent`; return their ids.
 
-        One transaction with MLflow's own tables: through its client each run takes six commits, 30 ms or more.
-        Raises as `start` does, before any run exists.
+        A database takes all or none; on a server that stops answering, some may be there, and those that were not
+        written to their end are RUNNING. Raises as `start` does, before any run exists.
         """
         ready = []
         for child in children:
@@ -132,8 +127,7 @@ class Tracker:
             ready.append((child, flatten(child.parameters), grouped(finite, self._group), tags))
         link = self._parent_tag(experiment, parent)
         number = self._experiment(experiment)
-        with locked(self.workspace), speaking(self.database):
-            return insert_runs(self.database, number, experiment, ready, link)
+        return self.home.insert(number, experiment, ready, link)
 
     def resume(self, run_id: str) -> Run:
         """Continue a run that has ended, or that a killed process left RUNNING.
@@ -141,30 +135,27 @@ class Tracker:
         Raises RunNotFound for an unknown id.
         """
         record = self._get(run_id)
-        folder, client = self._folder(record), self._client()
+        folder, line = self.home.folder(record), self.home.line(run_id)
         with locked(self.workspace):
             alive = living.hold(self.workspace, run_id)
-        return Run(client, record, folder, self.workspace, alive, self._group)
+        return Run(line, record, folder, self.workspace, alive)
 
     def close_dead(self) -> list[RunRecord]:
         """End the runs that are RUNNING although no process works on them, as KILLED; return them.
 
-        A run is alive while a process holds its lock (`store.living`).
+        A run is alive while a process holds its lock (`store.living`). A run that has ended in the workspace while its
+        server did not answer is sent there, with the status it ended with.
         """
-        if not self.database.exists():
+        unfinished = self.home.unfinished()
+        if not unfinished and not living.held(self.workspace):
             return []
-        running = self._read(status="RUNNING")
-        if not running and not living.held(self.workspace):
-            return []
-        client = self._client() if running else None
+        if unfinished:
+            self.home.prepare()  # it takes the lock of the workspace itself
         closed = []
         with locked(self.workspace):
-            for record in self._read(status="RUNNING") if client else []:
+            for record in self.home.unfinished() if unfinished else []:
                 if not living.alive(self.workspace, record.id):
-                    assert client is not None
-                    client.set_tag(record.id, "error", "its process died without closing it")
-                    client.set_terminated(record.id, "KILLED")
-                    closed.append(replace(record, status="KILLED"))
+                    closed.append(self.home.close(record))
             for run_id in living.held(self.workspace):
                 living.alive(self.workspace, run_id)  # removes the file of a dead one
         return closed
@@ -177,8 +168,26 @@ class Tracker:
         """
         from store.handing import take_over_all
 
-        closed = [f"run {r.name!r} ({r.id[:8]}): closed as KILLED, its process is gone" for r in self.close_dead()]
+        closed = [f"run {r.name!r} ({r.id[:8]}): {self._how(r)}" for r in self.close_dead()]
         return closed + clear_leftovers(self.workspace) + take_over_all(self)
+
+    def _how(self, closed: RunRecord) -> str:
+        if closed.status == "KILLED":
+            return "closed as KILLED, its process is gone"
+        return f"sent to {self.home.where}, which did not answer when the run ended as {closed.status}"
+
+    def catch_up(self) -> list[str]:
+        """Send what a server has missed; return a sentence for each run."""
+        return self.home.catch_up(self.alive)
+
+    def set_aside(self) -> str:
+        """Move a damaged database away; return a sentence, "" if it is sound. Raises BadStore while runs are alive."""
+        return self.home.set_aside(self.alive, living.held(self.workspace))
+
+    def alive(self, run_id: str) -> bool:
+        """Whether a process of this workspace works on the run."""
+        with locked(self.workspace):
+            return living.alive(self.workspace, run_id)
 
     def discard(self, run_ids: Sequence[str]) -> None:
         """Delete runs as the UI does: they are no longer listed, and `mlflow gc` removes them."""
@@ -200,7 +209,7 @@ class Tracker:
     def children(self, parent: str) -> list[RunRecord]:
         """Return the children of the run with id `parent`, oldest first; raises RunNotFound for an unknown id."""
         self._get(parent)
-        return sorted(self._read(parent=parent), key=lambda record: record.start)
+        return sorted(self.home.read(parent=parent), key=lambda record: record.start)
 
     def find(self, reference: str) -> RunRecord:
         """Return the run with this id, else the newest of this name, else of this id prefix.
@@ -212,10 +221,10 @@ class Tracker:
         hexadecimal = re.fullmatch(r"[0-9a-f]{4,32}", reference) is not None
         if hexadecimal and len(reference) == 32:
             return self._get(reference)
-        if named := self._read(name=reference, limit=1):
+        if named := self.home.read(name=reference, limit=1):
             return named[0]
         if hexadecimal:
-            match self._read(prefix=reference, limit=5):
+            match self.home.read(prefix=reference, limit=5):
                 case [only]:
                     return only
                 case [*several] if several:
@@ -234,32 +243,34 @@ class Tracker:
 
         Raises WorkspaceError for a database that was lost or emptied while the stores of its runs are there.
         """
-        found = self._read(experiment=experiment)
-        if not found and (lost := self.lost()) and not listing.known_ids(self.database):
-            raise WorkspaceError(
-                f"{self.database}: {'holds no runs' if self.database.exists() else 'is missing'}, while {self.fields} "
-                f"holds the stores of {len(lost)}; `dislobench repair --workspace {self.workspace}` rebuilds it from "
-                "them"
-            )
+        found = self.home.read(experiment=experiment)
+        if not found and (stores := self._stores()) and (said := self.home.lost(stores)) and not self.known_ids():
+            raise WorkspaceError(said)
         return found
+
+    def known_ids(self) -> set[str]:
+        """Return the ids of all runs, those deleted in the UI too."""
+        return self.home.known_ids()
 
     def lost(self) -> list[str]:
         """Return the ids of the runs that have a store but are missing in the database."""
-        if not self.fields.is_dir():
-            return []
-        stored = {path.stem for path in self.fields.glob("*.zarr") if re.fullmatch("[0-9a-f]{32}", path.stem)}
-        return sorted(stored - listing.known_ids(self.database)) if stored else []
+        stores = self._stores()
+        return sorted({*stores} - self.known_ids()) if stores else []
+
+    def _stores(self) -> list[str]:
+        """The ids of the runs that have a store in the workspace."""
+        return [path.stem for path in self.fields.glob("*.zarr") if re.fullmatch("[0-9a-f]{32}", path.stem)]
 
     def tagged(self, experiment: str, tag: str, value: str) -> list[RunRecord]:
         """Return the runs of an experiment whose `tag` has this value, newest first."""
-        return [record for record in self._read(experiment=experiment) if record.tags.get(tag) == value]
+        return [record for record in self.home.read(experiment=experiment) if record.tags.get(tag) == value]
 
     def artifacts_dir(self, run_id: str) -> Path:
         """Return the folder of the artifacts of a run; it exists once something is in it.
 
         Raises RunNotFound for an unknown id, WorkspaceError for a place outside the workspace.
         """
-        return self._folder(self._get(run_id))
+        return self.home.folder(self._get(run_id))
 
     def store_of(self, run_id: str) -> Path:
         """Return the path of the fields of a run, whether they exist or not."""
@@ -267,29 +278,25 @@ class Tracker:
 
     def believe(self, record: RunRecord) -> Believed:
         """Compare a run with its seal; see `store.sealed`. Raises WorkspaceError as `artifacts_dir`."""
-        return believe(record, self.store_of(record.id), self._folder(record).parent / RECORD)
+        store, beside = self.store_of(record.id), self.home.folder(record).parent / RECORD
+        return elsewhere(record, store, beside, self.home.tags()) or believe(record, store, beside)
 
     def ui_command(self, port: int = 5000, host: str = "127.0.0.1") -> list[str]:
-        """Return the argv of the MLflow server for this workspace."""
-        quiet()  # the server inherits the environment
-        return [
-            *(sys.executable, "-m", "mlflow", "server"),
-            *("--backend-store-uri", self.uri),
-            *("--artifacts-destination", self.artifacts.as_uri()),
-            *("--host", host, "--port", str(port), "--workers", "1"),
-        ]
+        """Return the argv of an MLflow server for these runs; none if they are on a server."""
+        return self.home.ui_command(port, host)
 
     def ui_links(self, port: int = 5000, host: str = "127.0.0.1") -> dict[str, str]:
         """Return the address of the table of runs of each experiment that has runs, by name, the newest first.
 
         The UI's own front page speaks of language models.
         """
+        address = self.home.ui_address(port, host)
         found = {
-            e.name: f"http://{host}:{port}/#/experiments/{e.experiment_id}/runs?{views.query(views.TAG in e.tags)}"
+            e.name: f"{address}/#/experiments/{e.experiment_id}/runs?{views.query(views.TAG in e.tags)}"
             for e in self._client().search_experiments(max_results=50_000)
-            if (e.artifact_location or "").startswith(SCHEME)
+            if self.home.ours(e)
         }
-        newest = dict.fromkeys(record.experiment for record in self._read())
+        newest = dict.fromkeys(record.experiment for record in self.home.read())
         return {name: found[name] for name in newest if name in found}
 
     def share_view(self, experiment: str, state: Mapping[str, Any]) -> None:
@@ -306,7 +313,7 @@ class Tracker:
     def metric_keys(self, experiment: str) -> dict[str, list[str]]:
         """Return the names in MLflow of each number of an experiment, those with a group first."""
         found: dict[str, list[str]] = {}
-        for key in sorted(listing.metric_keys(self.database, experiment), key=lambda key: SLASH not in key):
+        for key in sorted(self.home.metric_keys(experiment), key=lambda key: SLASH not in key):
             found.setdefault(plain(key), []).append(key)
         return found
 
@@ -315,10 +322,7 @@ class Tracker:
         return self._client()
 
     def _client(self) -> MlflowClient:
-        if self._opened is None:
-            self._opened = connect(self.database)
-            self.artifacts.mkdir(exist_ok=True)
-        return self._opened
+        return self.home.client()
 
     def _experiment(self, name: str) -> str:
         """Return the id of the experiment `name`, which is created if it is missing."""
@@ -333,17 +337,18 @@ class Tracker:
         found = client.get_experiment_by_name(name)
         if found is None:
             try:
-                return client.create_experiment(name, artifact_location=SCHEME + name)
+                return client.create_experiment(name, **self.home.new_experiment(name))
             except MlflowException:
                 # Another process may have created it meanwhile.
                 if (found := client.get_experiment_by_name(name)) is None:
                     raise
         if found.lifecycle_stage != "active":
             raise WorkspaceError(
-                f"{self.database}: experiment {name!r} was deleted in the UI; restore it with "
-                f"`MLFLOW_TRACKING_URI={self.uri} mlflow experiments restore "
+                f"{self.home.where}: experiment {name!r} was deleted in the UI; restore it with "
+                f"`MLFLOW_TRACKING_URI={shown(self.home.address)} mlflow experiments restore "
                 f"-x {found.experiment_id}`, or use another name"
             )
+        self.home.adopt(found)
         return found.experiment_id
 
     def _parent_tag(self, experiment: str, parent: str | None) -> dict[str, str]:
@@ -358,75 +363,12 @@ class Tracker:
         return {PARENT: parent}
 
     def _get(self, run_id: str) -> RunRecord:
-        if found := self._read(run_id=run_id):
+        if found := self.home.read(run_id=run_id):
             return found[0]
         self.history()  # raises an error if the database was lost
         raise RunNotFound(f"no run with the id {run_id!r} in {self.workspace}")
-
-    def _read(self, **conditions: Any) -> list[RunRecord]:
-        """As `listing.read`; through MLflow's client, which takes seconds, if the tables are unknown."""
-        try:
-            return listing.read(self.database, **conditions)
-        except UnknownTables as error:
-            _LOG.warning("%s; reading through MLflow's client instead", error)
-            return self._read_through_client(**conditions)
-
-    def _read_through_client(
-        self, *, experiment: str | None = None, limit: int | None = None, prefix: str = "", **equal: str
-    ) -> list[RunRecord]:
-        """The same result from MLflow's client; `equal` are the other conditions of `listing.read`."""
-        client = self._client()
-        names = {e.experiment_id: e.name for e in client.search_experiments(max_results=50_000)}
-        wanted = [key for key, name in names.items() if experiment in (None, name)]
-        names_of = {"run_id": "id"}
-        found: list[RunRecord] = []
-        token = None
-        while wanted:
-            page = client.search_runs(
-                wanted, max_results=_PAGE, order_by=["attributes.start_time DESC"], page_token=token
-            )
-            found += [_record(raw, names[raw.info.experiment_id]) for raw in page]
-            if not (token := page.token):
-                break
-        chosen = [
-            record
-            for record in found
-            if record.id.startswith(prefix)
-            and all(getattr(record, names_of.get(name, name)) == value for name, value in equal.items())
-        ]
-        return chosen[:limit]
-
-    def _folder(self, record: RunRecord) -> Path:
-        """The folder of a run's artifacts; a database made by a stranger must not lead out of the workspace."""
-        outside = WorkspaceError(
-            f"{self.database}: run {record.id} keeps its artifacts at {record.place}, outside the workspace; it was "
-            "not made by dislobench: do not trust this workspace"
-        )
-        parts = PurePosixPath(record.place.removeprefix(SCHEME)).parts
-        if not record.place.startswith(SCHEME) or not parts or ".." in parts or parts[0] == "/":
-            raise outside
-        folder = self.artifacts.joinpath(*parts)
-        if not folder.resolve().is_relative_to(self.artifacts.resolve()):  # through a link
-            raise outside
-        return folder
 
 
 def _check_run_name(name: str) -> None:
     if not name or name != name.strip() or len(name) > 200:
         raise ValueError(f"run name {name!r}: use 1 to 200 characters without outer spaces")
-
-
-def _record(raw: MlflowRun, experiment: str) -> RunRecord:
-    started = datetime.fromtimestamp(raw.info.start_time / 1000, UTC)
-    return RunRecord(
-        id=raw.info.run_id,
-        name=raw.info.run_name,
-        experiment=experiment,
-        status=raw.info.status,
-        start=started.isoformat(timespec="milliseconds"),
-        parameters=dict(raw.data.params),
-        metrics=ungrouped(raw.data.metrics.items()),
-        tags={k: v for k, v in raw.data.tags.items() if not k.startswith("mlflow.")},
-        parent=raw.data.tags.get(PARENT),
-        place=raw.info.artifact_uri,
-    )

@@ -17,6 +17,10 @@ from store.seal import StoreError, attributes, read_json
 COST = ("seconds_", "megabytes_")  # may be logged after the seal, because the cost of writing it is known only then
 
 
+PLACE = "workspace"
+"""Tag of a run that is kept on a server: the machine and the workspace that hold its fields."""
+
+
 @dataclass(frozen=True)
 class Believed:
     """A run with the numbers that can be trusted; `note` says what is wrong with it, "" if nothing is.
@@ -27,6 +31,16 @@ class Believed:
     record: RunRecord
     sealed: bool
     note: str
+
+
+def elsewhere(record: RunRecord, store: Path, beside: Path, here: Mapping[str, str]) -> Believed | None:
+    """What to say of a run that another machine or workspace has made, for a home that several of them use; None if
+    its files are here. `here` are the tags that runs of this workspace have."""
+    place = record.tags.get(PLACE)
+    made_here = place is None or place == here.get(PLACE) or store.exists() or beside.exists()
+    if made_here or record.status != "FINISHED" or record.kind != RUN:
+        return None
+    return Believed(record, False, f"its fields are in {place}, so that nothing here vouches for its numbers")
 
 
 def believe(record: RunRecord, store: Path, beside: Path) -> Believed:

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from store.addresses import BadAddress, check_database, check_tracking
+
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # argparse has no public name for it
 
@@ -47,6 +49,20 @@ def _folder(text: str) -> Path:
     if re.match(r"[A-Za-z][A-Za-z0-9+.\-]*://", text):
         raise argparse.ArgumentTypeError(f"{text} is an address, and only local folders can be used so far")
     return Path(text)
+
+
+def _tracking(text: str) -> str:
+    try:
+        return check_tracking(text.strip())
+    except BadAddress as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _database(text: str) -> str:
+    try:
+        return check_database(text.strip())
+    except BadAddress as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _cluster(text: str) -> str:
@@ -148,6 +164,12 @@ def _with_safe(sub: argparse.ArgumentParser) -> None:
 
 def _with_workspace(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--workspace", type=_folder, default=Path("runs"), help="folder of all results (default: ./runs)")
+    sub.add_argument(
+        "--tracking-uri",
+        type=_tracking,
+        metavar="ADDRESS",
+        help="keep the runs on this MLflow server or in this database (default: MLFLOW_TRACKING_URI, else WORKSPACE)",
+    )
 
 
 def _with_workers(sub: argparse.ArgumentParser) -> None:
@@ -264,6 +286,17 @@ def _tune(commands: Commands) -> None:
     sub.add_argument("--trials", type=_positive_int, help="trials the study shall have (default: tune.trials)")
     sub.add_argument("--workers", type=_workers, default=1, help="processes that run trials (default: 1)")
     sub.add_argument("--verify", type=_positive_int, help="trials to relax in full (default: tune.verify)")
+    sub.add_argument(
+        "--storage",
+        type=_database,
+        metavar="ADDRESS",
+        help="keep the trials in this database, where several hosts may run them (default: a journal in WORKSPACE)",
+    )
+    sub.add_argument(
+        "--help-only",
+        action="store_true",
+        help="with --storage: run trials until the study has enough, and leave its end to another command",
+    )
     _with_cluster(sub)
 
 

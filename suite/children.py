@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-TRACKING = "MLFLOW_TRACKING_URI"  # environment variable with an address of MLflow; dislobench does not use it
 PARENT = "DISLOBENCH_PARENT"  # id of the process that waits for this one; this one ends when that process ends
 PATIENCE = 10.0  # seconds for a child to end after SIGTERM
 
@@ -24,9 +23,7 @@ def in_a_process(
     """
     if captured:
         options["stdout"] = subprocess.PIPE
-    # the parent has already warned that this variable is not used
-    environment = {key: value for key, value in os.environ.items() if key != TRACKING} | {PARENT: str(os.getpid())}
-    environment |= variables or {}
+    environment = {**os.environ, PARENT: str(os.getpid()), **(variables or {})}
     with subprocess.Popen(command, text=True, env=environment, **options) as process:
         try:
             told, _ = process.communicate()

@@ -17,9 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from store.addresses import TRACKING, ignored_tracking
 from store.faults import Fault
 from suite.arguments import build_parser
-from suite.children import PARENT, TRACKING
+from suite.children import PARENT
 from suite.commands import look, run, study
 from suite.text import printable
 
@@ -81,9 +82,7 @@ def _command(arguments: Sequence[str] | None) -> int:
     if options.command is None:
         parser.print_help()
         return 0
-    if "workspace" in options:
-        _tell_other_tracking(options.workspace)
-    with _ends_cleanly():
+    with _ends_cleanly(), _tracking(options):
         try:
             if parent := os.environ.pop(PARENT, None):
                 from suite.execution import end_with
@@ -125,19 +124,23 @@ def _report(options: argparse.Namespace, message: str, code: int) -> None:
     print(f"dislobench: {printable(message)}", file=sys.stderr)
 
 
-def _tell_other_tracking(workspace: Path) -> None:
-    """Say that the address of MLflow in the environment is not the one in use."""
-    named = os.environ.get(TRACKING)
-    if not named:
-        return
-    from store.database import address
-
-    if named != address(workspace.absolute() / "mlflow.db"):
-        print(
-            f"dislobench: {TRACKING} is set but dislobench writes to {workspace}/mlflow.db; unset it, or choose the "
-            "folder with --workspace",
-            file=sys.stderr,
-        )
+@contextmanager
+def _tracking(options: argparse.Namespace) -> Iterator[None]:
+    """Inside the `with` block --tracking-uri decides for this process and its children. Says that an address in the
+    environment is not used."""
+    before = os.environ.get(TRACKING)
+    if "workspace" not in options:
+        given = None
+    elif (given := options.tracking_uri) is not None:
+        os.environ[TRACKING] = given
+    elif PARENT not in os.environ and (told := ignored_tracking(options.workspace)):  # the parent has told it
+        print(f"dislobench: {told}", file=sys.stderr)
+    try:
+        yield
+    finally:
+        if given is not None:
+            os.environ.pop(TRACKING)
+            os.environ |= {} if before is None else {TRACKING: before}
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -22,6 +22,12 @@ if "POWERLESS" not in os.environ:  # root may write what is read-only, unless it
 """
 
 
+@pytest.fixture(autouse=True)
+def own_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of tests go to their own workspaces, wherever those of the user go."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
 @pytest.fixture
 def powerless() -> str:
     """Beginning of a program that obeys the permissions of files, whoever runs the tests."""

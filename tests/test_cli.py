@@ -463,13 +463,24 @@ def test_workspaces_elsewhere_are_refused(address: str, capsys: pytest.CaptureFi
     assert "only local folders can be used so far" in capsys.readouterr().err
 
 
-def test_another_tracking_address_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("address", ["file:///tmp/mlruns", "./mlruns", "databricks"])
+def test_a_tracking_address_that_cannot_hold_runs_is_told(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere:5000")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     assert main(["runs", "--workspace", str(tmp_path)]) == 0
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"dislobench: MLFLOW_TRACKING_URI is set but dislobench writes to {tmp_path}/mlflow.db")
+    assert line.startswith(f"dislobench: MLFLOW_TRACKING_URI is {address!r}, which is neither a server")
+    assert f"the runs go to {tmp_path}/mlflow.db" in line
+    with pytest.raises(SystemExit) as stop:
+        main(["runs", "--tracking-uri", address])
+    assert stop.value.code == 2
+    assert "is no address of a tracking server" in capsys.readouterr().err
+
+
+def test_the_address_of_the_workspace_itself_is_no_other_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     assert main(["runs", "--workspace", str(tmp_path)]) == 0
     assert main(["check", "w-split"]) == 0

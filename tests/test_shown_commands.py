@@ -92,6 +92,22 @@ RUN_SMALLER = {
         f"dislobench run w-split --preset tiny --workers 1 {FEWER} --set model.backend=ace-jax "
         "--set 'model.arguments={ cutoff = 5, channels = [8], degrees = [0] }'"
     ),
+    # a database of the test stands for the servers; tests/store/test_remote.py uses real ones
+    "dislobench run w-screw --preset quick --tracking-uri http://HOST:5000": (
+        f"dislobench run w-split --preset tiny {FEW} --tracking-uri sqlite:///shared.db"
+    ),
+    "dislobench run w-screw --preset quick --tracking-uri postgresql://HOST/runs": (
+        f"dislobench run w-split --preset tiny {FEW} --tracking-uri sqlite:///shared.db"
+    ),
+    "dislobench tune w-screw --trials 2000 --storage postgresql://HOST/trials": (
+        f"dislobench tune w-split --preset tiny {FEW} --trials 2 --verify 1 --storage sqlite:///trials.db"
+    ),
+    "dislobench tune w-screw --trials 2000 --storage postgresql://HOST/trials --help-only": (
+        f"dislobench tune w-split --preset tiny {FEW} --trials 2 --storage sqlite:///trials.db --help-only"
+    ),
+    "dislobench runs --tracking-uri http://HOST:5000": "dislobench runs --tracking-uri sqlite:///shared.db",
+    "dislobench repair --tracking-uri http://HOST:5000": "dislobench repair --tracking-uri sqlite:///shared.db",
+    "dislobench repair --tracking-uri postgresql://HOST/runs": "dislobench repair --tracking-uri sqlite:///shared.db",
     "dislobench scan fe-screw.toml --size 20": "dislobench scan fe-screw.toml --size 8 --grid 1",
     "dislobench run fe-screw.toml": f"dislobench run fe-screw.toml {FEW} {SMALL_IRON}",
 }

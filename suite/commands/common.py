@@ -93,12 +93,26 @@ def make_workspace(folder: Path) -> None:
         )
 
 
+def refuse_own_ids(options: argparse.Namespace) -> None:
+    """Raise `CommandError` for a home that gives every run an id of its own: runs that workers hand over have one."""
+    from store.homes import home_of
+
+    home = home_of(options.workspace.absolute())
+    if not home.keeps_ids:
+        raise CommandError(
+            f"{home.where} gives every run an id of its own, so that runs of workers and shards, which have one, do "
+            "not find their stores there: give --tracking-uri the address of the server's database",
+            BAD_SPEC,
+        )
+
+
 @contextmanager
 def cluster_of(options: argparse.Namespace) -> Iterator[None]:
     """Inside the `with` block work goes through the cluster that the command line names, if it names one."""
     if options.cluster is None:
         yield
         return
+    refuse_own_ids(options)
     if options.command != "tune" and options.workers:
         raise CommandError("--workers belongs to this machine: a cluster has as many as it has; leave it out", BAD_SPEC)
     from suite.cluster import opened

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from store.addresses import TRACKING
 from suite.children import in_a_process
 from suite.commands.common import (
     BAD_SPEC,
@@ -217,8 +219,9 @@ def runs(options: argparse.Namespace) -> int:
     refuse_unknown(columns, [row.record for row in rows])
     if lost := tracker.lost():
         print(
-            f"dislobench: {len(lost)} stores in {tracker.fields} have no run in the database; "
-            f"`dislobench repair --workspace {options.workspace}` adds them",
+            f"dislobench: {len(lost)} stores in {tracker.fields} have no run in {tracker.home.where}; "
+            f"`dislobench repair {shlex.join(['--workspace', str(options.workspace), *tracker.home.options])}` adds "
+            "them",
             file=sys.stderr,
         )
     if options.json:
@@ -306,15 +309,21 @@ def ui(options: argparse.Namespace) -> int:
         raise CommandError(
             f"{options.workspace} holds no runs; run a case first, or name another folder with --workspace", BAD_STORE
         )
-    _need_free_port(options.host, options.port)
+    command = tracker.ui_command(options.port, options.host)
+    if command:
+        _need_free_port(options.host, options.port)
     _share_views(tracker)
     (newest, link), *others = tracker.ui_links(options.port, options.host).items()
-    print(f"MLflow UI, ready in about 15 seconds (Ctrl-C ends it). The newest case, {printable(newest)}:\n\n  {link}\n")
+    ready = ", ready in about 15 seconds (Ctrl-C ends it)" if command else ""
+    print(f"MLflow UI{ready}. The newest case, {printable(newest)}:\n\n  {link}\n")
     for name, address in others:
         print(f"  {printable(name)}: {address}")
     sys.stdout.flush()
+    if not command:  # a server shows them already
+        return 0
+    variables = {TRACKING: "", **tracker.home.ui_variables()}
     # a session of its own, so that the server's child processes end with this command too
-    code, _ = in_a_process(tracker.ui_command(options.port, options.host), start_new_session=True)
+    code, _ = in_a_process(command, variables=variables, start_new_session=True)
     raise CommandError(f"the MLflow server ended by itself with exit code {code}; see its messages above", 1)
 
 

@@ -20,12 +20,14 @@ from suite.commands.common import (
     loader_of,
     make_workspace,
     refuse_code,
+    refuse_own_ids,
     spec_of,
     tell,
 )
 from suite.text import printable
 
 if TYPE_CHECKING:
+    from suite.spec import Spec
     from suite.study.sweep import Sweep, SweepResult
 
 
@@ -33,11 +35,16 @@ def tune(options: argparse.Namespace) -> int:
     spec = spec_of(options)
     make_workspace(options.workspace)
     from suite.show.terminal import progress_reporter, tune_table
+    from suite.study.keeping import Place, dashboard_of
     from suite.study.tune import tune
     from suite.study.weighings import weights_toml
 
+    if options.help_only:
+        return _help_with(options, spec)
     with cluster_of(options), progress_reporter(quiet=options.json) as progress:
-        result = tune(spec, options.workspace, options.trials, options.workers, options.verify, progress)
+        result = tune(
+            spec, options.workspace, options.trials, options.workers, options.verify, progress, options.storage
+        )
     if options.json:
         entries = [
             {
@@ -69,11 +76,27 @@ def tune(options: argparse.Namespace) -> int:
         )
         return 0
     tune_table(result)
-    journal = shlex.quote(str(result.folder / "journal.log"))
     print(printable(weights_toml(result.recommended)))
     print(f"report     {result.folder / 'report.html'}")
     print(f"weights    {result.folder / 'recommended.toml'}")
-    print(f"dashboard  optuna-dashboard {journal}    (pip install optuna-dashboard)")
+    trials = shlex.quote(dashboard_of(Place(result.key, result.folder, options.storage or "")))
+    print(f"dashboard  optuna-dashboard {trials}    (pip install optuna-dashboard)")
+    return 0
+
+
+def _help_with(options: argparse.Namespace, spec: Spec) -> int:
+    """Run trials of a study that another command begins or ends."""
+    from suite.show.terminal import progress_reporter
+    from suite.study.tune import help_with
+
+    if not options.storage:
+        raise CommandError("--help-only needs --storage: a journal is used by one command at a time", BAD_SPEC)
+    with progress_reporter(quiet=options.json) as progress:
+        found = help_with(spec, options.workspace, options.storage, options.trials, options.workers, progress)
+    if options.json:
+        print(json.dumps({"trials": found}))
+        return 0
+    print(f"the study has {found} complete trials; the same command without --help-only verifies and recommends")
     return 0
 
 
@@ -82,6 +105,7 @@ def sweep(options: argparse.Namespace) -> int:
     chosen = chosen_sweeps(options, options.spec, only)
     make_workspace(options.workspace)
     if options.shard:
+        refuse_own_ids(options)
         return _run_shards(options, chosen)
     from suite.study.sweep import content_of
 

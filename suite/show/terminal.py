@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from store.homes import home_of
 from store.seal import attributes
 from suite.judge.matching import told
 from suite.judge.numbers import ERRORS, NUMBERS, SHOWN, head
@@ -162,7 +163,9 @@ def _places(run_id: str, numbers: dict[str, float], fields: Path, figures: Seque
     for sentence in remarks(numbers):
         print(f"note     {sentence}")
     print(f"run      {run_id}\nfields   {fields}\nfigures  {figures[0].parent if figures else Path()}")
-    print(f"again    dislobench show {run_id[:8]} --workspace {shlex.quote(str(fields.parent.parent))}")
+    workspace = fields.parent.parent
+    words = ["dislobench", "show", run_id[:8], "--workspace", str(workspace), *home_of(workspace).options]
+    print(f"again    {shlex.join(words)}")
 
 
 def store_table(record: Any, tree: Any, folder: Path) -> None:

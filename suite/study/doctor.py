@@ -43,7 +43,7 @@ def _mlflow() -> str:
     from store.runs import Tracker
 
     with TemporaryDirectory() as folder:
-        tracker = Tracker(folder)
+        tracker = Tracker(folder, address="")
         with tracker.start("doctor", "check", {}, {}) as run:
             run.metrics({"one": 1.0})
         if tracker.find(run.id).metrics != {"one": 1.0}:

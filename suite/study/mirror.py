@@ -11,7 +11,7 @@ from suite.show.notes import study_note
 from suite.show.tune_report import write_report
 from suite.spec import Spec
 from suite.study.described import parameters, run_name
-from suite.study.sampling import Place
+from suite.study.keeping import Place
 from suite.study.weighings import TuneResult
 
 if TYPE_CHECKING:
@@ -36,10 +36,16 @@ def mirror(tracker: Tracker, experiment: str, parent: str, study: Study) -> int:
     returns how many were logged."""
     import optuna
 
-    known = {(r.tags.get("trial"), r.tags.get("seal", "")): r.id for r in tracker.children(parent)}
+    children_of = tracker.children(parent)
+    known = {
+        (r.tags.get("trial"), r.tags.get("seal", "")): r.id
+        for r in children_of
+        if r.status != "RUNNING"  # a server that stopped answering has half of it
+    }
     finished = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL))
     journaled = {(str(trial.number), trial.user_attrs.get("seal", "")) for trial in finished}
-    tracker.discard([run_id for key, run_id in known.items() if key not in journaled])
+    good = {run_id for key, run_id in known.items() if key in journaled}  # one of each, whoever logged it
+    tracker.discard([r.id for r in children_of if r.id not in good])
     children = []
     for trial in finished:
         seal = trial.user_attrs.get("seal", "")

@@ -10,7 +10,6 @@ are left alone.
 from __future__ import annotations
 
 import filecmp
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,19 +18,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from store import journal, listing, living
+from store import journal, listing
 from store.faults import BadStore
 from store.handing import take_over_all
-from store.locking import locked
 from store.recording import RECORD, finished_run
 from store.runs import FinishedRun, RunNotFound, Tracker
-from store.seal import StoreError, attributes, read_json, remove, writing
+from store.seal import StoreError, attributes, read_json, remove
 from suite.judge.numbers import group_of
 from suite.progress import Progress, silent
 from suite.spec import BadSpec, Spec, load
 from suite.study.described import parameters, run_name, version_tags
+from suite.study.keeping import JOURNAL
 from suite.study.mirror import mirror
-from suite.study.sampling import JOURNAL, StudyInUse, key_of, only_one
+from suite.study.sampling import StudyInUse, key_of, only_one
 
 _ID = re.compile("[0-9a-f]{32}")
 
@@ -56,16 +55,18 @@ class _Lost:
 def repair(workspace: Path, progress: Progress = silent) -> Repaired:
     """Repair what can be repaired in `workspace`.
 
-    Raises BadStore if there is no such folder, if it cannot be written, or if processes work in a workspace whose
-    database must be rebuilt.
+    Raises BadStore if there is no such folder, if it cannot be written, if processes work in a workspace whose
+    database must be rebuilt, or if the server that keeps the runs does not answer.
     """
     workspace = workspace.absolute()
     if not workspace.is_dir():
         raise BadStore(f"{workspace}: no such workspace; name another with --workspace")
     tracker, found = Tracker(workspace, group_of), Repaired()
     progress("leftovers", 0.0, "of dead processes")
-    _set_aside(tracker, found)
+    if told := tracker.set_aside():
+        found.done.append(told)
     found.done += tracker.tidy()
+    found.done += tracker.catch_up()
     progress("runs", 0.0, "from stores and records")
     _restore(tracker, found)
     found.done += take_over_all(tracker, alone=True)  # their parents may be among the restored
@@ -78,41 +79,17 @@ def repair(workspace: Path, progress: Progress = silent) -> Repaired:
 # --- the database -------------------------------------------------------------------------------------------------
 
 
-def _set_aside(tracker: Tracker, found: Repaired) -> None:
-    """Move a database away that SQLite cannot read; an empty file is removed."""
-    database = tracker.database
-    if database.exists() and database.stat().st_size and not (wrong := listing.sound(database)):
-        return
-    if alive := [key for key in living.held(tracker.workspace) if _alive(tracker, key)]:
-        raise BadStore(
-            f"{database} is lost or damaged, and processes still work on {len(alive)} runs ({alive[0][:8]}, ...): end "
-            "them first"
-        )
-    if not database.exists():
-        return
-    with locked(tracker.workspace), writing(database):
-        if not database.stat().st_size:
-            database.unlink()
-            found.done.append(f"{database}: removed, it was empty")
-            return
-        kept = journal.aside(database)
-        os.replace(database, kept)
-        rest = database.with_name(database.name + "-journal")
-        if rest.exists():
-            os.replace(rest, kept.with_name(kept.name + "-journal"))
-        found.done.append(f"{database}: set aside as {kept.name} ({wrong})")
-
-
-def _alive(tracker: Tracker, run_id: str) -> bool:
-    with locked(tracker.workspace):
-        return living.alive(tracker.workspace, run_id)
-
-
 def _restore(tracker: Tracker, found: Repaired) -> None:
     """Insert every run that has a sealed file but is missing in the database."""
-    known = listing.known_ids(tracker.database)
-    lost = {each.run.id: each for each in _lost(tracker, known, found) if not _alive(tracker, each.run.id)}
+    known = tracker.known_ids()
+    lost = {each.run.id: each for each in _lost(tracker, known, found) if not tracker.alive(each.run.id)}
     if not lost:
+        return
+    if not tracker.home.keeps_ids:
+        found.left.append(
+            f"{len(lost)} runs of this workspace are not on {tracker.home.where}, which gives every new run an id of "
+            "its own, so that they would not find their stores: give --tracking-uri the address of its database"
+        )
         return
     parents = {each.parent for each in lost.values() if each.parent}
     for missing in sorted(parents - known - lost.keys()):
@@ -130,7 +107,7 @@ def _restore(tracker: Tracker, found: Repaired) -> None:
             continue
         count += 1
         attached += tracker.artifacts_dir(each.run.id).is_dir()
-    found.done.append(f"{tracker.database}: {count} runs restored, {attached} of them with their artifacts")
+    found.done.append(f"{tracker.home.where}: {count} runs restored, {attached} of them with their artifacts")
 
 
 def _insert(tracker: Tracker, each: _Lost, found: Repaired) -> None:
@@ -269,7 +246,8 @@ def _mirror_study(tracker: Tracker, path: Path, found: Repaired) -> None:
     for summary in optuna.get_all_study_summaries(storage):
         study, key = optuna.load_study(study_name=summary.study_name, storage=storage), key_of(summary.study_name)
         case = path.parent.name.rpartition("-")[0]
-        parent = next((r.id for r in _history(tracker, case) if r.tags.get("study") == key), None)
+        made = tracker.home.read(experiment=case)
+        parent = next((r.id for r in made if r.tags.get("study") == key), None)
         if parent is None:
             parent = _new_study(tracker, case, key, path)
             found.done.append(f"{path.parent}: its study is in the database again")
@@ -277,19 +255,16 @@ def _mirror_study(tracker: Tracker, path: Path, found: Repaired) -> None:
             found.done.append(f"{path.parent}: {count} trials are in the database again")
 
 
-def _history(tracker: Tracker, case: str) -> list[Any]:
-    return listing.read(tracker.database, experiment=case)
-
-
 def _new_study(tracker: Tracker, case: str, key: str, path: Path) -> str:
     """A new run for a study that has none; the artifacts of the lost run are recognised by their report."""
-    known, report = listing.known_ids(tracker.database), path.with_name("report.md")
+    known, report = tracker.known_ids(), path.with_name("report.md")
     same = [
         each.parent.parent.name
         for each in tracker.artifacts.glob(f"{case}/*/artifacts/report.md")
         if report.exists() and filecmp.cmp(each, report, shallow=False)
     ]
-    run_id = next((each for each in same if _ID.fullmatch(each) and each not in known), "")
+    free = [each for each in same if _ID.fullmatch(each) and each not in known]
+    run_id = free[0] if free and tracker.home.keeps_ids else ""
     tags = {"study": key, "kind": "study", "folder": path.parent.name}
     begun, end = path.stat().st_ctime, path.stat().st_mtime
     run = FinishedRun(f"study {case} {key[:8]}", {"case": case}, {}, tags, "FINISHED", min(begun, end), end, run_id)

@@ -1,21 +1,21 @@
-"""Trials of a study: Optuna proposes parameters, workers judge them, the journal stores the results.
+"""Trials of a study: Optuna proposes parameters, workers judge them, a journal or a database stores the results.
 
-Every worker opens the journal itself. If a study is killed, only the trials that were running are lost; they are tried
-again when the study continues.
+Every worker opens the storage itself (`suite.study.keeping`). If a study is killed, only the trials that were running
+are lost; they are tried again when the study continues.
 """
 
 from __future__ import annotations
 
 import math
+import secrets
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from store.faults import BadInput
-from store.locking import locked
 from store.seal import writing
 from suite.execution import map_pieces, through
 from suite.judge.numbers import head
@@ -23,25 +23,16 @@ from suite.model.regression import Unsolvable
 from suite.spec import Spec
 from suite.study.bench import Bench, study_key
 from suite.study.described import run_name
+from suite.study.keeping import Kept, Place, kept_at
 from suite.study.session import Session
 from suite.study.space import first_trials, limits_of, objectives_of, suggest
-from suite.study.trials import open_journal, seal_of
+from suite.study.trials import seal_of
 
 if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import Trial
 
-    from suite.study.journaling import Journal
-
-JOURNAL = "journal.log"
 BATCH, MOST = 25, 250  # trials of one worker between two reports to the parent: at first, and at most
-
-
-class Place(NamedTuple):
-    """Where a study is kept: its content key, and its folder."""
-
-    key: str
-    folder: Path
 
 
 def study_name(spec: Spec, key: str) -> str:
@@ -58,13 +49,14 @@ class StudyInUse(BadInput, RuntimeError):
     """Another process works on this study."""
 
 
-def place_of(spec: Spec, workspace: Path) -> Place:
-    """The place of the study of `spec`; its folder is created if it is missing."""
+def place_of(spec: Spec, workspace: Path, storage: str = "") -> Place:
+    """The place of the study of `spec`, with the address of a database for its trials; its folder is created if it is
+    missing."""
     key = study_key(spec)
     folder = workspace / "studies" / f"{spec.case.name}-{key[:8]}"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    return Place(key, folder)
+    return Place(key, folder, storage)
 
 
 @contextmanager
@@ -84,7 +76,7 @@ def only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-def open_study(spec: Spec, place: Place, seed: int) -> tuple[Study, Journal]:
+def open_study(spec: Spec, place: Place, seed: int) -> tuple[Study, Kept]:
     """The study at `place`, created if it is missing, and its storage; `seed` is the seed of the sampler."""
     import optuna
 
@@ -99,31 +91,31 @@ def open_study(spec: Spec, place: Place, seed: int) -> tuple[Study, Journal]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = samplers[tune.sampler](seed=seed, **named)
-    journal = open_journal(place.folder / JOURNAL)
-    # Optuna writes an entry that creates the study even when it is there already: a worker that begins late would write
-    # it between the reading and the writing of another worker
-    with locked(place.folder):
-        known = [each.study_name for each in journal.get_all_studies()]
+    kept = kept_at(place)
+    with kept.alone():
+        known = [each.study_name for each in kept.storage.get_all_studies()]
         study = optuna.create_study(
             study_name=next((name for name in known if key_of(name) == place.key), study_name(spec, place.key)),
-            storage=journal,
+            storage=kept.storage,
             sampler=sampler,
             directions=["minimize"] * len(tune.objectives),
             load_if_exists=True,
         )
-    return study, journal
+    return study, kept
 
 
-def started(spec: Spec, place: Place) -> Study:
-    """The study at `place`, ready to run. A new study begins with `first_trials`; in an existing one, trials that a
-    killed process left running are queued again."""
-    study, _ = open_study(spec, place, spec.tune.seed)
+def started(spec: Spec, place: Place) -> tuple[Study, Kept]:
+    """The study at `place`, ready to run, and its storage. A new study begins with `first_trials`; in an existing one,
+    trials that a killed process left running are queued again."""
+    study, kept = open_study(spec, place, spec.tune.seed)
     _name_objectives(study, spec)
-    requeue_orphans(study)
-    if not study.trials:
-        for name, values in first_trials(spec):
+    kept.revive(study)
+    trials = study.get_trials(deepcopy=False)
+    begun = {trial.user_attrs.get("name") for trial in trials}
+    for name, values in first_trials(spec):
+        if not trials or (kept.shared and name not in begun):  # helpers may have begun a shared study
             study.enqueue_trial(values, user_attrs={"name": name})
-    return study
+    return study, kept
 
 
 def _name_objectives(study: Study, spec: Spec) -> None:
@@ -137,24 +129,15 @@ def _name_objectives(study: Study, spec: Spec) -> None:
             study.set_metric_names(labels)
 
 
-def requeue_orphans(study: Study) -> int:
-    """Mark trials that a killed process left running as failed, and queue their parameters again; returns how many."""
-    import optuna
+def run_trials(
+    study: Study, kept: Kept, bench: Bench, place: Place, budget: int, session: Session, helper: bool = False
+) -> None:
+    """Run trials until `study` has `budget` complete ones, those of other commands included. In a database, workers
+    that end at the same time may each complete one more. A `helper` has draws of its own, and does not wait for the
+    last trials of others.
 
-    dead = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
-    for trial in dead:
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        if trial.params:
-            study.enqueue_trial(trial.params, user_attrs=dict(trial.user_attrs))
-        elif "fixed_params" in trial.system_attrs:
-            study.enqueue_trial(trial.system_attrs["fixed_params"], user_attrs=dict(trial.user_attrs))
-    return len(dead)
-
-
-def run_trials(study: Study, bench: Bench, place: Place, budget: int, session: Session) -> None:
-    """Run trials until `study` has `budget` complete ones.
-
-    Raises `regression.Unsolvable` when trial after trial has no finite solution.
+    Raises `regression.Unsolvable` when trial after trial has no finite solution, NoAnswer when the database of the
+    trials does not answer.
     """
     import optuna
 
@@ -162,18 +145,24 @@ def run_trials(study: Study, bench: Bench, place: Place, budget: int, session: S
         return len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
 
     seed, workers = bench.spec.tune.seed, session.workers or 1
+    if helper:
+        seed += secrets.randbelow(1 << 30)
     while (done := count()) < budget:
         session.progress("trials", done / budget, f"{done} of {budget}")
-        requeue_orphans(study)  # a killed worker leaves a trial running, which would count against the budget for ever
+        kept.revive(study)  # a killed worker leaves a trial running, which would count against the budget for ever
         # the seed depends on how many trials there are, or a continued study would repeat its draws
         begun = len(study.get_trials(deepcopy=False))
         seeds = [seed + begun + 1000 * worker for worker in range(workers)]
         # each batch reads the whole journal; as batches grow with it, the total time stays linear in the number of
         # trials
         most = min(max(BATCH, begun // 2), MOST)
+        pieces = [(bench, place, budget, most, each) for each in seeds]
         with through(None):  # a trial takes milliseconds: processes of this machine
-            for _ in map_pieces(_work, [(bench, place, budget, most, each) for each in seeds], workers):
-                pass
+            worked = sum(map_pieces(_work, pieces, workers))
+        if not worked:
+            if helper:
+                break
+            kept.wait(study)
         if count() == done and _failed_in_a_row(study) >= BATCH:
             raise Unsolvable(f"the last {BATCH} trials had no finite solution: widen or shift the ranges in [tune]")
     session.progress("trials", 1.0, f"{count()} of {budget}")
@@ -200,25 +189,30 @@ class _Answer(NamedTuple):
 
 def _work(bench: Bench, place: Place, budget: int, most: int, seed: int) -> int:
     """Run at most `most` trials while the study has fewer than `budget`; returns how many."""
+    study, kept = open_study(bench.spec, place, seed)
+    with kept.answering():
+        return _ask_and_tell(study, kept, bench, budget, most)
+
+
+def _ask_and_tell(study: Study, kept: Kept, bench: Bench, budget: int, most: int) -> int:
     import optuna
 
-    study, journal = open_study(bench.spec, place, seed)
     states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.RUNNING)
     last: _Answer | None = None
     try:
         for done in range(most + 1):
-            # under a lock, or two workers could both start the last trial; the last result and the next trial are one
-            # write
-            with locked(place.folder), journal.together():
+            with kept.turn():
                 if last is not None:
-                    _tell(study, bench.spec, last)
+                    with suppress(optuna.exceptions.UpdateFinishedTrialError):  # taken for dead, and tried again
+                        _tell(study, bench.spec, last)
                 if done == most or len(study.get_trials(deepcopy=False, states=states)) >= budget:
                     return done
                 trial = study.ask()
                 values = suggest(trial, bench.spec)
-            last = _answer(bench, trial, values)
+            with kept.working(trial):
+                last = _answer(bench, trial, values)
     finally:
-        journal.flush()
+        kept.close()
     return most
 
 

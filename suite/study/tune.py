@@ -3,19 +3,21 @@
     result = tune(spec, workspace, trials=200, workers=2)
 
 A trial scales and stacks reduced blocks, solves for the coefficients, and evaluates the oracle; it reads no
-configuration. Trials are stored in an Optuna journal in the workspace, so that a study that was stopped or killed
-continues when the command is given again. MLflow shows a study as a parent run with one child for each trial. The first
-two trials are the weights of the spec and equal weights. At the end a few trials and all rivals are relaxed in full.
-The numbers of each trial and of each verified entry carry a seal (`suite.study.trials`); if a seal does not match, this
-is reported, and the trial is left out or the entry is computed again.
+configuration. Trials are stored in an Optuna journal in the workspace, or in a database that several hosts use. A study
+that was stopped or killed continues when the command is given again. MLflow shows a study as a parent run with one
+child for each trial. The first two trials are the weights of the spec and equal weights. At the end a few trials and
+all rivals are relaxed in full. The numbers of each trial and of each verified entry carry a seal
+(`suite.study.trials`); if a seal does not match, this is reported, and the trial is left out or the entry is computed
+again.
 
-The parts: `space` defines what is varied, `bench` judges a trial, `sampling` runs trials, `candidates` selects and
-relaxes, `weighings` recommends, and `mirror` records the study in MLflow.
+The parts: `space` defines what is varied, `bench` judges a trial, `sampling` runs trials, `keeping` stores them,
+`candidates` selects and relaxes, `weighings` recommends, and `mirror` records the study in MLflow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +31,9 @@ from suite.progress import Progress, silent
 from suite.spec import Spec
 from suite.study.bench import prepare
 from suite.study.candidates import chosen_trials, rivals_of, verified
+from suite.study.keeping import JOURNAL
 from suite.study.mirror import conclude, mirror, run_of
-from suite.study.sampling import JOURNAL, only_one, place_of, run_trials, started
+from suite.study.sampling import only_one, open_study, place_of, run_trials, started
 from suite.study.session import Session, Stages
 from suite.study.trials import altered_of, front_of, importance, records_of
 from suite.study.weighings import TuneResult, recommend
@@ -43,25 +46,27 @@ def tune(
     workers: int = 1,
     verify: int | None = None,
     progress: Progress = silent,
+    storage: str | None = None,
 ) -> TuneResult:
     """Run or continue the study of `spec` until it has `trials` trials, verify, recommend, and write the report.
 
-    Raises what the stages raise (`FailedRelaxation`, `NoOracle`, ...), and `StudyInUse`. A study that was killed
-    continues when it is called again.
+    Trials are kept in a journal in the workspace, or in the database at the address `storage`, where other hosts may
+    `help`. Raises what the stages raise (`FailedRelaxation`, `NoOracle`, ...), `StudyInUse`, and NoAnswer for a
+    database that does not answer. A study that was killed continues when it is called again.
     """
     session, stages = Session(workspace, progress, workers), Stages()
     trials, verify = trials or spec.tune.trials, verify or spec.tune.verify
     # --workers are processes for trials; a cluster that is there takes cells and rows
     ground = session if the_cluster() is None else replace(session, workers=None)
     bench, grounds = prepare(spec, ground, stages)
-    tracker, place = Tracker(session.workspace, group_of), place_of(spec, session.workspace)
+    tracker, place = Tracker(session.workspace, group_of), place_of(spec, session.workspace, storage or "")
     with only_one(place.folder):
         _mend(tracker, place.folder, progress)
-        study = started(spec, place)
-        with run_of(tracker, spec, place) as run:
+        study, kept = started(spec, place)
+        with kept.answering(), closing(kept), run_of(tracker, spec, place) as run:
             with stages.stage("trials"):
                 lost = altered_of(records_of(study, spec.tune))  # these do not count, so that as many more are needed
-                run_trials(study, bench, place, trials + len(lost), session)
+                run_trials(study, kept, bench, place, trials + len(lost), session)
             with stages.stage("mlflow"):
                 progress("MLflow", 0.0, f"{mirror(tracker, spec.case.name, run.id, study)} new trials")
             records = records_of(study, spec.tune)
@@ -74,10 +79,41 @@ def tune(
             recommended, reason = recommend(entries, spec)
             shares = importance(study, spec, altered_of(records))
             result = TuneResult(
-                *place, run.id, spec, records, front, entries, recommended, reason, shares, stages.seconds
+                place.key,
+                place.folder,
+                run.id,
+                spec,
+                records,
+                front,
+                entries,
+                recommended,
+                reason,
+                shares,
+                stages.seconds,
             )
             conclude(run, result)
     return result
+
+
+def help_with(
+    spec: Spec,
+    workspace: Path,
+    storage: str,
+    trials: int | None = None,
+    workers: int = 1,
+    progress: Progress = silent,
+) -> int:
+    """Run trials of the study of `spec` in the database `storage` until it has `trials`; returns how many it has then.
+
+    Any number of hosts may help, while `tune` runs somewhere or before it does. Raises as `tune`.
+    """
+    session, stages = Session(workspace, progress, workers), Stages()
+    bench, _ = prepare(spec, session, stages)
+    place = place_of(spec, session.workspace, storage)
+    study, kept = open_study(spec, place, spec.tune.seed)
+    with kept.answering(), closing(kept):
+        run_trials(study, kept, bench, place, trials or spec.tune.trials, session, helper=True)
+        return sum(record["state"] == "complete" for record in records_of(study, spec.tune))
 
 
 def _mend(tracker: Tracker, folder: Path, progress: Progress) -> None:

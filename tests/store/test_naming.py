@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from store import through_client
 from store.naming import grouped, plain, ungrouped
 from store.recording import DESCRIPTION
 from store.runs import FinishedRun, RunRecord, Tracker
@@ -47,7 +48,7 @@ def in_mlflow(tracker: Tracker, run_id: str) -> dict[str, float]:
 
 
 def both_readers(tracker: Tracker, run_id: str) -> list[RunRecord]:
-    return [tracker.find(run_id), *tracker._read_through_client(run_id=run_id)]
+    return [tracker.find(run_id), *through_client.read(tracker.client(), run_id=run_id)]
 
 
 def test_mlflow_gets_groups_and_everything_else_plain_names(tracker: Tracker) -> None:

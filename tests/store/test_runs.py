@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from store import listing, seal
+from store import listing, seal, through_client
 from store.faults import FailedOutcome
 from store.runs import FinishedRun, RunNotFound, Tracker, WorkspaceError
 
@@ -351,7 +351,7 @@ def test_the_ui_command_is_one_mlflow_takes(tracker: Tracker) -> None:
     command = tracker.ui_command(5001, "0.0.0.0")
     assert command[1:4] == ["-m", "mlflow", "server"]
     options = server.make_context("server", command[4:], resilient_parsing=False).params
-    assert options["backend_store_uri"] == tracker.uri
+    assert options["backend_store_uri"] == tracker.home.address
     assert options["artifacts_destination"] == tracker.artifacts.as_uri()
     assert (options["host"], options["port"], options["serve_artifacts"]) == ("0.0.0.0", 5001, True)
 
@@ -406,7 +406,7 @@ def fill(tracker: Tracker) -> str:
 
 def test_the_direct_reader_agrees_with_mlflow_record_for_record(tracker: Tracker) -> None:
     parent = fill(tracker)
-    everything = tracker._read_through_client()
+    everything = through_client.read(tracker._client())
     assert len(everything) == 10
     conditions: list[dict[str, Any]] = [
         {},
@@ -420,7 +420,7 @@ def test_the_direct_reader_agrees_with_mlflow_record_for_record(tracker: Tracker
         {"experiment": "w-screw", "status": "FINISHED", "limit": 2},
     ]
     for each in conditions:
-        assert listing.read(tracker.database, **each) == tracker._read_through_client(**each), each
+        assert listing.read(tracker.database, **each) == through_client.read(tracker._client(), **each), each
 
 
 def test_listing_imports_nothing_slow(tracker: Tracker, spawn: Callable[..., Any]) -> None:

@@ -17,7 +17,7 @@ import optuna
 import pytest
 import xarray as xr
 
-from store import fields, seal
+from store import fields, seal, through_client
 from store.faults import BadStore
 from store.runs import RunRecord, Tracker, WorkspaceError
 from suite.cli import main
@@ -146,7 +146,7 @@ def test_a_lost_database_is_rebuilt_run_for_run(
     raw = tracker._client().get_run(tracker.find("alone").id).data
     assert raw.tags["mlflow.note.content"] == "**alone**"
     assert set(raw.metrics) == {"errors/geometry_error", "cost/seconds_store"}
-    assert tracker._read_through_client() == tracker.history()
+    assert through_client.read(tracker._client()) == tracker.history()
     with tracker.start_or_resume("w-split", "sweep L", {}, {"sweep_key": "k"}, known_by="sweep_key") as sweep:
         pass
     assert len(tracker.children(sweep.id)) == 2

@@ -19,7 +19,6 @@ import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
-from store.locking import locked
 from store.runs import Tracker
 from suite.judge import oracle as oracle_module
 from suite.judge.numbers import head
@@ -30,7 +29,8 @@ from suite.study import rivals, sampling
 from suite.study.bench import Bench, study_key
 from suite.study.candidates import believed_entries
 from suite.study.described import run_name
-from suite.study.sampling import JOURNAL, StudyInUse, key_of, only_one, open_study, place_of, started
+from suite.study.keeping import JOURNAL
+from suite.study.sampling import StudyInUse, key_of, only_one, open_study, place_of, started
 from suite.study.space import objectives_of
 from suite.study.trials import open_journal
 from suite.study.tune import tune
@@ -171,9 +171,9 @@ def test_two_commands_do_not_share_a_study(result: TuneResult, tiny: Spec, works
 def test_a_late_worker_does_not_disturb_a_trial_that_is_made(tiny: Spec, tmp_path: Path) -> None:
     """Whoever opens a study writes an entry that creates it; this must wait while another worker makes a trial."""
     place = place_of(tiny, tmp_path)
-    study, journal = open_study(tiny, place, seed=0)
+    study, kept = open_study(tiny, place, seed=0)
     late = threading.Thread(target=open_study, args=(tiny, place, 1))
-    with locked(place.folder), journal.together():
+    with kept.turn():
         late.start()
         late.join(1.0)
         assert late.is_alive()
@@ -451,14 +451,14 @@ def test_damaged_entries_are_relaxed_again(tmp_path: Path, text: str) -> None:
 
 def test_a_study_has_a_readable_name_and_named_axes(tiny: Spec, tmp_path: Path) -> None:
     place = place_of(tiny, tmp_path)
-    study = started(tiny, place)
+    study, _ = started(tiny, place)
     assert study.study_name == f"{run_name(tiny)} {place.key}"
     assert key_of(study.study_name) == place.key
     assert study.metric_names == [head(name) for name in objectives_of(tiny)]
     size = (place.folder / JOURNAL).stat().st_size
     again, _ = open_study(tiny, place, seed=1)
     assert len(again.trials) == len(study.trials)
-    assert started(tiny, place).study_name == study.study_name
+    assert started(tiny, place)[0].study_name == study.study_name
     assert (place.folder / JOURNAL).stat().st_size < size + 2000, "axes are named once"
 
 
@@ -471,7 +471,7 @@ def test_a_study_of_an_older_version_goes_on_under_its_name(tiny: Spec, tmp_path
         directions=["minimize"] * len(tiny.tune.objectives),
     )
     old.add_trial(optuna.trial.create_trial(values=[1.0] * len(tiny.tune.objectives)))
-    study = started(tiny, place)
+    study, _ = started(tiny, place)
     assert study.study_name == place.key
     assert [trial.values for trial in study.trials] == [trial.values for trial in old.trials], "no second study"
     assert study.metric_names == [head(name) for name in objectives_of(tiny)]
