@@ -433,6 +433,9 @@ def _compare(commands: Commands) -> None:
         help="two or more: id, unique beginning of an id (4 characters or more), or name",
     )
     sub.add_argument("--all", action="store_true", help="show every number: equal ones, variants, costs too")
+    sub.add_argument(
+        "--figures", type=_folder, metavar="FOLDER", help="draw errors against matching numbers, and cores, into it"
+    )
     _with_workspace(sub)
 
 
