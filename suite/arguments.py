@@ -332,6 +332,14 @@ def _report(commands: Commands) -> None:
     )
     _with_workspace(sub)
     _with_only_case(sub)
+    sub.add_argument(
+        "--run",
+        action="append",
+        default=[],
+        metavar="RUN",
+        dest="runs",
+        help="show cells and cores of this run instead of the newest run of every case (repeatable)",
+    )
     sub.add_argument("--folder", type=_folder, help="where to write it (default: WORKSPACE/report)")
 
 

@@ -293,7 +293,7 @@ def report(options: argparse.Namespace) -> int:
     from suite.show.report import write_report
 
     folder = options.folder or options.workspace / "report"
-    written = write_report(options.workspace, folder, options.case)
+    written = write_report(options.workspace, folder, options.case, options.runs)
     if options.json:
         print(json.dumps({"files": [str(path) for path in written]}))
     else:

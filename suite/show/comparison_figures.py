@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
 
 import xarray as xr
 from matplotlib.figure import Figure
 
 from store.runs import RunRecord
 from suite.show.figures import SMALLEST, cores
-from suite.show.style import COLOURS, MARKERS, label, letter, logarithmic, open_frame, panels, save, styled
+from suite.show.style import BLUE, COLOURS, MARKERS, label, letter, logarithmic, open_frame, panels, save, styled
 
 AGAINST = {
     "geometry_error": ("eps_F", "eps_V1_felt", "rmse_F"),
@@ -39,24 +38,25 @@ def draw_comparison(
     return written
 
 
-def against_matching(runs: Sequence[RunRecord], words: Sequence[str]) -> Figure:
-    """Both errors of every run against its matching numbers; `words` tell the runs apart."""
+def against_matching(runs: Sequence[RunRecord], words: Sequence[str] | None) -> Figure:
+    """Both errors of every run against its matching numbers; `words` tell the runs apart, which are not told apart
+    without them."""
     columns = len(next(iter(AGAINST.values())))
-    figure, axes = panels(columns, len(AGAINST), height=4.6 + 0.14 * len(runs), sharey="row")
+    figure, axes = panels(columns, len(AGAINST), height=4.6 + 0.14 * len(words or ()), sharey="row")
     for row, (error, names) in enumerate(AGAINST.items()):
         shown = [max(record.metrics[error], SMALLEST) for record in runs if error in record.metrics]
         for axis, name in zip(axes[columns * row :], names, strict=False):
             points = []
             for index, record in enumerate(runs):
-                if error in record.metrics and name in record.metrics:
-                    points.append(max(record.metrics[name], SMALLEST))
-                    style: dict[str, Any] = {
-                        "color": COLOURS[index % len(COLOURS)],
-                        "markersize": 5.0,
-                        "linestyle": "none",
-                    }
-                    marker = MARKERS[index % len(MARKERS)]
-                    axis.plot(points[-1], max(record.metrics[error], SMALLEST), marker, label=words[index], **style)
+                if error not in record.metrics or name not in record.metrics:
+                    continue
+                x, y = max(record.metrics[name], SMALLEST), max(record.metrics[error], SMALLEST)
+                points.append(x)
+                if words is None:
+                    axis.plot(x, y, "o", color=BLUE, markersize=3, markerfacecolor="none")
+                    continue
+                marker, colour = MARKERS[index % len(MARKERS)], COLOURS[index % len(COLOURS)]
+                axis.plot(x, y, marker, color=colour, markersize=5, linestyle="none", label=words[index])
             logarithmic(axis, "x", points)
             axis.set_xlabel(label(name))
             open_frame(axis)
