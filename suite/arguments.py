@@ -365,6 +365,14 @@ def _report(commands: Commands) -> None:
     )
     _with_workspace(sub)
     _with_only_case(sub)
+    sub.add_argument(
+        "--run",
+        action="append",
+        default=[],
+        metavar="RUN",
+        dest="runs",
+        help="show cells and cores of this run instead of the newest run of every case (repeatable)",
+    )
     sub.add_argument("--folder", type=_folder, help="where to write it (default: WORKSPACE/report)")
 
 
@@ -466,6 +474,9 @@ def _compare(commands: Commands) -> None:
         help="two or more: id, unique beginning of an id (4 characters or more), or name",
     )
     sub.add_argument("--all", action="store_true", help="show every number: equal ones, variants, costs too")
+    sub.add_argument(
+        "--figures", type=_folder, metavar="FOLDER", help="draw errors against matching numbers, and cores, into it"
+    )
     _with_workspace(sub)
 
 
