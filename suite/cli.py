@@ -20,7 +20,7 @@ from typing import Any
 from store.faults import Fault
 from suite.arguments import build_parser
 from suite.children import PARENT, TRACKING
-from suite.commands import look, run, study
+from suite.commands import look, run, shell, study
 from suite.text import printable
 
 INTERRUPTED = 130
@@ -160,6 +160,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "repair": look.repair,
     "ui": look.ui,
     "doctor": look.doctor,
+    "completion": shell.completion,
 }
 
 
