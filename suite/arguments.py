@@ -459,7 +459,7 @@ def _doctor(commands: Commands) -> None:
 
 def _completion(commands: Commands) -> None:
     text = "Print a script that lets the shell complete commands, options and names of specs."
-    sub = _command(commands, "completion", text, "dislobench completion bash > ~/.bash_completion")
+    sub = _command(commands, "completion", text, "dislobench completion bash > dislobench.bash")
     sub.add_argument("shell", choices=["bash", "zsh"], help="the shell that reads the script")
 
 
