@@ -113,7 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
         *(_tune, _sweep, _paper, _verify),
         *(_report, _leaderboard),
         *(_list, _check, _plan, _show, _runs, _compare),
-        *(_repair, _ui, _doctor),
+        *(_repair, _ui, _doctor, _completion),
     ):
         add(commands)
     return parser
@@ -499,6 +499,12 @@ def _ui(commands: Commands) -> None:
 
 def _doctor(commands: Commands) -> None:
     _command(commands, "doctor", "Check that every engine works on this machine.", "dislobench doctor")
+
+
+def _completion(commands: Commands) -> None:
+    text = "Print a script that lets the shell complete commands, options and names of specs."
+    sub = _command(commands, "completion", text, "dislobench completion bash > dislobench.bash")
+    sub.add_argument("shell", choices=["bash", "zsh"], help="the shell that reads the script")
 
 
 def _version() -> str:

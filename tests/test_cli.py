@@ -62,7 +62,7 @@ def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
 
 COMMANDS = (
     *("run", "scan", "export", "sweep", "tune", "verify", "report", "list"),
-    *("check", "plan", "show", "runs", "compare", "repair", "ui", "doctor"),
+    *("check", "plan", "show", "runs", "compare", "repair", "ui", "doctor", "completion"),
 )
 
 
