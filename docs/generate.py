@@ -142,8 +142,8 @@ def commands_page() -> str:
     parts = [
         "# The command line\n",
         "`python -m dislobench` is the same command. Every command has `--help`, and `--json`, which prints one object "
-        "for\nmachines. Exit codes: 0 done, 1 an unexpected error, 2 a bad spec or command, 3 an outcome that cannot be "
-        "used,\n4 a missing or damaged store, 130 interrupted, 143 terminated.\n",
+        "for\nmachines. Exit codes: 0 done, 1 an unexpected error, 2 a bad spec or command, 3 an outcome that cannot "
+        "be used,\n4 a missing or damaged store, 130 interrupted, 143 terminated.\n",
         "| command | what it does |\n|---|---|",
         *(f"| [`{name}`](#{name}) | {_cell(sub.description)} |" for name, sub in commands.choices.items()),
     ]
