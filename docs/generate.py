@@ -194,10 +194,8 @@ def python_page() -> str:
         thing = getattr(dislobench, name)
         parts.append(f"\n## {name}\n")
         if name == "NUMBERS":
-            parts.append(
-                "Every number of a run by its name, as records of `suite.judge.numbers.Number`. [numbers.md](numbers.md)"
-            )
-            parts.append("lists them.")
+            parts.append("Every number of a run by its name, as records of `suite.judge.numbers.Number`.")
+            parts.append("[numbers.md](numbers.md) lists them.")
             continue
         if (signature := _signature(name, thing)) is not None:
             parts.append(f"```python\n{signature}\n```\n")
