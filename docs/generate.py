@@ -108,7 +108,8 @@ def numbers_page() -> str:
         f"({', '.join(f'`{name}_0.1`' for name in NUMBERS_OF_AMPLITUDES)}).\n",
     ]
     for group, title in GROUPS.items():
-        parts.append(f"## {title}\n\n| name | symbol | unit | meaning |\n|---|---|---|---|")
+        parts.append(f"## {title}\n\nIn MLflow `{group}/NAME`.\n")
+        parts.append("| name | symbol | unit | meaning |\n|---|---|---|---|")
         for entry in NUMBERS.values():
             if entry.group == group:
                 words = [f"`{entry.name}`", entry.symbol, entry.unit, entry.meaning + OF_SOME[entry.needs]]
