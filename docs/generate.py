@@ -5,7 +5,11 @@ The data and pictures of docs/paper.md are what `dislobench paper` wrote into it
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import json
+import re
+import textwrap
 import tomllib
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +17,9 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
+import dislobench
 from store.schema import describe
+from suite.arguments import build_parser
 from suite.judge.numbers import GROUPS, NUMBERS, NUMBERS_OF_AMPLITUDES
 from suite.model.backends import BACKENDS
 from suite.show.potentials import potential_table, source_table
@@ -102,7 +108,8 @@ def numbers_page() -> str:
         f"({', '.join(f'`{name}_0.1`' for name in NUMBERS_OF_AMPLITUDES)}).\n",
     ]
     for group, title in GROUPS.items():
-        parts.append(f"## {title}\n\n| name | symbol | unit | meaning |\n|---|---|---|---|")
+        parts.append(f"## {title}\n\nIn MLflow `{group}/NAME`.\n")
+        parts.append("| name | symbol | unit | meaning |\n|---|---|---|---|")
         for entry in NUMBERS.values():
             if entry.group == group:
                 words = [f"`{entry.name}`", entry.symbol, entry.unit, entry.meaning + OF_SOME[entry.needs]]
@@ -130,7 +137,136 @@ def references_page() -> str:
     )
 
 
+def commands_page() -> str:
+    """Markdown page of every command of the command line."""
+    (commands,) = [a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    parts = [
+        "# The command line\n",
+        "`python -m dislobench` is the same command. Every command has `--help`, and `--json`, which prints one object "
+        "for\nmachines. Exit codes: 0 done, 1 an unexpected error, 2 a bad spec or command, 3 an outcome that cannot "
+        "be used,\n4 a missing or damaged store, 130 interrupted, 143 terminated.\n",
+        "| command | what it does |\n|---|---|",
+        *(f"| [`{name}`](#{name}) | {_cell(sub.description)} |" for name, sub in commands.choices.items()),
+    ]
+    for name, sub in commands.choices.items():
+        usage = " ".join(sub.format_usage().removeprefix("usage: ").split())
+        parts.append(f"\n## {name}\n\n{sub.description}\n\n```text\n{_wrapped(usage)}\n```\n")
+        parts.append("| argument | what |\n|---|---|")
+        shared = ("help", "json")
+        parts += [f"| {_argument(a)} | {_cell(a.help)} |" for a in sub._actions if a.dest not in shared]
+        if parts[-1] == "|---|---|":
+            parts[-2:] = ["It takes no arguments of its own."]
+        parts.append(f"\nFor example: `{str(sub.epilog).removeprefix('example: ')}`")
+    return "\n".join(parts) + "\n"
+
+
+def _wrapped(usage: str) -> str:
+    """A usage line, broken before its options where it is long."""
+    lines = [""]
+    for word in re.findall(r"\[[^\[\]]*(?:\[[^\[\]]*\][^\[\]]*)*\]|\S+", usage):
+        if len(lines[-1]) + len(word) > 90:
+            lines.append("   ")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return "\n".join(lines)
+
+
+def _argument(action: argparse.Action) -> str:
+    name = str(action.metavar or (action.dest if not action.option_strings else action.dest.upper()))
+    if action.choices is not None:
+        name = "{" + ",".join(map(str, action.choices)) + "}"
+    if not action.option_strings:
+        return f"`{name}`"
+    value = "" if action.nargs == 0 else f" [{name}]" if action.nargs == "?" else f" {name}"
+    return f"`{action.option_strings[0]}{value}`"
+
+
+def _cell(text: str | None) -> str:
+    return (text or "").replace("|", "\\|").replace("<", "&lt;")
+
+
+def python_page() -> str:
+    """Markdown page of every name that `import dislobench` offers: its signature, and what it says of itself."""
+    parts = ["# From Python\n", _docstring(dislobench)]
+    names = dislobench.__all__
+    parts.append("\n| name | what |\n|---|---|")
+    for name in names:
+        parts.append(f"| [`{name}`](#{name.lower()}) | {_cell(_summary(getattr(dislobench, name), name))} |")
+    for name in names:
+        thing = getattr(dislobench, name)
+        parts.append(f"\n## {name}\n")
+        if name == "NUMBERS":
+            parts.append("Every number of a run by its name, as records of `suite.judge.numbers.Number`.")
+            parts.append("[numbers.md](numbers.md) lists them.")
+            continue
+        if (signature := _signature(name, thing)) is not None:
+            parts.append(f"```python\n{signature}\n```\n")
+        parts.append(_docstring(thing))
+        if inspect.isclass(thing):
+            parts += _members(thing)
+    return "\n".join(parts) + "\n"
+
+
+def _summary(thing: Any, name: str) -> str:
+    if name == "NUMBERS":
+        return "Every number of a run by its name."
+    paragraph = " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
+    return re.split(r"(?<=\.)\s", paragraph)[0]
+
+
+def _docstring(thing: Any) -> str:
+    """What a thing says of itself, as Markdown: the line breaks of paragraphs as they are, examples as code."""
+    text = inspect.getdoc(thing) or ""
+    code = r"^ {4}.*(?:\n(?:\n(?= {4}))? {4}.*)*"
+    return re.sub(code, lambda found: f"```python\n{textwrap.dedent(found[0])}\n```", text, flags=re.M)
+
+
+def _signature(name: str, thing: Any) -> str | None:
+    """The call as it is written in the source, a parameter on each line where it is long; None without one."""
+    if inspect.isclass(thing) and (issubclass(thing, Exception) or getattr(thing, "_is_protocol", False)):
+        return None
+    if thing is Spec:
+        return None  # its tables are the page of keys
+    found = inspect.signature(thing)
+    given = [
+        p.replace(default=_Named(p.default.__name__)) if inspect.isfunction(p.default) else p
+        for p in found.parameters.values()
+    ]
+    short = f"{name}{found.replace(parameters=given)}".replace("'", "")
+    if len(short) <= 100:
+        return short
+    result = "" if inspect.isclass(thing) else f" -> {found.return_annotation}"
+    lines = [f"    {parameter},\n" for parameter in given]
+    return f"{name}(\n{''.join(lines)}){result}".replace("'", "")
+
+
+class _Named(str):
+    """A default that is shown by its name: the repr of a function holds an address."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _members(thing: Any) -> list[str]:
+    """The public methods and properties of a class that say something of themselves."""
+    lines = []
+    for name, member in vars(thing).items():
+        text = inspect.getdoc(member)
+        if (
+            name.startswith(("_", "model_"))
+            or not (inspect.isfunction(member) or isinstance(member, property))
+            or not text
+        ):
+            continue
+        call = name
+        if inspect.isfunction(member):
+            call = f"{name}({', '.join(list(inspect.signature(member).parameters)[1:])})"
+        lines.append(f"* `{call}`: {' '.join(text.split())}")
+    return ["", *lines] if lines else []
+
+
 PAGES = {
+    "commands.md": commands_page,
+    "python.md": python_page,
     "spec.md": spec_page,
     "store.md": store_page,
     "numbers.md": numbers_page,

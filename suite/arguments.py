@@ -113,7 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
         *(_tune, _sweep, _paper, _verify),
         *(_report, _leaderboard),
         *(_list, _check, _plan, _show, _runs, _compare),
-        *(_repair, _ui, _doctor),
+        *(_repair, _ui, _doctor, _completion),
     ):
         add(commands)
     return parser
@@ -365,6 +365,14 @@ def _report(commands: Commands) -> None:
     )
     _with_workspace(sub)
     _with_only_case(sub)
+    sub.add_argument(
+        "--run",
+        action="append",
+        default=[],
+        metavar="RUN",
+        dest="runs",
+        help="show cells and cores of this run instead of the newest run of every case (repeatable)",
+    )
     sub.add_argument("--folder", type=_folder, help="where to write it (default: WORKSPACE/report)")
 
 
@@ -466,6 +474,9 @@ def _compare(commands: Commands) -> None:
         help="two or more: id, unique beginning of an id (4 characters or more), or name",
     )
     sub.add_argument("--all", action="store_true", help="show every number: equal ones, variants, costs too")
+    sub.add_argument(
+        "--figures", type=_folder, metavar="FOLDER", help="draw errors against matching numbers, and cores, into it"
+    )
     _with_workspace(sub)
 
 
@@ -488,6 +499,12 @@ def _ui(commands: Commands) -> None:
 
 def _doctor(commands: Commands) -> None:
     _command(commands, "doctor", "Check that every engine works on this machine.", "dislobench doctor")
+
+
+def _completion(commands: Commands) -> None:
+    text = "Print a script that lets the shell complete commands, options and names of specs."
+    sub = _command(commands, "completion", text, "dislobench completion bash > dislobench.bash")
+    sub.add_argument("shell", choices=["bash", "zsh"], help="the shell that reads the script")
 
 
 def _version() -> str:

@@ -21,7 +21,7 @@ from store.addresses import TRACKING, ignored_tracking
 from store.faults import Fault
 from suite.arguments import build_parser
 from suite.children import PARENT
-from suite.commands import look, run, study
+from suite.commands import look, run, shell, study
 from suite.text import printable
 
 INTERRUPTED = 130
@@ -163,6 +163,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "repair": look.repair,
     "ui": look.ui,
     "doctor": look.doctor,
+    "completion": shell.completion,
 }
 
 

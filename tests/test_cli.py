@@ -62,7 +62,7 @@ def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
 
 COMMANDS = (
     *("run", "scan", "export", "sweep", "tune", "verify", "report", "list"),
-    *("check", "plan", "show", "runs", "compare", "repair", "ui", "doctor"),
+    *("check", "plan", "show", "runs", "compare", "repair", "ui", "doctor", "completion"),
 )
 
 
@@ -182,9 +182,13 @@ def _texts(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 def test_a_comparison_shows_what_differs_and_with_all_everything(
-    workspace: Path, capsys: pytest.CaptureFixture[str]
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["compare", "first", "first", "--workspace", str(workspace)]
+    drawn = _json(capsys, *words, "--figures", str(tmp_path))
+    assert isinstance(drawn, dict)
+    assert [Path(path).stem for path in drawn["figures"]] == ["errors-against-matching", "cores-w-split"]
+    assert all(Path(path).with_suffix(".pdf").exists() for path in drawn["figures"])
     assert "seconds_fit" not in _texts(capsys, *words)
     assert "seconds_fit" in _texts(capsys, *words, "--all")
     with pytest.raises(SystemExit) as stop:
@@ -248,9 +252,10 @@ def test_show_redraws_from_the_store_alone(workspace: Path, tmp_path: Path, caps
     assert "geometry error" in capsys.readouterr().out
     drawn = {path.name: path.stat().st_size for path in tmp_path.glob("*.png")}
     assert set(drawn) == {
-        "cells.png", "errors.png", "differential_displacement.png", "parity.png", "balance.png", "convergence.png"
+        "cells.png", "errors.png", "differential_displacement.png", "test_set.png", "balance.png", "convergence.png"
     }  # fmt: skip
     assert min(drawn.values()) > 10_000
+    assert {path.stem for path in tmp_path.glob("*.pdf")} == {path.partition(".")[0] for path in drawn}
 
 
 def test_missing_run_and_damaged_store_exit_with_4(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

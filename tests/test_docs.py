@@ -35,7 +35,10 @@ def generate() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("page", ["spec.md", "store.md", "numbers.md", "paper.md", "references.md"])
+PAGES = ["commands.md", "python.md", "spec.md", "store.md", "numbers.md", "paper.md", "references.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_page_is_what_the_code_says(generate: ModuleType, page: str) -> None:
     assert (DOCS / page).read_text(encoding="utf-8") == generate.PAGES[page](), "run python docs/generate.py"
 

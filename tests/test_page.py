@@ -25,3 +25,17 @@ def test_page_is_standalone_and_escaped(tmp_path: Path) -> None:
     assert "| x\\|y | 1.5 |" in markdown
     assert "**<script>**" in markdown
     assert "![a dot](figures/dot.png)" in markdown
+
+
+def test_wide_tables_scroll_and_parts_can_be_reached(tmp_path: Path) -> None:
+    page = Page("wide")
+    for name in ("one", "two", "three", "four"):
+        page.heading(name)
+    page.table([f"head {n}" for n in range(40)], [["a long sentence " * 9] * 40])
+    html = page.write(tmp_path)[0].read_text(encoding="utf-8")
+    assert '<div class="scroll" tabindex="0" role="region"' in html
+    assert html.count('<td class="long">') == 39, "all but the name of the row"
+    anchors = re.findall(r'<a href="#([^"]+)">', html)
+    assert len(set(anchors)) == 4
+    assert all(f'<h2 id="{anchor}">' in html for anchor in anchors)
+    assert "prefers-color-scheme: dark" in html

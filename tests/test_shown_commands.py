@@ -45,7 +45,9 @@ RUN_AS_SHOWN = (
     "dislobench report",
     "dislobench runs",
     "dislobench show RUN",
+    "dislobench runs --where 'geometry_error < 0.5' --columns weight_virial1,eps_V1_felt --sort geometry_error",
     "dislobench compare RUN RUN",
+    "dislobench compare RUN RUN --figures comparison",
     "dislobench data --run RUN --folder run-data",
     "dislobench leaderboard",
     "dislobench repair",
@@ -118,7 +120,7 @@ OUTCOMES = {
     ACE_JAX: 0 if find_spec("ace_jax") else MissingPackage.exit_code,
 }
 ONLY_PARSED = (
-    "dislobench ui",  # it does not end by itself
+    *("dislobench ui", "dislobench ui --port 5001"),  # it does not end by itself
     # a scheduler and a batch system; tests/test_cluster.py has workers and job scripts
     "dislobench sweep w-screw --preset quick --only fig5 --cluster tcp://node1:8786",
     "dislobench sweep w-screw --cluster slurm.toml",

@@ -27,6 +27,7 @@ from suite.text import printable
 
 if TYPE_CHECKING:
     from store.runs import RunRecord, Tracker
+    from suite.study.comparison import Compared
     from suite.study.ledger import Row
     from suite.study.selection import Condition
     from suite.world.catalogue import Reference
@@ -191,7 +192,7 @@ def show(options: argparse.Namespace) -> int:
     folder = options.figures or Path(options.workspace) / "figures" / record.id
     from suite.show.figures import draw_all
 
-    drawn = draw_all(tree, folder)
+    drawn = draw_all(tree, folder, vector=True)
     if options.json:
         print(
             json.dumps(
@@ -264,19 +265,38 @@ def compare(options: argparse.Namespace) -> int:
             "numbers": [[line.name, *line.values, line.ratio] for line in compared.numbers],
             "notes": [each.note for each in found],
         }
-        print(json.dumps(told))
+        print(json.dumps(told | {"figures": list(map(str, _comparison_figures(tracker, compared, options.figures)))}))
         return 0
     from suite.show.terminal import comparison_tables
 
     comparison_tables(compared, options.all)
+    for path in _comparison_figures(tracker, compared, options.figures):
+        print(f"wrote    {path} and .pdf")
     return 0
+
+
+def _comparison_figures(tracker: Tracker, compared: Compared, folder: Path | None) -> list[Path]:
+    """Draw the figures of a comparison where a folder for them is named. A run whose store is damaged has no core
+    there, and that is told."""
+    if folder is None:
+        return []
+    from store import fields
+    from suite.show.comparison_figures import draw_comparison
+
+    trees = {}
+    for record in compared.runs:
+        try:
+            trees[record.id] = fields.read(tracker.store_of(record.id))
+        except fields.StoreError as error:
+            print(f"dislobench: no core of {printable(record.name)} is drawn: {error}", file=sys.stderr)
+    return draw_comparison(compared.runs, trees, folder)
 
 
 def report(options: argparse.Namespace) -> int:
     from suite.show.report import write_report
 
     folder = options.folder or options.workspace / "report"
-    written = write_report(options.workspace, folder, options.case)
+    written = write_report(options.workspace, folder, options.case, options.runs)
     if options.json:
         print(json.dumps({"files": [str(path) for path in written]}))
     else:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.scale import SymmetricalLogScale
 
 from store import fields
@@ -16,18 +15,20 @@ from store.faults import BadStore
 from store.runs import Tracker
 from store.seal import read_json
 from suite.judge.numbers import NUMBERS, head
-from suite.show.figures import BLUE, DPI, GREY, ORANGE, core_map, core_neighbours
+from suite.show.figures import cores
 from suite.show.page import Page
+from suite.show.style import COLOURS, GREY, MARKERS, formula, letter, open_frame, panels, save, styled
 from suite.show.table import Table
 from suite.study.board import BOARD, KEPT, REFERENCE
 from suite.study.rates import rank_correlations
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 AGAIN = "give `dislobench leaderboard BOARD` again: its runs are kept, the page is made anew"
 RANKED_BY = ("rmse_F", "eps_V1_felt", "eps_K", "geometry_error_linear", "energy_error_linear")
-COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", GREY)  # Okabe and Ito
 DIFFERENCE = f"|{NUMBERS['energy_difference'].symbol}| [meV]"
-DRAWN = (("geometry_error", 1.0, head("geometry_error")), ("energy_difference", 1e3, DIFFERENCE))
-MARKERS = "osD^vPX*"
+DRAWN = (("geometry_error", 1.0, head("geometry_error")), ("energy_difference", 1e3, formula(DIFFERENCE)))
 HEADS = (
     *("entry", "family", "functions", "usable"),
     *(head("geometry_error"), DIFFERENCE, head("rmse_F"), head("eps_V1_felt"), f"{NUMBERS['eps_K'].symbol} [meV]"),
@@ -204,8 +205,16 @@ def _pareto(page: Page, standings: Sequence[Standing], costs: Mapping[str, float
     drawn = [each for each in standings if each.usable and each.entry in costs]
     if not drawn:
         return
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    axes = figure.subplots(1, 2)
+    with styled():
+        save(_against_cost(drawn, standings, costs), path)
+    page.figure(
+        path,
+        "Errors against cost, medians and ranges over the training sets. No entry beats those on the line in both.",
+    )
+
+
+def _against_cost(drawn: Sequence[Standing], standings: Sequence[Standing], costs: Mapping[str, float]) -> Figure:
+    figure, axes = panels(2, height=3.5)
     families = list(dict.fromkeys(each.family for each in sorted(standings, key=lambda each: each.family)))
     for axis, (name, factor, label) in zip(axes, DRAWN, strict=True):
         points = []
@@ -219,9 +228,9 @@ def _pareto(page: Page, standings: Sequence[Standing], costs: Mapping[str, float
                 [[middle - values.min()], [values.max() - middle]],
                 fmt=MARKERS[index % len(MARKERS)],
                 color=COLOURS[index % len(COLOURS)],
-                capsize=3,
+                markersize=4.5,
             )
-            axis.annotate(each.entry, (cost, middle), xytext=(6, 4), textcoords="offset points", fontsize=8)
+            axis.annotate(each.entry, (cost, middle), xytext=(5, 3), textcoords="offset points", fontsize=7)
             points.append((cost, middle))
         front, best = [], np.inf
         for cost, middle in sorted(points):
@@ -237,11 +246,9 @@ def _pareto(page: Page, standings: Sequence[Standing], costs: Mapping[str, float
             ylabel=label,
         )
         axis.margins(0.15)
-    figure.savefig(path, dpi=DPI)
-    page.figure(
-        path,
-        "Errors against cost, medians and ranges over the training sets. No entry beats those on the line in both.",
-    )
+        open_frame(axis)
+    letter(axes)
+    return figure
 
 
 def _scale(values: Sequence[float]) -> dict[str, Any]:
@@ -280,15 +287,7 @@ def _cores(page: Page, tracker: Tracker, standings: Sequence[Standing], path: Pa
     first = next(iter(trees.values()))
     if "loop_line" in first["simulation"]:
         return  # a loop has no map in a plane; `show` draws each
-    panels = {"reference": ("relaxed", first), **{name: ("relaxed_model", tree) for name, tree in trees.items()}}
-    columns = min(4, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.4 * columns, 3.5 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis, (name, (which, tree)) in zip(axes, panels.items(), strict=False):
-        core_map(axis, tree, which, core_neighbours(tree))
-        axis.set_title(name, fontsize=10)
-    for axis in axes[len(panels) :]:
-        axis.set_visible(False)
-    figure.savefig(path, dpi=90)
+    maps = {"reference": (first, "relaxed"), **{name: (tree, "relaxed_model") for name, tree in trees.items()}}
+    with styled():
+        save(cores(maps), path)
     page.figure(path, "Cores side by side: differential displacement, arrows scaled to b/3.")

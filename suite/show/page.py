@@ -1,5 +1,5 @@
-"""A report in two forms: one standalone HTML file (it contains its figures, its tables sort on a click, and it loads
-nothing from the network), and Markdown.
+"""A report in two forms: one standalone HTML file (it contains its figures, its tables sort on a click and have a
+filter, it is light or dark as the browser is, and it loads nothing from the network), and Markdown.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class Page:
         self._markdown = [f"# {title}\n"]
 
     def heading(self, text: str) -> None:
-        self._add(f"## {text}\n", kind="heading", text=text)
+        anchor = f"part-{len(self._parts)}"
+        self._add(f"## {text}\n", kind="heading", text=text, anchor=anchor)
 
     def text(self, text: str) -> None:
         self._add(f"{text}\n", kind="text", text=text)

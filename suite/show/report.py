@@ -17,7 +17,9 @@ from store.seal import StoreError, read_json
 from suite.judge.numbers import head
 from suite.judge.theory import TERMS
 from suite.show import figures
+from suite.show.comparison_figures import AGAINST, LONGEST, against_matching
 from suite.show.page import Page
+from suite.show.style import save, styled
 from suite.show.sweep_figures import draw_ordering, draw_sweep
 from suite.show.table import Table
 from suite.study.described import PACKAGES
@@ -37,12 +39,14 @@ class NothingToReport(BadStore, LookupError):
     """A workspace without runs."""
 
 
-def write_report(workspace: Path, folder: Path, case: str | None = None) -> list[Path]:
+def write_report(workspace: Path, folder: Path, case: str | None = None, chosen: Sequence[str] = ()) -> list[Path]:
     """Write report.html, report.md, runs.csv, rates.csv and figures/ into `folder`; returns their paths.
 
+    Cells and cores are those of the `chosen` runs (as `Tracker.find` takes them), or of the newest run of every case.
     Numbers come from the sealed stores. Runs that are damaged or differ from their seal are listed as such.
 
-    Raises `NothingToReport` when the workspace has no run (of `case`), WorkspaceError when its database is lost.
+    Raises `NothingToReport` when the workspace has no run (of `case`), WorkspaceError when its database is lost, and
+    RunNotFound for a chosen run that is not there.
     """
     tracker = Tracker(workspace)
     records = [r for r in reversed(tracker.history(case)) if r.kind != "trial"]
@@ -62,7 +66,8 @@ def write_report(workspace: Path, folder: Path, case: str | None = None) -> list
     )
     notes = {each.record.id: each.note for each in believed if each.note}
     written = _sweeps(tracker, [r for r in records if r.kind == "sweep"], notes, page, folder)
-    _portraits(tracker, good, notes, page, folder)
+    _compared(good, page, folder)
+    _portraits(tracker, good, chosen, notes, page, folder)
     _studies(tracker, [r for r in records if r.kind == "study"], page)
     _distrust(runs, notes, page)
     _runs(good, page)
@@ -169,13 +174,40 @@ PORTRAITS = {
 }
 
 
-def _portraits(tracker: Tracker, records: Sequence[RunRecord], notes: dict[str, str], page: Page, folder: Path) -> None:
-    """Figures of cells and cores of the newest run of every case whose fields can be read; damage is reported in
-    `notes`."""
+MOST_NAMED = 12
+"""Runs that a figure can tell apart by colours and markers."""
+
+
+def _compared(records: Sequence[RunRecord], page: Page, folder: Path) -> None:
+    """Errors against matching numbers of all runs of a case that belong to no sweep, study or board."""
+    cases: dict[str, list[RunRecord]] = {}
+    for record in records:
+        if record.parent is None and any(name in record.metrics for name in AGAINST):
+            cases.setdefault(record.experiment, []).append(record)
+    for case, runs in cases.items():
+        if len(runs) < 2:
+            continue
+        words = [f"{record.id[:4]} {record.name}"[:LONGEST] for record in runs] if len(runs) <= MOST_NAMED else None
+        page.heading(f"Runs of {case} compared")
+        with styled():
+            path = save(against_matching(runs, words), folder / "figures" / f"compared-{_file_name(case)}.png")
+        page.figure(path, f"Errors of the {len(runs)} runs of {case} against their matching numbers.")
+
+
+def _portraits(
+    tracker: Tracker,
+    records: Sequence[RunRecord],
+    chosen: Sequence[str],
+    notes: dict[str, str],
+    page: Page,
+    folder: Path,
+) -> None:
+    """Figures of cells and cores of the chosen runs, or of the newest run of every case whose fields can be read;
+    damage is reported in `notes`."""
     drawn: set[str] = set()
-    for record in reversed(records):
+    for record in [tracker.find(each) for each in chosen] or reversed(records):
         case, store = record.experiment, tracker.store_of(record.id)
-        if case in drawn or not store.exists():
+        if (case in drawn and not chosen) or not store.exists():
             continue
         try:
             tree = fields.read(store)
@@ -183,10 +215,10 @@ def _portraits(tracker: Tracker, records: Sequence[RunRecord], notes: dict[str, 
             notes.setdefault(record.id, f"damaged store: {error}")
             continue
         drawn.add(case)
-        page.heading(f"Cells and cores of {case}")
+        page.heading(f"Cells and cores of {record.name if chosen else case}")
         page.text(f"{record.name} ({record.id[:8]})")
-        prefix = f"{_file_name(case)}-"
-        for path in figures.draw_all(tree, folder / "figures", list(PORTRAITS), prefix, dpi=90):
+        prefix = f"{_file_name(case, record.id[:8])}-" if chosen else f"{_file_name(case)}-"
+        for path in figures.draw_all(tree, folder / "figures", list(PORTRAITS), prefix, dpi=120):
             page.figure(path, PORTRAITS[path.stem.removeprefix(prefix)])
 
 
@@ -205,10 +237,11 @@ def _runs(records: Sequence[RunRecord], page: Page) -> None:
         return
     page.heading("Errors")
     page.table(
-        ["run", "id", *map(head, ERRORS), "limiting term", "outcome"],
+        ["run", "case", "id", *map(head, ERRORS), "limiting term", "outcome"],
         [
             [
                 r.name,
+                r.experiment,
                 r.id[:8],
                 *(_short(r.metrics.get(k)) for k in ERRORS),
                 TERMS.get(r.tags.get("limiting_term", ""), ""),
@@ -218,15 +251,16 @@ def _runs(records: Sequence[RunRecord], page: Page) -> None:
         ],
     )
     page.heading("Matching conditions")
-    rows = [[r.name, *(_short(r.metrics.get(k)) for k in MATCHING)] for r in records]
-    page.table(["run", *map(head, MATCHING)], rows)
+    rows = [[r.name, r.experiment, *(_short(r.metrics.get(k)) for k in MATCHING)] for r in records]
+    page.table(["run", "case", *map(head, MATCHING)], rows)
     page.heading("Cost")
-    heads = ["run", "atoms", "atoms trained on", "functions", *(f"{name} [s]" for name in COST), "peak [MB]"]
+    heads = ["run", "case", "atoms", "atoms trained on", "functions", *(f"{name} [s]" for name in COST), "peak [MB]"]
     page.table(
         heads,
         [
             [
                 r.name,
+                r.experiment,
                 _short(r.metrics.get("atoms_simulation")),
                 _short(r.metrics.get("atoms_training")),
                 r.parameters.get("functions", ""),

@@ -4,26 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from suite.judge.numbers import head
 from suite.judge.theory import TERMS
-from suite.show.figures import BLUE, DPI, GREY, ORANGE
 from suite.show.page import Page
+from suite.show.style import (
+    BLUE,
+    COLOURS,
+    GREY,
+    MARKERS,
+    ONE_COLUMN,
+    ORANGE,
+    TWO_COLUMNS,
+    formula,
+    label,
+    letter,
+    logarithmic,
+    open_frame,
+    panels,
+    save,
+    styled,
+)
 from suite.spec import Spec
 from suite.study.weighings import BALANCES, PAPER, Entry, TuneResult, number_of, weights_toml
 
 
 def _label(objective: str, spec: Spec) -> str:
     """Label of the axis of an objective; `balance` is the balance that the spec names."""
-    return head(number_of(objective, spec.tune))
+    return label(number_of(objective, spec.tune))
 
 
-DOTS: dict[str, Any] = {"markersize": 7, "markeredgecolor": "black", "linestyle": "none"}
+DOTS: dict[str, Any] = {"markersize": 4.5, "markeredgecolor": "black", "markeredgewidth": 0.5, "linestyle": "none"}
 
 
 def write_report(result: TuneResult) -> list[Path]:
@@ -34,10 +50,10 @@ def write_report(result: TuneResult) -> list[Path]:
     pictures.mkdir(exist_ok=True)
     drawn: dict[str, Path] = {}
     for name, draw in FIGURES.items():
-        figure = draw(result)
-        if figure is not None:
-            drawn[name] = pictures / f"{name}.png"
-            figure.savefig(drawn[name], dpi=DPI)
+        with styled():
+            figure = draw(result)
+            if figure is not None:
+                drawn[name] = save(figure, pictures / f"{name}.png", vector=True)
     best, spec = result.recommended, result.spec
     table = weights_toml(best)
     (folder / "recommended.toml").write_text(table, encoding="utf-8")
@@ -164,14 +180,6 @@ CAPTIONS = {
 }
 
 
-def _axes(count: int, width: float = 4.6, height: float = 4.2) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width * count, height), layout="constrained")
-    axes = list(figure.subplots(1, count, squeeze=False)[0])
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
 def _kinds(entries: Sequence[Entry]) -> list[tuple[str, str, str, list[Entry]]]:
     trials = [entry for entry in entries if entry.trial]
     others = [entry for entry in entries if not entry.trial]
@@ -180,7 +188,7 @@ def _kinds(entries: Sequence[Entry]) -> list[tuple[str, str, str, list[Entry]]]:
 
 def front(result: TuneResult) -> Figure:
     """Trials in the plane of the first two objectives, or along the trials for one objective."""
-    figure, (axis,) = _axes(1, 7.2, 5.0)
+    figure, (axis,) = panels(1, width=TWO_COLUMNS, height=3.6)
     names = result.spec.tune.objectives[:2]
     complete = [record for record in result.trials if record["state"] == "complete"]
     keys = [number_of(name, result.spec.tune) for name in names]
@@ -191,25 +199,27 @@ def front(result: TuneResult) -> Figure:
         return numbers[keys[0]], numbers[keys[1]]
 
     points = np.array([place(record, record["numbers"]) for record in complete])
-    axis.plot(points[:, 0], points[:, 1], ".", color="#999999", markersize=5, label="trials")
+    axis.plot(points[:, 0], points[:, 1], ".", color="#999999", markersize=3, label="trials")
     chosen = np.array([record["number"] in result.front for record in complete])
     best = points[chosen][np.argsort(points[chosen][:, 0])]
-    axis.plot(best[:, 0], best[:, 1], "-o", color=BLUE, markersize=5, linewidth=1, label="Pareto front")
+    # with more objectives than axes the front is no line in this plane
+    line = "-" if len(result.spec.tune.objectives) <= 2 else "none"
+    axis.plot(best[:, 0], best[:, 1], "o", linestyle=line, color=BLUE, markersize=3.5, label="Pareto front")
+    shown = [float(np.quantile(points[:, 1], 0)), float(np.quantile(points[:, 1], 0.95))]
     if len(keys) == 2:
-        for entry in _kinds(result.entries)[1][3]:
-            x, y = entry.predicted[keys[0]], entry.predicted[keys[1]]
-            axis.plot(x, y, "s", color=ORANGE, markersize=8, markeredgecolor="black")
-            axis.annotate(entry.name, (x, y), xytext=(7, 5), textcoords="offset points", fontsize=9)
+        for index, entry in enumerate(_kinds(result.entries)[1][3]):
+            style = {"color": COLOURS[1 + index % (len(COLOURS) - 1)], "label": entry.name, **DOTS}
+            axis.plot(*(entry.predicted[key] for key in keys), MARKERS[1 + index % (len(MARKERS) - 1)], **style)
         star = [result.recommended.predicted[key] for key in keys]
-        axis.plot(*star, "*", color="black", markersize=15, label=f"recommended ({result.recommended.name})")
-        axis.set_xscale("log")
-        low, high = np.quantile(points[:, 1], [0, 0.95])
-        shown = [entry.predicted[keys[1]] for entry in result.entries]
-        axis.set_ylim(min(low, *shown) / 1.5, max(high, *shown) * 1.5)
-    axis.set_yscale("log")
+        words = f"recommended: {result.recommended.name}"
+        axis.plot(*star, "*", color="none", markeredgecolor="black", markersize=12, linestyle="none", label=words)
+        logarithmic(axis, "x", points[:, 0].tolist())
+        shown += [entry.predicted[keys[1]] for entry in result.entries]
+    logarithmic(axis, "y", shown, room=1.5)
     labels = [_label(name, result.spec) for name in names]
     axis.set(xlabel=labels[0] if len(names) == 2 else "trial", ylabel=labels[-1])
-    axis.legend(frameon=False, fontsize=9)
+    open_frame(axis)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside right center")  # names of rivals would cover points
     return figure
 
 
@@ -218,19 +228,23 @@ def oracle(result: TuneResult) -> Figure | None:
     good = [entry for entry in result.entries if "geometry_error" in entry.relaxed]
     if not good:
         return None
-    figure, axes = _axes(2)
-    for axis, name, unit in zip(axes, ("geometry", "energy"), ("Å", "eV"), strict=True):
-        for label, colour, marker, entries in _kinds(good):
+    figure, axes = panels(2, height=3.3)
+    for axis, name in zip(axes, ("geometry", "energy"), strict=True):
+        every: list[float] = []
+        for words, colour, marker, entries in _kinds(good):
             x = [entry.predicted[f"{name}_error_linear"] for entry in entries]
             y = [entry.relaxed[f"{name}_error"] for entry in entries]
-            axis.loglog(x, y, marker, color=colour, label=label, **DOTS)
-        limits = np.array([*axis.get_xlim(), *axis.get_ylim()])
-        limits = np.array([limits.min(), limits.max()])
-        axis.plot(limits, limits, color=GREY, linewidth=0.8, zorder=0)
+            axis.plot(x, y, marker, color=colour, label=words, **DOTS)
+            every += [*x, *y]
+        for which in "xy":
+            logarithmic(axis, which, every)
+        limits = axis.get_xlim()
+        axis.plot(limits, limits, color=GREY, linewidth=0.6, zorder=0)
         correlation = result.correlation.get(name)
-        axis.set_title("" if correlation is None else f"rank correlation {correlation:.2f}", fontsize=10)
-        axis.set(xlabel=f"{name} error by linear response [{unit}]", ylabel=f"{name} error, relaxed [{unit}]")
-    axes[0].legend(frameon=False, fontsize=9)
+        axis.set_title("" if correlation is None else f"rank correlation {correlation:.2f}")
+        axis.set(xlabel=label(f"{name}_error_linear"), ylabel=f"{label(f'{name}_error')}, relaxed", box_aspect=1)
+    letter(axes)
+    axes[0].legend()
     return figure
 
 
@@ -239,27 +253,27 @@ def imbalance(result: TuneResult) -> Figure | None:
     good = [entry for entry in result.entries if "geometry_error" in entry.relaxed]
     if not good:
         return None
-    figure = Figure(figsize=(18.4, 8.0), layout="constrained")
-    rows = figure.subplots(2, 4, sharey="row")
+    figure, axes = panels(4, 2, height=4.4, sharey="row")
     parts = (("geometry", "bound_geometry"), ("energy", "bound_energy_corrected"))
-    for row, (error, bound) in zip(rows, parts, strict=True):
+    for row, (error, bound) in enumerate(parts):
         names = {**{f"{name}_{error}": number for name, number in BALANCES.items()}, bound: bound}
-        for axis, (key, number) in zip(row, names.items(), strict=True):
+        for axis, (key, number) in zip(axes[4 * row : 4 * row + 4], names.items(), strict=True):
             for kind, colour, marker, entries in _kinds(good):
                 shown = [entry for entry in entries if number in entry.predicted]
                 x = [entry.predicted[number] for entry in shown]
                 y = [entry.relaxed[f"{error}_error"] for entry in shown]
                 axis.plot(x, y, marker, color=colour, label=kind, **DOTS)
-            axis.set_yscale("log")
             if number == bound:
-                axis.set_xscale("log")
+                logarithmic(axis, "x", [entry.predicted[number] for entry in good if number in entry.predicted])
             found = {f"literal_{error}": f"balance_{error}", "bound_energy_corrected": "bound_corrected_energy"}
-            if (value := result.correlation.get(found.get(key, key))) is not None:
-                axis.set_title(f"rank correlation {value:.2f}", fontsize=10)
-            axis.set(xlabel=head(number))
-            axis.spines[["top", "right"]].set_visible(False)
-        row[0].set_ylabel(head(f"{error}_error"))
-    rows[0, 0].legend(frameon=False, fontsize=9)
+            value = result.correlation.get(found.get(key, key))
+            axis.set_title("" if value is None else f"rank corr. {value:.2f}")
+            axis.set_xlabel("\n".join(wrap(label(number), 24)))
+            open_frame(axis)
+        logarithmic(axes[4 * row], "y", [entry.relaxed[f"{error}_error"] for entry in good])
+        axes[4 * row].set_ylabel(label(f"{error}_error"))
+    letter(axes)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
@@ -267,33 +281,32 @@ def importance(result: TuneResult) -> Figure | None:
     """Bar chart of the importance of each parameter, one panel for each objective."""
     if not result.importance:
         return None
-    figure, axes = _axes(len(result.importance), 4.6, 2.8)
+    figure, axes = panels(len(result.importance), width=TWO_COLUMNS, height=1.9)
     for axis, (objective, shares) in zip(axes, result.importance.items(), strict=True):
         names = list(shares)[::-1]
-        axis.barh(names, [shares[name] for name in names], color=BLUE)
-        axis.set(xlabel="share of the variance", xlim=(0, 1), title=_label(objective, result.spec))
-        axis.title.set_fontsize(10)
+        axis.barh(names, [shares[name] for name in names], color=BLUE, height=0.6)
+        axis.set(xlabel="share of the variance", xlim=(0, 1), title=_label(objective, result.spec).partition(" [")[0])
+        open_frame(axis)
+    letter(axes)
     return figure
 
 
 def terms(result: TuneResult) -> Figure:
     """Terms of the bound with the spec's weights and with the recommended ones."""
-    figure, (axis,) = _axes(1, 6.4, 3.8)
+    figure, (axis,) = panels(1, width=ONE_COLUMN, height=2.6)
     paper = next((entry for entry in result.entries if entry.name == PAPER), None)
-    shown = [(label, entry) for label, entry in ((PAPER, paper), ("recommended", result.recommended)) if entry]
+    shown = [(words, entry) for words, entry in ((PAPER, paper), ("recommended", result.recommended)) if entry]
     places = np.arange(len(TERMS))
-    for index, ((label, entry), colour) in enumerate(zip(shown, (ORANGE, BLUE), strict=False)):
+    for (words, entry), colour, marker in zip(shown, (ORANGE, BLUE), "so", strict=False):
         values = [entry.predicted[name] for name in TERMS]
-        offset = 0.2 * (2 * index - 1)
-        axis.bar(places + offset, values, 0.38, color=colour, edgecolor="black", linewidth=0.5, label=label)
-        for place, value in zip(places, values, strict=True):
-            axis.text(place + offset, value * 1.1, f"{value:.2g}", ha="center", va="bottom", fontsize=8)
-    axis.set_yscale("log")
-    low, high = axis.get_ylim()
-    axis.set_ylim(low / 1.5, high * 2)
-    axis.set_xticks(places, list(TERMS.values()))
-    axis.set_ylabel("term of the bound (mixed units)")
-    axis.legend(frameon=False, fontsize=9)
+        axis.plot(values, places, marker, color=colour, label=words, **DOTS)
+    logarithmic(axis, "x", [entry.predicted[name] for _, entry in shown for name in TERMS], room=2.0)
+    for place in places:
+        axis.axhline(float(place), color=GREY, linewidth=0.3, linestyle=":", zorder=0)
+    axis.set_yticks(places, [formula(each) for each in TERMS.values()])
+    axis.set(ylim=(len(TERMS) - 0.5, -0.5), xlabel="term of the bound, in units of eV and Å")
+    open_frame(axis)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 

@@ -47,12 +47,11 @@ def datasets(tracker: Tracker, run_id: str) -> list[tuple[str, str, str]]:
     return [(each.dataset.name, each.dataset.digest, each.tags[0].value) for each in inputs]
 
 
-def test_a_run_that_is_handed_over_is_like_any_other(tmp_path: Path) -> None:
-    tracker = Tracker(tmp_path / "runs")
+def test_a_run_that_is_handed_over_is_like_any_other(tracker: Tracker) -> None:
     with tracker.start("w-split", "a run", SETTINGS, {"point": "k"}) as run:
         fill(run, tracker.store_of(run.id))
     before = tracker.find(run.id)
-    key = handed(tmp_path / "runs")
+    key = handed(tracker.workspace)
     assert [record["id"] for record in handing.waiting(tracker.workspace)] == [key]
     assert not tracker.store_of(key).exists()
     assert handing.take_over(tracker, key)
@@ -80,21 +79,19 @@ def test_no_database_is_needed_before_and_none_is_made(tmp_path: Path) -> None:
     assert [record.name for record in Tracker(tmp_path).history()] == ["x"]
 
 
-def test_a_failure_is_handed_over_too(tmp_path: Path) -> None:
+def test_a_failure_is_handed_over_too(tracker: Tracker) -> None:
     with (
         pytest.raises(FailedOutcome, match="annihilated"),
-        handing.begin(tmp_path, "w-split", "x", {}, {"point": "k"}) as run,
+        handing.begin(tracker.workspace, "w-split", "x", {}, {"point": "k"}) as run,
     ):
         raise FailedOutcome("annihilated")
-    tracker = Tracker(tmp_path)
     assert handing.take_over(tracker, run.id)
     found = tracker.find(run.id)
     assert (found.status, found.tags["outcome"], found.tags["error"]) == ("FAILED", "failedoutcome", "annihilated")
 
 
-def test_a_run_waits_for_the_one_that_collects_it(tmp_path: Path) -> None:
-    key = handed(tmp_path, collector={"sweep_key": "s"})
-    tracker = Tracker(tmp_path)
+def test_a_run_waits_for_the_one_that_collects_it(tracker: Tracker) -> None:
+    key = handed(tracker.workspace, collector={"sweep_key": "s"})
     assert tracker.tidy() == []
     assert not handing.take_over(tracker, key, alone=True)
     with tracker.start("w-split", "sweep L", {}, {"kind": "sweep", "sweep_key": "s"}) as sweep:
@@ -102,18 +99,16 @@ def test_a_run_waits_for_the_one_that_collects_it(tmp_path: Path) -> None:
     assert [child.id for child in tracker.children(sweep.id)] == [key]
 
 
-def test_a_run_without_its_parent_is_taken_over_only_when_asked(tmp_path: Path) -> None:
-    key = handed(tmp_path, parent="0" * 32)
-    tracker = Tracker(tmp_path)
+def test_a_run_without_its_parent_is_taken_over_only_when_asked(tracker: Tracker) -> None:
+    key = handed(tracker.workspace, parent="0" * 32)
     assert tracker.tidy() == []
     assert handing.take_over(tracker, key, alone=True)
     assert tracker.find(key).parent is None
 
 
 @pytest.mark.parametrize("stop", ["_move", "Line", "remove"])
-def test_taking_over_may_be_stopped_anywhere(stop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = handed(tmp_path)
-    tracker = Tracker(tmp_path)
+def test_taking_over_may_be_stopped_anywhere(stop: str, tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = handed(tracker.workspace)
 
     def stops(*arguments: object) -> None:
         raise KeyboardInterrupt
@@ -122,7 +117,7 @@ def test_taking_over_may_be_stopped_anywhere(stop: str, tmp_path: Path, monkeypa
         patched.setattr(handing, stop, stops)
         with pytest.raises(KeyboardInterrupt):
             handing.take_over(tracker, key)
-    assert handing.take_over(Tracker(tmp_path), key)
+    assert handing.take_over(Tracker(tracker.workspace), key)
     with closing(sqlite3.connect(tracker.database)) as connection:
         assert connection.execute("SELECT count(*) FROM runs").fetchone() == (1,)
     assert tracker.believe(tracker.find(key)).sealed
@@ -148,14 +143,13 @@ def test_what_a_dead_worker_left_is_removed_and_a_living_one_is_left_alone(tmp_p
     assert tracker.history() == []
 
 
-def test_a_mark_that_was_changed_is_told_and_not_believed(tmp_path: Path) -> None:
-    key = handed(tmp_path)
-    mark = tmp_path / handing.FOLDER / key / handing.MARK
+def test_a_mark_that_was_changed_is_told_and_not_believed(tracker: Tracker) -> None:
+    key = handed(tracker.workspace)
+    mark = tracker.workspace / handing.FOLDER / key / handing.MARK
     mark.write_text(mark.read_text().replace('"size": "8"', '"size": "9"'))
-    tracker = Tracker(tmp_path)
     (told,) = tracker.tidy()
     assert "checksum mismatch" in told
     assert "give the command again" in told
     with pytest.raises(StoreError, match="checksum mismatch"):
         handing.take_over(tracker, key)
-    assert list(handing.waiting(tmp_path)) == []
+    assert list(handing.waiting(tracker.workspace)) == []

@@ -271,7 +271,7 @@ def test_the_reference_as_a_model_has_no_error(
     def fails(tree: Any) -> Any:
         raise ZeroDivisionError("no room for the legend")
 
-    monkeypatch.setitem(figures.FIGURES, "parity", fails)
+    monkeypatch.setitem(figures.FIGURES, "test_set", fails)
     result = run_case(given("W_zhou04_smooth"), workspace)
     numbers = result.verdict.numbers
     assert {path.stem for path in result.figures} == {
@@ -280,8 +280,8 @@ def test_the_reference_as_a_model_has_no_error(
     record = Tracker(workspace).find(result.run_id)
     assert record.status == "FINISHED"
     assert record.metrics["eps_F"] == numbers["eps_F"]
-    assert record.tags["figure_failed.parity"] == "ZeroDivisionError: no room for the legend"
-    assert "'parity'" in capsys.readouterr().err
+    assert record.tags["figure_failed.test_set"] == "ZeroDivisionError: no room for the legend"
+    assert "'test_set'" in capsys.readouterr().err
     for name in ("geometry_error", "energy_error", "eps_E", "eps_F", "eps_V1", "eps_V2", "eps_V1_felt", "eps_K"):
         assert numbers[name] < 2e-5, name
     assert numbers["model_force_calls"] == 1
@@ -301,7 +301,7 @@ def test_a_given_potential_is_judged_and_stored(workspace: Path) -> None:
     record = Tracker(workspace).find(result.run_id)
     assert record.parameters["model"] == "W_eam4"
     assert "weight_energy" not in record.parameters
-    assert {path.stem for path in result.figures} > {"cells", "errors", "parity"}
+    assert {path.stem for path in result.figures} > {"cells", "errors", "test_set"}
     raw = Tracker(workspace)._client().get_run(result.run_id).data
     groups = {name.rpartition("/")[0] for name in raw.metrics}
     assert groups == {*GROUPS, "cost", "reference"}, "every number of a run has a group"
