@@ -105,12 +105,13 @@ def read(
     name: str | None = None,
     parent: str | None = None,
     status: str | None = None,
+    tagged: tuple[str, str] | None = None,
     limit: int | None = None,
 ) -> list[RunRecord]:
     """Return the runs that satisfy all given conditions, newest first, in the order of MLflow's client.
 
-    `prefix` is the beginning of an id. Runs and experiments that were deleted in the UI are left out. A database that
-    does not exist or has no tables has no runs.
+    `prefix` is the beginning of an id, `tagged` a tag and its value. Runs and experiments that were deleted in the UI
+    are left out. A database that does not exist or has no tables has no runs.
 
     Raises WorkspaceError for a file that is no database, UnknownTables for other tables.
     """
@@ -125,9 +126,10 @@ def read(
     if prefix is not None:
         conditions.append("substr(r.run_uuid, 1, CAST(? AS INTEGER)) = ?")
         values += [str(len(prefix)), prefix]
-    if parent is not None:
-        conditions.append("r.run_uuid IN (SELECT run_uuid FROM tags WHERE key = ? AND value = ?)")
-        values += [PARENT, parent]
+    for tag in ((PARENT, parent) if parent is not None else None, tagged):
+        if tag is not None:
+            conditions.append("r.run_uuid IN (SELECT run_uuid FROM tags WHERE key = ? AND value = ?)")
+            values += tag
     chosen = "FROM runs r JOIN experiments e ON e.experiment_id = r.experiment_id WHERE " + " AND ".join(conditions)
     order = "ORDER BY r.start_time DESC, r.run_uuid"
     if limit is not None:

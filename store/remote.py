@@ -184,7 +184,10 @@ class _Remote:
         if not folder.is_dir():
             return []
         ids = [path.name for path in folder.iterdir() if is_id(path.name) and path.read_text() == self.where]
-        return [record for key in sorted(ids) for record in self.read(run_id=key)]
+        found = {key: self.read(run_id=key) for key in sorted(ids)}
+        for key in (key for key, records in found.items() if not records):  # it was deleted there
+            self.mark(key).unlink(missing_ok=True)
+        return [record for records in found.values() for record in records]
 
     def close(self, record: RunRecord) -> RunRecord:
         """Send the rest of a run that has ended in the workspace; one that was killed is closed."""

@@ -201,9 +201,10 @@ class Tracker:
 
         Raises as `start` does.
         """
-        for record in self.history(experiment):
-            if record.tags.get(known_by) == tags[known_by]:
-                return self.resume(record.id)
+        if found := self.tagged(experiment, known_by, tags[known_by]):
+            return self.resume(found[0].id)
+        if not self.home.read(limit=1):
+            self.history()  # raises an error if the database was lost
         return self.start(experiment, name, parameters, tags)
 
     def children(self, parent: str) -> list[RunRecord]:
@@ -263,7 +264,7 @@ class Tracker:
 
     def tagged(self, experiment: str, tag: str, value: str) -> list[RunRecord]:
         """Return the runs of an experiment whose `tag` has this value, newest first."""
-        return [record for record in self.home.read(experiment=experiment) if record.tags.get(tag) == value]
+        return self.home.read(experiment=experiment, tagged=(tag, value))
 
     def artifacts_dir(self, run_id: str) -> Path:
         """Return the folder of the artifacts of a run; it exists once something is in it.

@@ -26,6 +26,7 @@ def read(
     experiment: str | None = None,
     run_id: str | None = None,
     prefix: str = "",
+    tagged: tuple[str, str] | None = None,
     limit: int | None = None,
     **equal: str,
 ) -> list[RunRecord]:
@@ -35,12 +36,13 @@ def read(
     if run_id is not None:
         found = [_record(raw, names) for raw in _one(client, run_id)]
     else:
-        found = [_record(raw, names) for raw in _pages(client, names, _filter(equal))]
+        found = [_record(raw, names) for raw in _pages(client, names, _filter(equal, tagged))]
     chosen = [
         record
         for record in found
         if record.experiment
         and record.id.startswith(prefix)
+        and (tagged is None or record.tags.get(tagged[0]) == tagged[1])
         and all(getattr(record, name) == value for name, value in equal.items())
     ]
     return chosen[:limit]
@@ -100,15 +102,18 @@ def _one(client: MlflowClient, run_id: str) -> list[MlflowRun]:
     return [raw] if raw.info.lifecycle_stage == "active" else []
 
 
-def _filter(equal: dict[str, str]) -> str:
+def _filter(equal: dict[str, str], tagged: tuple[str, str] | None) -> str:
     """The conditions that the server can apply itself; texts with both kinds of quotes are left to the caller."""
     columns = {"status": "attributes.status", "name": "attributes.run_name", "parent": f"tags.`{PARENT}`"}
+    wanted = [(columns[name], value) for name, value in equal.items()]
+    if tagged is not None:
+        wanted.append((f"tags.`{tagged[0]}`", tagged[1]))
     parts = []
-    for name, value in equal.items():
+    for column, value in wanted:
         if "'" not in value:
-            parts.append(f"{columns[name]} = '{value}'")
+            parts.append(f"{column} = '{value}'")
         elif '"' not in value:
-            parts.append(f'{columns[name]} = "{value}"')
+            parts.append(f'{column} = "{value}"')
     return " AND ".join(parts)
 
 

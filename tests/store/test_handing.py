@@ -106,7 +106,7 @@ def test_a_run_without_its_parent_is_taken_over_only_when_asked(tracker: Tracker
     assert tracker.find(key).parent is None
 
 
-@pytest.mark.parametrize("stop", ["_move", "log_dataset", "remove"])
+@pytest.mark.parametrize("stop", ["_move", "Line", "remove"])
 def test_taking_over_may_be_stopped_anywhere(stop: str, tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     key = handed(tracker.workspace)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from servers import Relay, free_port, mlflow_server, postgres
 
-from store import through_client
+from store import handing, through_client
 from store.addresses import BadAddress, scrubbed, shown
 from store.faults import BadStore
 from store.remote import NoAnswer, no_answer
@@ -220,6 +220,33 @@ def test_a_database_takes_the_runs_of_a_workspace(
     assert "1 runs restored" in repair(tmp_path).done[-1]
     moved = Tracker(tmp_path).find(run.id)
     assert (moved.name, moved.metrics, moved.parameters) == ("one", {"eps_E": 0.5}, {"size": "8"})
+
+
+def test_a_cluster_is_refused_before_anything_is_made(
+    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its workers give their runs ids, which name their stores."""
+    words = ["sweep", "w-split", "--preset", "tiny", "--workspace", str(tmp_path), "--tracking-uri", server]
+    for more in (["--cluster", "local:1"], ["--shard", "1/2"]):
+        assert main([*words, *more]) == 2
+        assert "give --tracking-uri the address of the server's database" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_runs_that_workers_hand_over_go_to_a_database(database: str, tmp_path: Path, case: str) -> None:
+    with handing.begin(tmp_path, case, "one", {"size": 8}, {"kind": "run"}) as run:
+        run.metrics({"eps_E": 0.5})
+        run.dataset("set", "abc", "training", "dislobench data", {"atoms": 8})
+        run.describe("**one**")
+    tracker = Tracker(tmp_path, lambda name: "matching", address=database)
+    assert handing.take_over(tracker, run.id)
+    found = tracker.find(run.id)
+    assert (found.status, found.metrics) == ("FINISHED", {"eps_E": 0.5})
+    raw = tracker.client().get_run(run.id)
+    assert raw.data.metrics == {"matching/eps_E": 0.5}
+    assert raw.data.tags["mlflow.note.content"] == "**one**"
+    assert raw.inputs.dataset_inputs[0].dataset.digest == "abc"
+    assert tracker.metric_keys(case) == {"eps_E": ["matching/eps_E"]}
 
 
 def test_runs_of_another_workspace_are_shown_as_such(server: str, tmp_path: Path, case: str) -> None:

@@ -416,6 +416,8 @@ def test_the_direct_reader_agrees_with_mlflow_record_for_record(tracker: Tracker
         *({"prefix": everything[0].id[:length]} for length in (1, 6, 32)),
         *({"status": status} for status in ("RUNNING", "FAILED")),
         {"parent": parent},
+        {"tagged": ("kind", "trial")},
+        {"experiment": "w-screw", "tagged": ("kind", "study"), "limit": 1},
         {"limit": 3},
         {"experiment": "w-screw", "status": "FINISHED", "limit": 2},
     ]
