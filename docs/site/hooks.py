@@ -1,7 +1,7 @@
 """What the site has beyond the pages of docs/: the two notebooks as pages, and files of the repository that pages link.
 
-Pages link as it is right in the repository: `../specs/w-screw.toml`, `notebooks/verdict.ipynb`. In the site, such a file
-is a page of its own, so that the site can be read without the repository and without a network.
+Pages link as it is right in the repository: `../specs/w-screw.toml`, `notebooks/verdict.ipynb`. In the site, such a
+file is a page of its own, so that the site can be read without the repository and without a network.
 """
 
 from __future__ import annotations
