@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -19,13 +18,14 @@ from servers import Postgres, free_port, postgres
 
 from store.faults import BadStore
 from store.remote import NoAnswer
-from store.runs import Tracker
+from store.runs import FinishedRun, Tracker
 from suite.cli import main
 from suite.progress import Progress, silent
 from suite.spec import Spec, load
 from suite.study import keeping
 from suite.study.bench import Bench, prepare
-from suite.study.keeping import InDatabase, Place, kept_at
+from suite.study.keeping import InDatabase, Place, dashboard_of, kept_at
+from suite.study.mirror import mirror, run_of
 from suite.study.sampling import key_of, open_study, place_of, run_trials, started
 from suite.study.session import Session, Stages
 from suite.study.trials import records_of
@@ -209,17 +209,27 @@ def test_unusable_storages_are_refused(words: list[str], workspace: Path, capsys
     assert "storage" in capsys.readouterr().err
 
 
-def test_the_command_helps_and_shows_the_dashboard(
-    workspace: Path, sqlite: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["tune", "w-split", "--preset", "tiny", "--workspace", str(workspace), "--trials", "3", "--storage", sqlite]
-    assert main([*words, "--help-only", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"trials": 3}
-    assert main([*words, "--verify", "1"]) == 0
-    assert f"optuna-dashboard {sqlite}" in capsys.readouterr().out
-    trials = optuna.load_study(study_name=None, storage=sqlite).get_trials(states=(optuna.trial.TrialState.COMPLETE,))
-    assert len(trials) == 3
-    seals = {trial.user_attrs["seal"] for trial in trials}
+def test_a_study_of_a_database_is_mirrored_once(tiny: Spec, workspace: Path, bench: Bench, sqlite: str) -> None:
+    """A trial that was logged by half, or by two commands, is there once in the end."""
+    place = place_of(tiny, workspace, sqlite)
+    continued(bench, place, 3)
     tracker = Tracker(workspace)
-    (study,) = (record for record in tracker.history() if record.tags.get("kind") == "study")
-    assert {child.tags["seal"] for child in tracker.children(study.id) if child.status == "FINISHED"} == seals
+    study, kept = open_study(tiny, place, seed=0)
+    with closing(kept), run_of(tracker, tiny, place) as run:
+        assert mirror(tracker, tiny.case.name, run.id, study) == 3
+        first, second, _ = tracker.children(run.id)
+        tracker._client().update_run(first.id, "RUNNING")
+        twice = FinishedRun(second.name, second.parameters, second.metrics, second.tags)
+        tracker.log_batch_of_runs(tiny.case.name, run.id, [twice])
+        assert mirror(tracker, tiny.case.name, run.id, study) == 1
+        assert mirror(tracker, tiny.case.name, run.id, study) == 0
+        children = tracker.children(run.id)
+    seals = [trial.user_attrs["seal"] for trial in study.trials]
+    assert sorted(child.tags["seal"] for child in children) == sorted(seals)
+    assert first.id not in [child.id for child in children]
+    assert {child.status for child in children} == {"FINISHED"}
+
+
+def test_the_dashboard_is_named_without_a_password(tmp_path: Path) -> None:
+    assert dashboard_of(Place("key", tmp_path)) == f"{tmp_path}/journal.log"
+    assert dashboard_of(Place("key", tmp_path, "postgresql://me:secret-word@host/trials")) == "postgresql://host/trials"
