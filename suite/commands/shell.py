@@ -73,7 +73,7 @@ def _function(kind: str) -> str:
 
 
 def _bash_function(kind: str, words: list[str]) -> str:
-    files = "\n  compgen -f -X '!*.toml' -- \"$1\"\n  compgen -d -- \"$1\"" if _takes_files(kind) else ""
+    files = '\n  compgen -f -X \'!*.toml\' -- "$1"\n  compgen -d -- "$1"' if _takes_files(kind) else ""
     return f'{_function(kind)}() {{\n  compgen -W "{" ".join(words)}" -- "$1"{files}\n}}'
 
 
