@@ -19,6 +19,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?(\))")
+NAMED = re.compile(r"\[(?:docs/)?[a-z-]+\.md\](?=\(([a-z/.-]+\.md)[#)])")
 CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.M | re.S)
 LANGUAGES = {".py": "python", ".toml": "toml", ".yml": "yaml", ".json": "json", ".cff": "yaml"}
 
@@ -113,6 +114,10 @@ def _origin(uri: str) -> Path:
     return path if path.exists() else path.with_suffix("")
 
 
+def _title(page: Path) -> str:
+    return page.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+
+
 def _relinked(markdown: str, origin: Path, uri: str) -> str:
     def relinked(found: re.Match[str]) -> str:
         before, target, anchor, after = found.groups()
@@ -123,6 +128,11 @@ def _relinked(markdown: str, origin: Path, uri: str) -> str:
             return found[0]  # the notebook itself, to be downloaded
         return f"{before}{posixpath.relpath(_site(path), posixpath.dirname(uri) or '.')}{anchor or ''}{after}"
 
+    def titled(found: re.Match[str]) -> str:
+        """A link that is called by its file is called by the title of the page instead."""
+        path = origin.parent / found[1]
+        return f"[{_title(path)}]" if path.is_file() else found[0]
+
     parts = CODE.split(markdown)
-    parts[::2] = [LINK.sub(relinked, part) for part in parts[::2]]
+    parts[::2] = [LINK.sub(relinked, NAMED.sub(titled, part)) for part in parts[::2]]
     return "".join(parts)
