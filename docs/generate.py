@@ -28,6 +28,7 @@ from suite.study.paper import write_page
 from suite.world.catalogue import CATALOGUE
 
 HERE = Path(__file__).parent
+ALL_NUMBERS = "Every number of a run by its name."  # a dictionary has no docstring of its own
 OF_SOME = {
     "": "",
     "split": " (dislocations that split)",
@@ -142,14 +143,14 @@ def commands_page() -> str:
     (commands,) = [a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)]
     parts = [
         "# The command line\n",
-        "`python -m dislobench` is the same command. Every command has `--help`, and `--json`, which prints one object "
-        "for\nmachines. Exit codes: 0 done, 1 an unexpected error, 2 a bad spec or command, 3 an outcome that cannot "
-        "be used,\n4 a missing or damaged store, 130 interrupted, 143 terminated.\n",
+        "`python -m dislobench` is the same command. Every command has `--help`, and `--json`, which prints one\n"
+        "object for machines. Exit codes: 0 done, 1 an unexpected error, 2 a bad spec or command, 3 an outcome that\n"
+        "cannot be used, 4 a missing or damaged store, 130 interrupted, 143 terminated.\n",
         "| command | what it does |\n|---|---|",
         *(f"| [`{name}`](#{name}) | {_cell(sub.description)} |" for name, sub in commands.choices.items()),
     ]
     for name, sub in commands.choices.items():
-        usage = " ".join(sub.format_usage().removeprefix("usage: ").split())
+        usage = " ".join(sub.format_usage().split())
         parts.append(f"\n## {name}\n\n{sub.description}\n\n```text\n{_wrapped(usage)}\n```\n")
         parts.append("| argument | what |\n|---|---|")
         shared = ("help", "json")
@@ -195,8 +196,9 @@ def python_page() -> str:
         thing = getattr(dislobench, name)
         parts.append(f"\n## {name}\n")
         if name == "NUMBERS":
-            parts.append("Every number of a run by its name, as records of `suite.judge.numbers.Number`.")
-            parts.append("[numbers.md](numbers.md) lists them.")
+            parts.append(
+                f"{ALL_NUMBERS} They are records of `suite.judge.numbers.Number`; see [numbers.md](numbers.md)."
+            )
             continue
         if (signature := _signature(name, thing)) is not None:
             parts.append(f"```python\n{signature}\n```\n")
@@ -208,7 +210,7 @@ def python_page() -> str:
 
 def _summary(thing: Any, name: str) -> str:
     if name == "NUMBERS":
-        return "Every number of a run by its name."
+        return ALL_NUMBERS
     paragraph = " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
     return re.split(r"(?<=\.)\s", paragraph)[0]
 
@@ -251,11 +253,8 @@ def _members(thing: Any) -> list[str]:
     lines = []
     for name, member in vars(thing).items():
         text = inspect.getdoc(member)
-        if (
-            name.startswith(("_", "model_"))
-            or not (inspect.isfunction(member) or isinstance(member, property))
-            or not text
-        ):
+        shown = inspect.isfunction(member) or isinstance(member, property)
+        if not shown or not text or name.startswith(("_", "model_")):  # model_...: what pydantic adds
             continue
         call = name
         if inspect.isfunction(member):

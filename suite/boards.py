@@ -20,9 +20,11 @@ SETTABLE = ("model", "observables", "weights", "solver")  # tables that decide n
 
 
 class Part(Record):
-    """What an entry does in one case: further keys of the spec, or the reason why it is left out."""
+    """What an entry does in one case: further keys of the spec, and fewer `seeds` where that case is slow; or the
+    reason why it is left out."""
 
     set: dict[str, Any] = {}  # noqa: RUF012
+    seeds: tuple[Seed, ...] = ()
     left_out: str = ""
 
 
@@ -120,6 +122,12 @@ def _unknown(path: Path, board: Board) -> list[str]:
                 hint = did_you_mean(case, board.cases)
                 problems.append(f"{path}: {place}: {shortened(case)} is no case of this board{hint}")
     return problems
+
+
+def seeds_of(board: Board, case: str, entry: str) -> tuple[int, ...]:
+    """The training sets of an entry in a case: its own for that case, else its own, else those of the board."""
+    chosen = board.entry[entry]
+    return chosen.case.get(case, Part()).seeds or chosen.seeds or board.seeds
 
 
 def spec_of(board: Board, case: str, entry: str, seed: int) -> Spec | str:

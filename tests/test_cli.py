@@ -545,7 +545,10 @@ def test_an_edited_number_is_told_wherever_it_is_shown(
     where = ["--workspace", str(copied)]
     right = next(run for run in _runs(capsys, copied) if run["name"] == "first")
     assert right["note"] == ""
-    _edit(copied, f"UPDATE latest_metrics SET value = 1e-9 WHERE key = 'geometry_error' AND run_uuid = '{right['id']}'")
+    _edit(
+        copied,
+        f"UPDATE latest_metrics SET value = 1e-9 WHERE key = 'errors/geometry_error' AND run_uuid = '{right['id']}'",
+    )
     note = "numbers differ from the sealed store: geometry_error"
     (listed,) = [run for run in _runs(capsys, copied) if run["name"] == "first"]
     assert listed["note"] == note

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,13 +16,16 @@ from typing import Any
 import pytest
 from test_execution import dies_until, product, refuses, surroundings
 
-from store.runs import Tracker
+from store import handing
+from store.locking import locked_file
+from store.runs import FinishedRun, Tracker
 from suite.cli import main
 from suite.cluster import DaskCluster, NotShared, OtherVersions, job_cluster, opened, read_cluster
 from suite.execution import LostWorkers, map_pieces, the_cluster, through, usable_workers
 from suite.spec import BadSpec, Spec, Sweep, load
+from suite.study.afar import Handed, compute_case
 from suite.study.case import Case
-from suite.study.points import Points
+from suite.study.points import Points, compute_point, point_key
 from suite.study.session import Session
 from suite.study.sweep import run_shard, run_sweep
 from suite.tasks import Task
@@ -204,6 +208,45 @@ def test_a_fault_of_a_worker_keeps_its_message_and_its_code(cluster: DaskCluster
     assert answer.fault is not None
     assert answer.fault.exit_code == 2
     assert "W_nothing" in str(answer.fault)
+
+
+def test_a_point_that_another_command_computes_is_looked_for_again(tmp_path: Path) -> None:
+    """Its worker finds the lock of the point held, and does nothing; then the run of the other command is there."""
+    case = Case(tiny_with({}), "x")
+    key, tracker = point_key(case.spec), Tracker(tmp_path)
+    lock = tmp_path / "locks" / f"point-{key}"
+    free, answers = threading.Event(), []
+
+    def holder() -> None:
+        with locked_file(lock, None):
+            free.wait(30)
+
+    class Busy:
+        workers = 1
+
+        def run_tasks(self, tasks: list[Task]) -> Iterator[tuple[int, Any]]:
+            threading.Timer(0.5, free.set).start()
+            answers.append(compute_point(*tasks[0].arguments))
+            failed = FinishedRun("theirs", {}, {}, {"point": key, "outcome": "annihilated"}, "FAILED")
+            tracker.log_batch_of_runs("w-split", None, [failed])
+            yield 0, answers[0]
+
+    other = threading.Thread(target=holder)
+    other.start()
+    while not lock.exists():
+        time.sleep(0.01)
+    with through(Busy()):  # type: ignore[arg-type]
+        ((index, answer),) = Points(Session(tmp_path), tracker).run_each("points", [("x", case)])
+    other.join()
+    assert answers == [Handed()]
+    assert (index, answer.computed, answer.run().name) == (0, False, "theirs")
+
+
+def test_a_case_that_was_handed_over_before_its_worker_died_is_not_computed_again(tmp_path: Path) -> None:
+    with handing.begin(tmp_path, "w-split", "x", {}, {}) as run:
+        pass
+    assert compute_case(Case(tiny_with({}), "x"), tmp_path, run.id) == Handed(run.id)
+    assert not (tmp_path / "cache").exists()
 
 
 # --- what does not fit --------------------------------------------------------------------------------------------

@@ -52,6 +52,7 @@ RUN_AS_SHOWN = (
     "dislobench leaderboard",
     "dislobench repair",
     "dislobench doctor",
+    "dislobench completion bash",
 )
 RUN_SMALLER = {
     "dislobench run w-screw --set training.size=8": f"dislobench run w-split --preset tiny {FEW}",
@@ -111,6 +112,20 @@ RUN_SMALLER = {
     "dislobench repair --tracking-uri http://HOST:5000": "dislobench repair --tracking-uri sqlite:///shared.db",
     "dislobench repair --tracking-uri postgresql://HOST/runs": "dislobench repair --tracking-uri sqlite:///shared.db",
     "dislobench scan fe-screw.toml --size 20": "dislobench scan fe-screw.toml --size 8 --grid 1",
+    "dislobench run w-screw --preset quick": f"dislobench run w-split --preset tiny {FEW}",
+    "dislobench run w-screw --preset quick --set weights.virial1=1e4": (
+        f"dislobench run w-split --preset tiny {FEW} --set weights.virial1=1e4"
+    ),
+    "dislobench run w-screw --preset quick --set training.seed=1": (
+        f"dislobench run w-split --preset tiny {FEW} --set training.seed=1"
+    ),
+    **dict.fromkeys(
+        ("dislobench paper --preset quick --figure 4", "dislobench paper --preset quick --figure 7"),
+        "dislobench paper --preset tiny --figure 4 --set training.configurations=3 --set training.test=3 --workers 1",
+    ),
+    "dislobench sweep w-split --only consistency": "dislobench plan w-split --preset tiny --sweep consistency",
+    "dislobench sweep nial-screw --only consistency": "dislobench plan nial-screw --preset tiny --sweep consistency",
+    "dislobench sweep w-springs --only table1": "dislobench plan w-springs --preset tiny --sweep table1",
     "dislobench run fe-screw.toml": f"dislobench run fe-screw.toml {FEW} {SMALL_IRON}",
 }
 OUTCOMES = {
@@ -159,6 +174,13 @@ def test_the_array_job_of_the_page_parses() -> None:
     (line,) = re.findall(r"^srun dislobench (.*)$", text, flags=re.M)
     words = line.replace("$SLURM_ARRAY_TASK_ID", "3").replace("$SLURM_ARRAY_TASK_COUNT", "10")
     assert build_parser().parse_args(shlex.split(words)).shard == (3, 10)
+
+
+def test_examples_of_the_help_parse() -> None:
+    (commands,) = [action.choices for action in build_parser()._actions if action.dest == "command"]
+    for name, command in (commands or {}).items():
+        words = shlex.split(command.epilog.removeprefix("example: ").partition(" > ")[0])
+        assert build_parser().parse_args(words[1:]).command == name
 
 
 @pytest.fixture(scope="module")

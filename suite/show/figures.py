@@ -416,7 +416,7 @@ def _energies(axis: Axes, group: Any, amplitude: np.ndarray, values: np.ndarray)
     largest = float(np.abs(error).max()) or 1.0
     axis.set(ylim=(-1.3 * largest, (1.7 + 0.3 * len(values)) * largest), title="energies")
     axis.margins(x=0.15)
-    axis.set(xlabel="reference energy [eV]", ylabel="energy error [eV]")
+    axis.set(xlabel="reference energy [eV]", ylabel="fit − reference [eV]")
     axis.legend(loc="upper left", handletextpad=0.2, borderaxespad=0.2, title="RMSE", alignment="left")
 
 

@@ -115,7 +115,7 @@ def formula(text: str) -> str:
         if found["bar"]:
             return rf"${_LETTERS['ȳ']}$"
         if found["letter"] is None:
-            return "$c_0$" if found[0] == "c₀" else f"${found[0]}$"
+            return f"${found[0].replace('₀', '_0')}$"
         below = _SLANTED.get(found["below"], rf"\mathrm{{{found['below']}}}")
         return f"${_LETTERS.get(found['letter'], found['letter'])}_{{{below}}}$"
 

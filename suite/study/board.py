@@ -19,7 +19,7 @@ from store import provenance
 from store.faults import Fault
 from store.runs import RunRecord, Tracker
 from suite import pipeline
-from suite.boards import Board, spec_of
+from suite.boards import Board, seeds_of, spec_of
 from suite.judge.cost import force_costs
 from suite.judge.numbers import group_of
 from suite.model.trained import TrainedSpec
@@ -89,7 +89,7 @@ def run_board(
         (case, entry, seed): found if isinstance(found := spec_of(board, case, entry, seed), str) else accept(found)
         for case in board.cases
         for entry in board.entry
-        for seed in board.entry[entry].seeds or board.seeds
+        for seed in seeds_of(board, case, entry)
     }
     session = Session(workspace, progress, workers)
     tracker = Tracker(session.workspace, group_of)

@@ -118,11 +118,13 @@ class Points:
         for index, (_, case) in enumerate(cases):
             left.setdefault(point_key(case.spec), []).append(index)
         look = self._known
-        while left:
+        while True:
             for key, indices in [*left.items()]:
                 if found := look(cases[indices[0]][1], key):
                     yield from ((index, Answer(found, False)) for index in left.pop(key))
             look = self._found
+            if not left:
+                return
             keys = [*left]
             chosen = [cases[left[key][0]] for key in keys]
             tasks = [

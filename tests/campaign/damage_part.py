@@ -210,7 +210,8 @@ def database_value(workspace: Path, template: Template, dice: random.Random) -> 
     change = dice.choice(["UPDATE {} SET value = value * 0.5", "UPDATE {} SET value = 1e-9", "DELETE FROM {}"])
     tables = dice.choice([("metrics", "latest_metrics"), ("latest_metrics",)])
     for table in tables:
-        sql(workspace, f"{change.format(table)} WHERE key = ? AND run_uuid = ?", (metric, ids[name]))
+        # MLflow's name has a group before the slash
+        sql(workspace, f"{change.format(table)} WHERE key LIKE '%/' || ? AND run_uuid = ?", (metric, ids[name]))
     told = f"mlflow.db: {change.format(' and '.join(tables))} of {metric} in run {name!r}"
     return Damage(told, ("mlflow.db", *_called(ids[name]), f"{name!r}"), (RUNS, SWEEP, REPORT))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from store.runs import RunRecord, Tracker
-from suite.boards import BadBoard, read_board, shipped_boards, spec_of
+from suite.boards import BadBoard, read_board, seeds_of, shipped_boards, spec_of
 from suite.cli import main
 from suite.spec import Spec, specs_folder
 
@@ -219,6 +219,19 @@ def test_a_workspace_without_a_board(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not [*tmp_path.iterdir()]
     assert main(["leaderboard", "--entry", "EAM", "--workspace", str(tmp_path)]) == 2
     assert "--entry belongs to a board that is run" in capsys.readouterr().err
+
+
+def test_a_slow_entry_has_fewer_training_sets_where_it_is_slow(tmp_path: Path) -> None:
+    path = tmp_path / "seeds.toml"
+    more = BOARD.replace('preset = "tiny"', 'preset = "tiny"\nseeds = [0, 1, 2]').replace("small.toml", "w-split")
+    path.write_text(more.replace("left_out =", 'seeds = [4]\ncase."w-split".left_out =') + "seeds = [7, 8]\n", "utf-8")
+    _, board = read_board(str(path))
+    assert {entry: seeds_of(board, "w-split", entry) for entry in board.entry} == {
+        "ACE, pairs": (0, 1, 2),
+        "EAM": (0, 1, 2),
+        "ACE, large": (4,),
+        "GAP": (7, 8),
+    }
 
 
 @pytest.mark.parametrize("name", shipped_boards())

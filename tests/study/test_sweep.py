@@ -270,7 +270,7 @@ def test_only_whole_points_are_taken_over(result: SweepResult, copied: Path) -> 
     chunk = next(p for p in sorted(tracker.store_of(damaged).rglob("c/0/0")) if p.is_file())
     chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
     with closing(sqlite3.connect(tracker.database)) as connection:
-        statement = "UPDATE latest_metrics SET value = 1e-9 WHERE key = 'geometry_error' AND run_uuid = ?"
+        statement = "UPDATE latest_metrics SET value = 1e-9 WHERE key = 'errors/geometry_error' AND run_uuid = ?"
         assert connection.execute(statement, [edited]).rowcount == 1
         connection.commit()
     told: list[str] = []
@@ -343,7 +343,7 @@ def test_a_report_tells_damage_and_shows_the_rest(result: SweepResult, copied: P
     chunk = next(p for p in sorted(tracker.store_of(other).rglob("c/0/0")) if p.is_file())
     chunk.unlink()
     with closing(sqlite3.connect(tracker.database)) as connection:
-        statement = "UPDATE latest_metrics SET value = 1e-9 WHERE key = 'geometry_error' AND run_uuid = ?"
+        statement = "UPDATE latest_metrics SET value = 1e-9 WHERE key = 'errors/geometry_error' AND run_uuid = ?"
         connection.execute(statement, [edited])
         connection.commit()
     write_report(copied, tmp_path / "report")
