@@ -27,6 +27,14 @@ def free_port() -> int:
 
 
 @contextmanager
+def silent_port() -> Iterator[int]:
+    """A port that refuses connections, and that no other program can take meanwhile."""
+    with closing(socket.socket()) as held:
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])
+
+
+@contextmanager
 def mlflow_server(folder: Path, database: str | None = None) -> Iterator[str]:
     """The address of a new MLflow server that keeps runs in `database` and artifacts in `folder`/artifacts."""
     port = free_port()

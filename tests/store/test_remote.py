@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
-from servers import Relay, free_port, mlflow_server, postgres
+from servers import Relay, mlflow_server, postgres, silent_port
 
 from store import handing, through_client
 from store.addresses import BadAddress, scrubbed, shown
@@ -283,9 +283,10 @@ def test_what_does_not_answer_is_told_at_once(
         pytest.importorskip("psycopg", reason="psycopg, the driver of PostgreSQL, is not installed")
     for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
         monkeypatch.setenv(name, "set here, so that it is gone after the test")
-    address = form.format(port=free_port())
-    words = ["run", "w-split", "--preset", "tiny", "--workspace", str(tmp_path), "--tracking-uri", address]
-    assert main(words) == BadStore.exit_code
+    with silent_port() as port:
+        address = form.format(port=port)
+        words = ["run", "w-split", "--preset", "tiny", "--workspace", str(tmp_path), "--tracking-uri", address]
+        assert main(words) == BadStore.exit_code
     told = capsys.readouterr().err
     assert f"dislobench: {shown(address)} does not answer:" in told
     assert "refused" in told
@@ -315,7 +316,9 @@ def test_the_commands_read_from_the_server(
     assert json.loads(capsys.readouterr().out)["runs"] == []
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     assert main(["ui", *words]) == 0
-    assert f"  {case}: {server}/#/experiments/" in capsys.readouterr().err
+    told = capsys.readouterr().out
+    assert "MLflow UI. The newest case" in told, "there is nothing to start"
+    assert f"{server}/#/experiments/" in told
 
 
 def test_addresses_are_checked_and_shown_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import optuna
 import pytest
-from servers import Postgres, free_port, postgres
+from servers import Postgres, postgres, silent_port
 
 from store.faults import BadStore
 from store.remote import NoAnswer
@@ -192,9 +192,10 @@ def test_a_database_out_of_reach_is_told_without_its_password(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("psycopg", reason="psycopg, the driver of PostgreSQL, is not installed")
-    place = f"127.0.0.1:{free_port()}/trials"
     words = ["tune", "w-split", "--preset", "tiny", "--workspace", str(workspace), "--trials", "2"]
-    assert main([*words, "--storage", f"postgresql://me:secret-word@{place}"]) == BadStore.exit_code
+    with silent_port() as port:
+        place = f"127.0.0.1:{port}/trials"
+        assert main([*words, "--storage", f"postgresql://me:secret-word@{place}"]) == BadStore.exit_code
     told = capsys.readouterr().err
     assert f"postgresql://{place} does not answer: " in told
     assert "--storage" in told
