@@ -63,6 +63,10 @@ SETTINGS = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": False,
     "distributed.admin.tick.limit": "1h",  # no warning whenever a factorisation keeps Python
+    # what Dask does all the time for its own pages takes 6 % of a core otherwise, with two workers
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.admin.tick.interval": "1s",
 }
 
 

@@ -79,7 +79,8 @@ def repository_page(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
         return text
-    return f"# `{name}`\n\n````{LANGUAGES.get(path.suffix, 'text')}\n{text.rstrip()}\n````\n"
+    unsearched = "---\nsearch:\n  exclude: true\n---\n"  # the search is for words, not for code
+    return f"{unsearched}# `{name}`\n\n````{LANGUAGES.get(path.suffix, 'text')}\n{text.rstrip()}\n````\n"
 
 
 def _outside(page: Path) -> Iterator[Path]:

@@ -1,9 +1,10 @@
-// Code that is wider than its place can be scrolled by keyboard, and the buttons of each block have a name of their own.
-document$.subscribe(() => {
+// What can be scrolled sideways can be scrolled by keyboard; the buttons of each block and the search have a name.
+function name_and_focus() {
   document.querySelectorAll(".md-typeset pre").forEach((block, index) => {
-    const code = block.querySelector("code");
-    if (code) code.tabIndex = 0;
-    const buttons = block.querySelector("nav");
-    if (buttons) buttons.setAttribute("aria-label", `Code ${index + 1}`);
+    block.querySelector("code")?.setAttribute("tabindex", "0");
+    block.querySelector("nav")?.setAttribute("aria-label", `Code ${index + 1}`);
   });
-});
+  document.querySelectorAll(".md-typeset__scrollwrap").forEach((wrap) => wrap.setAttribute("tabindex", "0"));
+  document.querySelector(".md-search")?.setAttribute("aria-label", "Search");
+}
+document$.subscribe(() => setTimeout(name_and_focus));  // after the theme has put tables into their wraps
