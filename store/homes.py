@@ -195,7 +195,8 @@ class Embedded:
         return (
             f"{self.database}: {'holds no runs' if self.database.exists() else 'is missing'}, while "
             f"{self.workspace / 'fields'} holds the stores of {len(stores)}; "
-            f"`dislobench repair --workspace {self.workspace}` rebuilds it from them"
+            f"`dislobench repair --workspace {self.workspace}` rebuilds it from them; if a server keeps these runs, "
+            "name it with --tracking-uri"
         )
 
     def new_experiment(self, name: str) -> dict[str, Any]:

@@ -97,10 +97,10 @@ RUN_SMALLER = {
     ),
     # a database of the test stands for the servers; tests/store/test_remote.py uses real ones
     "dislobench run w-screw --preset quick --tracking-uri http://HOST:5000": (
-        f"dislobench run w-split --preset tiny {FEW} --tracking-uri sqlite:///shared.db"
+        f"dislobench run w-split --preset tiny {FEW} --workspace shared --tracking-uri sqlite:///shared.db"
     ),
     "dislobench run w-screw --preset quick --tracking-uri postgresql://HOST/runs": (
-        f"dislobench run w-split --preset tiny {FEW} --tracking-uri sqlite:///shared.db"
+        f"dislobench run w-split --preset tiny {FEW} --workspace shared --tracking-uri sqlite:///shared.db"
     ),
     "dislobench tune w-screw --trials 2000 --storage postgresql://HOST/trials": (
         f"dislobench tune w-split --preset tiny {FEW} --trials 2 --verify 1 --storage sqlite:///trials.db"
@@ -108,9 +108,9 @@ RUN_SMALLER = {
     "dislobench tune w-screw --trials 2000 --storage postgresql://HOST/trials --help-only": (
         f"dislobench tune w-split --preset tiny {FEW} --trials 2 --storage sqlite:///trials.db --help-only"
     ),
-    "dislobench runs --tracking-uri http://HOST:5000": "dislobench runs --tracking-uri sqlite:///shared.db",
-    "dislobench repair --tracking-uri http://HOST:5000": "dislobench repair --tracking-uri sqlite:///shared.db",
-    "dislobench repair --tracking-uri postgresql://HOST/runs": "dislobench repair --tracking-uri sqlite:///shared.db",
+    "dislobench runs --tracking-uri http://HOST:5000": "dislobench runs --workspace shared --tracking-uri sqlite:///shared.db",
+    "dislobench repair --tracking-uri http://HOST:5000": "dislobench repair --workspace shared --tracking-uri sqlite:///shared.db",
+    "dislobench repair --tracking-uri postgresql://HOST/runs": "dislobench repair --workspace shared --tracking-uri sqlite:///shared.db",
     "dislobench scan fe-screw.toml --size 20": "dislobench scan fe-screw.toml --size 8 --grid 1",
     "dislobench run w-screw --preset quick": f"dislobench run w-split --preset tiny {FEW}",
     "dislobench run w-screw --preset quick --set weights.virial1=1e4": (
