@@ -96,14 +96,7 @@ def begin(
         alive = living.hold(workspace, key)
     begun = datetime.now(UTC).isoformat(timespec="milliseconds")
     record = RunRecord(key, name, experiment, "RUNNING", begun, {}, {}, checked, parent)
-    run = HandedRun(record, workspace, alive, collector or {})
-    try:
-        run.parameters(flat)
-        run.keep_record()
-    except BaseException as fault:
-        run.__exit__(type(fault), fault, fault.__traceback__)
-        raise
-    return run
+    return HandedRun(record, workspace, alive, collector or {}).begun_with(flat)
 
 
 # --- the process that writes the database -------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -57,10 +56,6 @@ class Home(Protocol):
 
     def read(self, **conditions: Any) -> list[RunRecord]:
         """As `listing.read`."""
-        ...
-
-    def exists(self) -> bool:
-        """Whether it was made."""
         ...
 
     def known_ids(self) -> set[str]:
@@ -182,9 +177,6 @@ class Embedded:
             _LOG.warning("%s; reading through MLflow's client instead", error)
             return through_client.read(self.client(), **conditions)
 
-    def exists(self) -> bool:
-        return self.database.exists()
-
     def known_ids(self) -> set[str]:
         return listing.known_ids(self.database)
 
@@ -297,8 +289,3 @@ def server_command(artifacts: Path, port: int, host: str) -> list[str]:
         *("--artifacts-destination", artifacts.as_uri()),
         *("--host", host, "--port", str(port), "--workers", "1"),
     ]
-
-
-def is_id(text: str) -> bool:
-    """Whether `text` is an id as MLflow makes them; it becomes part of paths."""
-    return re.fullmatch("[0-9a-f]{32}", text) is not None

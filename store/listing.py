@@ -277,9 +277,14 @@ def _known(database: Path, connection: sqlite3.Connection) -> bool:
     return True
 
 
+def is_id(text: str) -> bool:
+    """Whether `text` is an id as MLflow makes them; it becomes part of paths."""
+    return re.fullmatch("[0-9a-f]{32}", text) is not None
+
+
 def _record(database: Path, head: Sequence[str]) -> RunRecord:
     key, name, experiment, status, start, place = head
-    if not re.fullmatch(r"[0-9a-f]{32}", key):  # it becomes part of paths
+    if not is_id(key):
         raise WorkspaceError(f"{database}: a run has the id {key!r}; it was not made by dislobench: delete that run")
     began = datetime.fromtimestamp(int(start) / 1000, UTC).isoformat(timespec="milliseconds")
     return RunRecord(key, name, experiment, status, began, {}, {}, {}, None, place)

@@ -52,6 +52,16 @@ class Run:
         self._known = record
         self._alive = alive  # see `store.living`
 
+    def begun_with(self, parameters: Mapping[str, Any]) -> Self:
+        """Log the parameters and write the record for the first time. If that fails, the run ends with its fault."""
+        try:
+            self.parameters(parameters)
+            self.keep_record()
+        except BaseException as fault:
+            self.__exit__(type(fault), fault, fault.__traceback__)
+            raise
+        return self
+
     def __enter__(self) -> Self:
         return self
 

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,8 +25,8 @@ from store import through_client
 from store.addresses import scheme_of, scrubbed, shown
 from store.database import SCHEME, Guarded, quietly, sql_store
 from store.faults import BadStore
-from store.homes import DIED, inside, is_id, server_command
-from store.listing import RunRecord, WorkspaceError
+from store.homes import DIED, inside, server_command
+from store.listing import RunRecord, WorkspaceError, is_id
 from store.naming import Grouping
 from store.provenance import origin
 from store.recording import DESCRIPTION, RECORD, Checked, Line, insert_runs, shown_tags
@@ -98,7 +99,7 @@ def _short(told: str) -> str:
     return reason[0] if reason else told if len(told) < 300 else told[:300] + "..."
 
 
-class _Remote:
+class _Remote(ABC):
     """What a server and a database have in common: runs are read and written through MLflow's client."""
 
     keeps_ids = True
@@ -124,14 +125,12 @@ class _Remote:
                 self._opened = cast("MlflowClient", Guarded(self._connected(), lambda: answering(self.where)))
         return self._opened
 
+    @abstractmethod
     def _connected(self) -> MlflowClient:
-        raise NotImplementedError
+        """Open the connection; raises `NoAnswer`."""
 
     def read(self, **conditions: Any) -> list[RunRecord]:
         return through_client.read(self.client(), marked=True, **conditions)
-
-    def exists(self) -> bool:
-        return self.client() is not None
 
     def known_ids(self) -> set[str]:
         return through_client.known_ids(self.client())
@@ -169,9 +168,9 @@ class _Remote:
     def line(self, run_id: str) -> Line:
         return _PatientLine(self, run_id)
 
+    @abstractmethod
     def publish(self, run_id: str, path: Path, folder: str) -> None:
         """Copy an artifact to the store of artifacts."""
-        raise NotImplementedError
 
     # --- what the home has missed ---------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from store.entries import FinishedRun, check_tags, flatten, split_metrics
 from store.faults import BadStore
 from store.homes import home_of
 from store.leftovers import clear_leftovers
-from store.listing import PARENT, RunRecord, WorkspaceError
+from store.listing import PARENT, RunRecord, WorkspaceError, is_id
 from store.locking import locked
 from store.naming import SLASH, Grouping, grouped, no_group, plain
 from store.provenance import origin
@@ -102,13 +102,7 @@ class Tracker:
             alive = living.hold(self.workspace, made.info.run_id)
         record = record_of(made, experiment)
         run = Run(self.home.line(record.id), record, self.home.folder(record), self.workspace, alive)
-        try:
-            run.parameters(parameters)
-            run.keep_record()
-        except BaseException as fault:
-            run.__exit__(type(fault), fault, fault.__traceback__)
-            raise
-        return run
+        return run.begun_with(parameters)
 
     def log_batch_of_runs(self, experiment: str, parent: str | None, children: Sequence[FinishedRun]) -> list[str]:
         """Log finished runs, in order, as children of `parent`; return their ids.
@@ -260,7 +254,7 @@ class Tracker:
 
     def _stores(self) -> list[str]:
         """The ids of the runs that have a store in the workspace."""
-        return [path.stem for path in self.fields.glob("*.zarr") if re.fullmatch("[0-9a-f]{32}", path.stem)]
+        return [path.stem for path in self.fields.glob("*.zarr") if is_id(path.stem)]
 
     def tagged(self, experiment: str, tag: str, value: str) -> list[RunRecord]:
         """Return the runs of an experiment whose `tag` has this value, newest first."""

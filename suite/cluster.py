@@ -36,7 +36,7 @@ from pydantic import Field, ValidationError
 from store import provenance
 from store.faults import BadInput, Fault
 from store.locking import locked_file
-from suite.execution import RETRIES, THREADS, LostWorkers, Tell, as_worker, call, to_stderr
+from suite.execution import AHEAD, RETRIES, THREADS, LostWorkers, Tell, as_worker, call, to_stderr
 from suite.records import Count, Record, sentence_of
 from suite.spec import BadSpec, locate, read_toml
 from suite.study.described import PACKAGES
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 FIRST = 30.0  # seconds for a scheduler to answer
 LOOK = 2.0  # seconds between two looks at the workers
-AHEAD = 3  # pieces that are sent ahead for each worker, so that none waits for this machine
 PATIENCE = 60.0  # seconds without workers between two words about it
 
 # Dask would take a worker for dead that computes for minutes without letting Python go, and would pause or kill one

@@ -40,6 +40,7 @@ Result = TypeVar("Result")
 Tell = Callable[[str], None]
 Executor = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]], int, Tell], Iterator[Any]]
 
+AHEAD = 3  # pieces that are sent ahead for each worker, so that none waits for this process
 RETRIES = 2  # of pieces whose worker was killed
 IDLE = 300.0  # seconds after which a worker without work ends
 WATCH = 0.5  # seconds between two looks at the parent
@@ -203,7 +204,7 @@ def _attempt(function: Callable[..., Result], pieces: Sequence[tuple[Any, ...]],
     pool = _pool_of(workers)
     ahead = iter(pieces)
     folder = os.getcwd()  # workers of an earlier call may have begun in another one, and pieces name files
-    sent = deque(pool.submit(_call_in, folder, function, piece) for piece in islice(ahead, 3 * workers))
+    sent = deque(pool.submit(_call_in, folder, function, piece) for piece in islice(ahead, AHEAD * workers))
     while sent:
         result = sent.popleft().result()
         sent.extend(pool.submit(_call_in, folder, function, piece) for piece in islice(ahead, 1))

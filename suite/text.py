@@ -1,8 +1,9 @@
-"""Text from files and databases on its way to a terminal."""
+"""Text and numbers on their way to a terminal."""
 
 from __future__ import annotations
 
 import unicodedata
+from typing import Any
 
 REPLACEMENT = "�"
 
@@ -21,3 +22,10 @@ def _acts(character: str) -> bool:
         return False
     # Cc: control characters; Cf: invisible ones, among them those that turn the direction of a line; Cs: half a pair
     return unicodedata.category(character) in ("Cc", "Cf", "Cs")
+
+
+def short(value: Any) -> str:
+    """A value in a table: a float with four digits, "-" for None."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

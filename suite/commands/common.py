@@ -127,11 +127,3 @@ def tell(believed: Believed) -> None:
     if believed.note:
         record = believed.record
         print(f"dislobench: {record.name} ({record.id[:8]}): {believed.note}", file=sys.stderr)
-
-
-def short(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value)

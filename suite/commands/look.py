@@ -18,12 +18,11 @@ from suite.commands.common import (
     BAD_STORE,
     CommandError,
     make_workspace,
-    short,
     spec_of,
     specs_of_sweep,
     tell,
 )
-from suite.text import printable
+from suite.text import printable, short
 
 if TYPE_CHECKING:
     from store.runs import RunRecord, Tracker

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from store.faults import Fault
-from store.seal import attributes
 from suite.children import in_a_process
 from suite.commands.common import (
     BAD_SPEC,
@@ -21,11 +20,10 @@ from suite.commands.common import (
     cluster_of,
     make_workspace,
     refuse_code,
-    short,
     spec_of,
     spec_words,
 )
-from suite.text import printable
+from suite.text import printable, short
 
 if TYPE_CHECKING:
     from store.runs import RunRecord
@@ -167,6 +165,7 @@ def _ending(found: RunRecord | Fault) -> tuple[int, str]:
 
 def _told(record: RunRecord, store: Path, figures: Sequence[Path]) -> dict[str, Any]:
     """A case that ended on a worker, as one that ended here is told for machines."""
+    from store.seal import attributes
     from suite.judge.remarks import remarks
 
     def of_stages(what: str) -> dict[str, float]:

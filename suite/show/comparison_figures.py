@@ -30,12 +30,17 @@ def draw_comparison(
     Cores are drawn of straight dislocations, in a figure for each case.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    words = [f"{record.id[:4]} {record.name}"[:LONGEST] for record in runs] if titles is None else list(titles)
+    words = legend_names(runs) if titles is None else list(titles)
     with styled():
         written = [save(against_matching(runs, words), folder / "errors-against-matching.png", vector=True)]
         for case, maps in _maps(runs, trees, words).items():
             written.append(save(cores(maps), folder / f"cores-{case}.png", vector=True))
     return written
+
+
+def legend_names(runs: Sequence[RunRecord]) -> list[str]:
+    """Names that tell runs apart in a legend."""
+    return [f"{record.id[:4]} {record.name}"[:LONGEST] for record in runs]
 
 
 def against_matching(runs: Sequence[RunRecord], words: Sequence[str] | None) -> Figure:

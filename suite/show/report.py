@@ -17,7 +17,7 @@ from store.seal import StoreError, read_json
 from suite.judge.numbers import head
 from suite.judge.theory import TERMS
 from suite.show import figures
-from suite.show.comparison_figures import AGAINST, LONGEST, against_matching
+from suite.show.comparison_figures import AGAINST, against_matching, legend_names
 from suite.show.page import Page
 from suite.show.style import save, styled
 from suite.show.sweep_figures import draw_ordering, draw_sweep
@@ -187,7 +187,7 @@ def _compared(records: Sequence[RunRecord], page: Page, folder: Path) -> None:
     for case, runs in cases.items():
         if len(runs) < 2:
             continue
-        words = [f"{record.id[:4]} {record.name}"[:LONGEST] for record in runs] if len(runs) <= MOST_NAMED else None
+        words = legend_names(runs) if len(runs) <= MOST_NAMED else None
         page.heading(f"Runs of {case} compared")
         with styled():
             path = save(against_matching(runs, words), folder / "figures" / f"compared-{_file_name(case)}.png")

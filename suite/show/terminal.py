@@ -24,7 +24,7 @@ from suite.judge.theory import CORRECTED_ENERGY_TERMS, TERMS, limiting_term
 from suite.show.table import Table
 from suite.study.rates import GROWTH_HEADS, HEADS, cells, growth_cells
 from suite.study.selection import value_of
-from suite.text import printable
+from suite.text import printable, short
 
 if TYPE_CHECKING:
     from store.runs import RunRecord
@@ -206,7 +206,7 @@ def _value(record: RunRecord, name: str) -> str:
     value = value_of(record, name)
     if name == "outcome" and value is None:
         value = record.tags.get("status", "")  # a run that failed before it had an outcome tells which error
-    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else value
+    return short(value)
 
 
 def _folded(count: int, kind: str) -> str:
@@ -232,13 +232,9 @@ def comparison_tables(compared: Compared, everything: bool) -> None:
     table(
         "all numbers" if everything else "numbers that differ (--all shows every number)",
         ["number", *ids, ratio],
-        [[head(line.name), *map(_short, line.values), _short(line.ratio)] for line in lines]
+        [[head(line.name), *map(short, line.values), short(line.ratio)] for line in lines]
         or [["none", *("" for _ in ids), ""]],
     )
-
-
-def _short(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
 
 
 def tune_table(result: TuneResult) -> None:

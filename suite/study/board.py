@@ -124,19 +124,19 @@ def _cells(points: Points, what: str, board: Board, specs: Mapping[tuple[str, st
                 recipe.importable()  # before there is a run: without its package there would be a failed one each time
             name = f"{entry}, seed {seed}"
             wanted.append((place, f"{case}, {name}", Case(spec, name[:200], draw=False)))
-        except MissingPackage as missing:
-            cells[place] = _empty(place, "not installed", str(missing))
         except Fault as fault:  # of one entry, such as a trainer that cannot be imported: the others go on
-            cells[place] = _empty(place, "failed", str(fault))
+            cells[place] = _without_run(place, fault)
     for index, answer in points.run_each(what, [(label, case) for _, label, case in wanted]):
         place = wanted[index][0]
-        if answer.record is not None:
-            cells[place] = _told(answer.record, place)
-        elif isinstance(answer.fault, MissingPackage):
-            cells[place] = _empty(place, "not installed", str(answer.fault))
-        else:
-            cells[place] = _empty(place, "failed", str(answer.fault))
+        try:
+            cells[place] = _told(answer.run(), place)
+        except Fault as fault:
+            cells[place] = _without_run(place, fault)
     return [cells[case, entry, board.entry[entry].family, seed] for case, entry, seed in specs]
+
+
+def _without_run(place: Place, fault: Fault) -> Cell:
+    return _empty(place, "not installed" if isinstance(fault, MissingPackage) else "failed", str(fault))
 
 
 def _empty(place: Place, status: str, reason: str) -> Cell:

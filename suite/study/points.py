@@ -159,13 +159,16 @@ class Points:
 
     def _usable(self, record: Mapping[str, Any]) -> bool:
         """Whether a record stands for its point: that of a finished run, or of one that failed for its physics."""
-        failed = record["status"] == "FAILED" and "outcome" in record["tags"] and not self._retry
-        return failed or record["status"] == "FINISHED"
+        return record["status"] == "FINISHED" or self._stays_failed(record["status"], record["tags"])
+
+    def _stays_failed(self, status: str, tags: Mapping[str, str]) -> bool:
+        """Whether a run failed for its physics, and is not to be tried again."""
+        return status == "FAILED" and "outcome" in tags and not self._retry
 
     def _answer(self, made: Sequence[RunRecord], progress: Progress) -> RunRecord | None:
         """The newest reusable run of a point, with the numbers of its store; None if there is none."""
         for record in made:
-            if record.status == "FAILED" and "outcome" in record.tags and not self._retry:
+            if self._stays_failed(record.status, record.tags):
                 return record
             if record.status != "FINISHED":
                 continue

@@ -10,7 +10,6 @@ are left alone.
 from __future__ import annotations
 
 import filecmp
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -31,8 +30,6 @@ from suite.study.described import parameters, run_name, version_tags
 from suite.study.keeping import JOURNAL
 from suite.study.mirror import mirror
 from suite.study.sampling import StudyInUse, key_of, only_one
-
-_ID = re.compile("[0-9a-f]{32}")
 
 
 @dataclass
@@ -127,7 +124,7 @@ def _lost(tracker: Tracker, known: set[str], found: Repaired) -> Iterator[_Lost]
     beside = {path.parent.name: path for path in tracker.artifacts.glob(f"*/*/{RECORD}")}
     stores = {path.stem: path for path in tracker.fields.glob("*.zarr")}
     for key in sorted((beside.keys() | stores.keys()) - known):
-        if not _ID.fullmatch(key):
+        if not listing.is_id(key):
             continue
         wrong: list[str] = []
         record, sealed = _read_record(beside.get(key), key, wrong), _read_store(stores.get(key), key, wrong)
@@ -144,7 +141,7 @@ def _lost(tracker: Tracker, known: set[str], found: Repaired) -> Iterator[_Lost]
             found.left += wrong
     for path in sorted(tracker.artifacts.glob("*/*/artifacts/sweep.json")):
         key = path.parent.parent.name
-        if _ID.fullmatch(key) and key not in known and key not in beside:
+        if listing.is_id(key) and key not in known and key not in beside:
             yield from _of_old_sweep(key, path, found)
 
 
@@ -263,7 +260,7 @@ def _new_study(tracker: Tracker, case: str, key: str, path: Path) -> str:
         for each in tracker.artifacts.glob(f"{case}/*/artifacts/report.md")
         if report.exists() and filecmp.cmp(each, report, shallow=False)
     ]
-    free = [each for each in same if _ID.fullmatch(each) and each not in known]
+    free = [each for each in same if listing.is_id(each) and each not in known]
     run_id = free[0] if free and tracker.home.keeps_ids else ""
     tags = {"study": key, "kind": "study", "folder": path.parent.name}
     begun, end = path.stat().st_ctime, path.stat().st_mtime

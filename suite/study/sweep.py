@@ -98,9 +98,8 @@ def run_sweep(
         cases = [(each.label, Case(each.spec, each.name_in(name), parent.id, draw=False)) for each in wanted]
         ready = {}
         for index, answer in Points(session, tracker, retry).run_each(f"sweep {name}", cases):
-            answer.run()  # a fault ends the sweep
-            ready[index] = answer
-        points = [_point(ready[index].run(), sweep, each, ready[index].computed) for index, each in enumerate(wanted)]
+            ready[index] = answer.run(), answer.computed  # a fault ends the sweep
+        points = [_point(record, sweep, wanted[index], new) for index, (record, new) in sorted(ready.items())]
         progress(f"sweep {name}", 1.0, f"{len(wanted)} points, {sum(p.computed for p in points)} computed")
         powers = sweep.law == "power"
         rates, growths = (rates_of(points, sweep), {}) if powers else ({}, growths_of(points))
