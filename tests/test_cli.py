@@ -60,6 +60,12 @@ def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
     assert found.stdout.splitlines()[-1] == "HEAVY []"
 
 
+def test_the_command_line_begins_without_numpy() -> None:
+    program = "import suite.cli, sys; suite.cli.build_parser(); print('numpy' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout == "False\n"
+
+
 COMMANDS = (
     *("run", "scan", "export", "sweep", "tune", "verify", "report", "list"),
     *("check", "plan", "show", "runs", "compare", "repair", "ui", "doctor", "completion"),
