@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from test_execution import dies_until, product, refuses, surroundings
 
@@ -89,6 +91,20 @@ def test_pieces_keep_the_contract_of_an_executor(cluster: DaskCluster, told: lis
         with through(None):
             assert the_cluster() is None
     assert the_cluster() is None
+
+
+def page_faults() -> int:
+    """Those of 200 arrays of 1 MB, one after the other."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(200):
+        np.ones(2**17)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def test_workers_keep_the_memory_of_arrays(cluster: DaskCluster) -> None:
+    """Dask's nanny lets glibc give back each array at once, 256 pages each."""
+    with through(cluster):
+        assert max(map_pieces(page_faults, [(), ()])) < 50 * 256
 
 
 def mark(folder: str, name: str, seconds: float = 0.3) -> None:

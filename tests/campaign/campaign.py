@@ -1,7 +1,7 @@
 """A campaign of abuse: mutated specs, killed processes, damaged files, full disks.
 
     python tests/campaign/campaign.py                          # everything, a quarter of an hour on two cores
-    python tests/campaign/campaign.py --specs 500 --kills 0 --damage 0 --disk 0
+    python tests/campaign/campaign.py --specs 500 --kills 0 --cluster 0 --damage 0 --disk 0
     python tests/campaign/campaign.py --seed 1 --json found.json
 
 It is no test of the suite: cases come from a seed, and what they find is a list of defects, each with its shortest
@@ -29,6 +29,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import cluster_part
 import damage_part
 import disk_part
 import kills_part
@@ -41,6 +42,7 @@ PLANS, RUNS = 150, 40  # odd specs that are planned and run, for 5000 mutants
 PARTS = {
     "specs": "specs loaded, checked, planned, run",
     "kills": "signals, ends after them, leftovers",
+    "cluster": "kills on a Dask cluster, ends after them, leftovers",
     "damage": "commands after a damage",
     "disk": "commands on a full disk and after it",
 }
@@ -76,6 +78,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--plans", type=int, help="odd specs to plan (default: 3 for 100 mutated specs)")
     parser.add_argument("--runs", type=int, help="how many of them to run (default: 4 for 500 mutated specs)")
     parser.add_argument("--kills", type=int, default=60, help="signals (default: 60)")
+    parser.add_argument("--cluster", type=int, default=6, help="kills on a Dask cluster (default: 6)")
     parser.add_argument("--damage", type=int, default=100, help="damaged workspaces (default: 100)")
     parser.add_argument("--disk", type=int, default=20, help="full disks (default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="other seeds give other cases (default: 0)")
@@ -111,12 +114,13 @@ def _stages(options: argparse.Namespace, root: Path) -> list[list[Case]]:
     needs_workspace = bool(options.damage or options.disk)
     controls = kills_part.controls_of(root / "controls")
     first = [workspace.case(template)] if needs_workspace else []
-    first += kills_part.control_cases(controls) if options.kills else []
+    first += kills_part.control_cases(controls) if options.kills or options.cluster else []
     return [
         first,
         [selfcheck.case(template if needs_workspace else None)],
         [
             *kills_part.cases(options.kills, controls, options.seed),
+            *cluster_part.cases(options.cluster, controls, options.seed),
             *specs_part.cases(options.specs, options.plans, options.runs, options.seed),
             *disk_part.cases(options.disk, template, options.seed),
             *damage_part.cases(options.damage, template, options.seed),
