@@ -14,7 +14,7 @@ from typing import Any
 
 VOLATILE = {"run", "runs", "id", "start", "end", "seconds", "milliseconds", "megabytes", "created", "fields", "figures"}
 VOLATILE |= {"folder", "computed", "versions", "parent", "sweep.json"}
-PREFIXES = ("seconds", "megabytes", "machine.", "best_seconds")
+PREFIXES = ("seconds", "megabytes", "machine.", "best_seconds", "training_")
 Numbers = dict[str, Any]
 
 
