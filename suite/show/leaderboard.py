@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from suite.show.figures import cores
 from suite.show.page import Page
 from suite.show.style import COLOURS, GREY, MARKERS, formula, letter, open_frame, panels, save, styled
 from suite.show.table import Table
-from suite.study.board import BOARD, KEPT, REFERENCE
+from suite.study.board import BOARD, KEPT, LEFT_OUT, REFERENCE
 from suite.study.rates import rank_correlations
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ class Standing:
     numbers: Mapping[str, Sequence[float]]
     runs: Sequence[str]
     reasons: Sequence[str]
-    remarks: Sequence[str] = ()
+    remarks: Mapping[str, Sequence[int]] = field(default_factory=dict)  # with the seeds of the runs that have it
+    left_out: bool = False  # for a reason that the board gives
 
     @property
     def usable(self) -> int:
@@ -123,10 +124,19 @@ def standings_of(content: Mapping[str, Any], case: str) -> list[Standing]:
                 {name: [cell["numbers"][name] for cell in good if name in cell["numbers"]] for name in names},
                 [cell["run"] for cell in [*good, *(cell for cell in cells if cell not in good)] if cell["run"]],
                 list(dict.fromkeys(f"{c['status']}: {c['reason']}".strip(": ") for c in cells if c not in good)),
-                list(dict.fromkeys(f"seed {c['seed']}: {c['remarks']}" for c in good if c.get("remarks"))),
+                _remarks_of(good),
+                all(cell["status"] == LEFT_OUT for cell in cells),
             )
         )
     return sorted(found, key=lambda each: (each.usable == 0, each.middle("geometry_error")))
+
+
+def _remarks_of(cells: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for cell in cells:
+        if cell.get("remarks"):
+            found.setdefault(cell["remarks"], []).append(cell["seed"])
+    return found
 
 
 def _rules(page: Page, content: Mapping[str, Any]) -> None:
@@ -154,7 +164,7 @@ def _row(each: Standing, costs: Mapping[str, float]) -> list[str]:
         each.entry,
         each.family,
         str(each.functions or ""),
-        f"{each.usable} of {each.seeds}",
+        LEFT_OUT if each.left_out else f"{each.usable} of {each.seeds}",
         each.told("geometry_error"),
         each.told("energy_difference", 1e3),
         each.told("rmse_F"),
@@ -182,7 +192,7 @@ def _record(case: str, each: Standing, costs: Mapping[str, float]) -> dict[str, 
         "reference_us_per_atom": costs.get(REFERENCE, ""),
         "runs": " ".join(each.runs),
         "why_not": "; ".join(each.reasons),
-        "remarks": "; ".join(each.remarks),
+        "remarks": "; ".join(f"{_seeds(seeds)}: {remark}" for remark, seeds in each.remarks.items()),
     }
 
 
@@ -194,10 +204,18 @@ def _left_out(page: Page, standings: Sequence[Standing]) -> None:
 
 
 def _remarks(page: Page, standings: Sequence[Standing]) -> None:
-    rows = [[each.entry, remark] for each in standings for remark in each.remarks]
-    if rows:
+    """Each remark once, with the entries that it is about."""
+    about: dict[str, list[str]] = {}
+    for each in standings:
+        for remark, seeds in each.remarks.items():
+            about.setdefault(remark, []).append(f"{each.entry} ({_seeds(seeds)})")
+    if about:
         page.text("What to know about runs that count:")
-        page.table(["entry", "remark"], rows)
+        page.table(["remark", "entries"], [[remark, ", ".join(entries)] for remark, entries in about.items()])
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def _pareto(page: Page, standings: Sequence[Standing], costs: Mapping[str, float], path: Path) -> None:

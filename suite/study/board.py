@@ -35,6 +35,7 @@ from suite.world.reference import build_reference
 
 REFERENCE = "reference"  # name of the reference potential among those that are timed
 BOARD = "board.json"
+LEFT_OUT = "left out"  # status of a cell for which the board gives a reason
 KEPT = (
     *("geometry_error", "geometry_error_linear", "energy_difference", "energy_error_linear"),
     *("rmse_F", "eps_V1_felt", "eps_K", "training_seconds", "training_megabytes", "training_cores"),
@@ -117,7 +118,7 @@ def _cells(points: Points, what: str, board: Board, specs: Mapping[tuple[str, st
     for (case, entry, seed), spec in specs.items():
         place = (case, entry, board.entry[entry].family, seed)
         if isinstance(spec, str):
-            cells[place] = _empty(place, "left out", spec)
+            cells[place] = _empty(place, LEFT_OUT, spec)
             continue
         try:
             if isinstance(recipe := recipe_of(spec), TrainedSpec):
