@@ -37,6 +37,7 @@ def train(
     epochs: int = 200,
     batch_size: int = 4,
     learning_rate: float = 0.01,
+    last_learning_rate: float = 1e-4,
     energy_weight: float = 1.0,
     forces_weight: float = 100.0,
     stress_weight: float = 100.0,
@@ -45,11 +46,14 @@ def train(
     """Train a small MACE on the data in the folder `data`; the compiled model goes into the folder `model`.
 
     `cutoff` in Å; `channels` and `max_L` of the messages; `layers` of interactions, so that an atom sees as far as
-    `layers` times the cutoff; body order `correlation` + 1; `epochs` of at most `batch_size` configurations. In the
-    last quarter of the epochs the weight of the energies grows a thousand times. Energies are relative to the perfect
-    crystal. Strained cells are used where the case fits virial1. A tenth of the configurations chooses the epoch.
+    `layers` times the cutoff; body order `correlation` + 1; `epochs` in batches of `batch_size` configurations. The
+    learning rate falls exponentially, to `last_learning_rate` after three quarters of the epochs; from then on the
+    weight of the energies is a thousand times larger. Energies are relative to the perfect crystal. Strained cells are
+    used where the case fits virial1: small batches hold only them for most of the steps. A tenth of the configurations
+    chooses the epoch.
     """
     program = ready()
+    first = max(1, 3 * epochs // 4)  # epochs of the first stage
     about = json.loads((data / "set.json").read_text(encoding="utf-8"))
     elastic = bool(about["observables"]["virial1"])
     # one of ten of either kind chooses the epoch: so do forces of rattled cells and stresses of strained ones
@@ -84,7 +88,10 @@ def train(
         f"--max_num_epochs={epochs}",
         f"--lr={learning_rate}",
         "--swa",
-        f"--start_swa={max(1, 3 * epochs // 4)}",
+        "--scheduler=ExponentialLR",
+        f"--lr_scheduler_gamma={(last_learning_rate / learning_rate) ** (1 / first)}",
+        f"--start_swa={first}",
+        f"--swa_lr={last_learning_rate}",
         f"--swa_energy_weight={1000 * energy_weight}",
         f"--swa_forces_weight={forces_weight}",
         "--scaling=rms_forces_scaling",
