@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from suite.progress import Progress, silent
+from suite.records import ENGINE_KEYS
 from suite.results import Verdict
 from suite.spec import Spec
 from suite.stages.judge import assess
@@ -28,6 +29,7 @@ def judge(spec: Spec, progress: Progress = silent) -> Verdict:
 def stage_tables(spec: Spec) -> dict[str, dict[str, Any]]:
     """The part of the spec that each stage reads: what its content key hashes."""
     world = spec.table("material", "dislocation", "simulation")
+    world["simulation"] = {key: value for key, value in world["simulation"].items() if key not in ENGINE_KEYS}
     relaxation = {key: value for key, value in world["simulation"].items() if key != "size"}
     training = {**world, "simulation": relaxation, "training": {"size": spec.training.size}}
     return {"simulation": world, "training": training, "rows": {**training, **spec.table("training", "model")}}

@@ -33,6 +33,7 @@ SINGLE_STEP = 1e-2
 # at rest wherever it starts, and would pass for a perfect one
 LARGEST_REGULARISATION = 1e-2
 DEFAULT_BACKEND = "pyace"
+ENGINE_KEYS = {"engine", "ranks", "command"}  # of [simulation]: who computes the forces, and not which ones
 LONGEST_NAME = 100  # of a case: it names an experiment of MLflow and a folder
 # Numbers are numbers: `strict` refuses true and "6" where 6 is meant, and takes 6 for 6.0
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -123,13 +124,22 @@ class DislocationSpec(Record):
 
 
 class Simulation(Record):
-    """The large cell: width N in units of a0, and how its equilibria are found."""
+    """The large cell: width N in units of a0, and how its equilibria are found.
+
+    With `engine = "lammps-mpi"` LAMMPS computes forces in this cell on `ranks` processes of MPI, for references that
+    LAMMPS evaluates. `command` starts it, with {ranks} in the place of their number (default: "mpirun -n {ranks} lmp");
+    it is code, which `--safe` refuses. The equilibria are the same to rounding: these three keys are no part of what
+    the cache and the points of sweeps are found by. docs/cluster.md tells more.
+    """
 
     size: Positive
     force_tolerance: Positive = 1e-4  # eV/Å; pyace's radial splines are too rough for less
     max_steps: Count = 300
     perturbation: NotNegative = 0.01  # Å; breaks symmetry, so that no relaxation ends on a saddle
     seed: Seed = 0
+    engine: Literal["embedded", "lammps-mpi"] = "embedded"
+    ranks: Count | None = None
+    command: str = ""
 
 
 class Training(Record):
@@ -402,13 +412,13 @@ class Spec(Record):
 
     @property
     def code(self) -> list[str]:
-        """Dotted paths that the spec names: code that runs as soon as a potential is built."""
+        """Dotted paths and command lines that the spec names: code that runs as soon as a potential is built."""
         from suite.world.reference import is_code
 
         named = [self.material.reference] if is_code(self.material.reference) else []
         # a command line is no dotted path, and code all the same
         given = [name for name in self.model.family.code(self.model) if is_code(name) or name == self.model.trainer]
-        return [*named, *given]
+        return [*named, *given, *([self.simulation.command] if self.simulation.command else [])]
 
     def weight(self, observable: str) -> float:
         """Weight of an observable, zero when it is switched off."""
@@ -417,6 +427,10 @@ class Spec(Record):
     def table(self, *names: str) -> dict[str, Any]:
         """Plain values of the named tables: what a stage's content key hashes."""
         return {name: getattr(self, name).model_dump() for name in names}  # mode "json" would lose infinities
+
+    def content(self) -> dict[str, Any]:
+        """Plain values of everything that the numbers of a run depend on."""
+        return self.model_dump(exclude={"case": True, "tune": True, "simulation": ENGINE_KEYS})
 
     def to_toml(self) -> str:
         """The resolved spec as TOML; loading it again gives an equal record."""

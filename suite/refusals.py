@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from keyword import iskeyword
 from math import comb
@@ -14,6 +15,7 @@ from suite.toml import did_you_mean
 from suite.world.catalogue import CATALOGUE
 from suite.world.crystal import LATTICES
 from suite.world.dislocation import LOOPS, dislocations, known_entries
+from suite.world.launch import COMMAND, RANKS
 from suite.world.reference import unknown_reference
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ def problems_of(spec: Spec) -> list[tuple[str, str]]:
     def refuse(key: str, sentence: str) -> None:
         problems.append((key, sentence))
 
-    for subject in (_material, _backend, _dislocation, _sizes, _model, _amplitudes, _weights):
+    for subject in (_material, _backend, _dislocation, _sizes, _engine, _model, _amplitudes, _weights):
         subject(spec, refuse)
     return problems
 
@@ -166,6 +168,29 @@ def _sizes(spec: Spec, refuse: Refuse) -> None:
             f"L = {size:g} a0 exceeds the distance of the dislocations in the simulation cell, "
             f"L_D = N/2 = {spec.simulation.size / 2:g} a0: the theory needs L <= L_D",
         )
+
+
+def _engine(spec: Spec, refuse: Refuse) -> None:
+    """LAMMPS under MPI that cannot be started; keys that nobody reads without it."""
+    settings = spec.simulation
+    if settings.engine == "embedded":
+        for key in ("ranks", "command"):
+            if getattr(settings, key):
+                refuse(f"simulation.{key}", 'has no effect without simulation.engine = "lammps-mpi": leave it out')
+        return
+    if settings.ranks is None:
+        refuse("simulation.ranks", "is missing: on how many processes shall LAMMPS run?")
+    if settings.command:
+        try:
+            words = shlex.split(settings.command)
+        except ValueError as error:
+            refuse("simulation.command", f"is no command line: {error}")
+        else:
+            if not words or not any(RANKS in word for word in words[1:]):
+                refuse(
+                    "simulation.command",
+                    f"{settings.command!r}: {RANKS} must stand for the number of processes, as in {COMMAND!r}",
+                )
 
 
 def _model(spec: Spec, refuse: Refuse) -> None:

@@ -184,7 +184,7 @@ def from_text(text: str) -> Spec:
 def remember_code(spec: Spec) -> None:
     """Let this process find the modules that lie beside a spec that another process has read."""
     for name in spec.code:
-        if spec.folder is not None and is_code(name):
+        if spec.folder is not None and is_code(name) and unknown_reference(name) is None:
             remember_beside(name.partition(":")[0], spec.folder)
 
 
@@ -299,7 +299,7 @@ def _points(sweep: Sweep, tables: Mapping[str, Any], file: SpecFile) -> list[Pro
         if spec is None or problems:
             continue
         specs.append(spec)
-        content = json.dumps(spec.model_dump(exclude={"case", "tune"}), sort_keys=True)
+        content = json.dumps(spec.content(), sort_keys=True)
         if content in runs:
             again[f"{runs[content]}; {label(values)}"] = None
         runs[content] = label(values)

@@ -15,7 +15,7 @@ from suite.world.cell import Cell
 from suite.world.curvature import Curvature
 from suite.world.glide import Glide, Holding
 from suite.world.hessian import HessianProducts
-from suite.world.relaxation import Relaxation, Status, relax
+from suite.world.relaxation import Relaxation, Status, relax_with
 
 FAR = 0.1  # Å; if no atom of the model's equilibrium is further than this from ȳ, its curvature at ȳ is used
 RESOLVED = 0.01  # Å; a smaller uncertainty of the geometry error is always acceptable
@@ -71,6 +71,7 @@ def compare(
     tolerance: float,
     max_calls: int,
     progress: Callable[[int, float], None] | None = None,
+    engine: Calculator | None = None,
 ) -> Comparison:
     """Relax `model` from the equilibrium of the reference, in the metric of its Hessian, and compare.
 
@@ -80,12 +81,15 @@ def compare(
     If the reference has a neutral glide mode, model and linear response are restricted to its complement: forces along
     the mode count neither for convergence nor for stability, and are reported as `glide_force`.
 
+    The forces of the relaxation and of the model's softest mode are those of `engine`, another program with the same
+    potential (default: those of `model`).
+
     A model whose forces are below the tolerance has an equilibrium only if it is stable there: see `_verdict`.
     """
     cell, equilibrium, curvature = ground.cell, ground.equilibrium, ground.curvature
     inverse, glide, free = curvature.inverse, curvature.glide, model
     if glide is not None:
-        model = Holding(free, glide)
+        model, engine = Holding(free, glide), None if engine is None else Holding(engine, glide)
     atoms = cell.atoms(equilibrium.displacement)
     atoms.calc = model
     # the reference is relaxed to a tolerance only, so that its residual force is part of the linear response
@@ -95,10 +99,10 @@ def compare(
     linear_energy = energy - 0.5 * float((forces * shift).sum())
     metric = lambda force: inverse(force, 1e-2)
     start = equilibrium.displacement
-    relaxation = relax(cell, model, metric, start, tolerance, max_calls, scaled=False, progress=progress)
+    relaxation = relax_with(engine, cell, model, metric, start, tolerance, max_calls, scaled=False, progress=progress)
     converged = relaxation.status is Status.CONVERGED
     stability, mode = _stability(
-        cell, model, relaxation.displacement if converged else start, curvature, curvature.mode
+        cell, engine or model, relaxation.displacement if converged else start, curvature, curvature.mode
     )
     geometry = difference = resolution = None
     if converged:
@@ -107,7 +111,10 @@ def compare(
         model_energy = relaxation.energy - len(cell) * model_energy_per_atom
         difference = model_energy - ground.energy
         resolution = _resolution(relaxation.forces, stability, curvature)
-        left = np.abs(moved).max() > FAR and _stability(cell, model, start, curvature, mode)[0] < -FLAT * curvature.c0
+        left = (
+            np.abs(moved).max() > FAR
+            and _stability(cell, engine or model, start, curvature, mode)[0] < -FLAT * curvature.c0
+        )
         status = _verdict(stability, geometry, resolution, curvature.c0, left)
         relaxation = replace(relaxation, status=status)
         if status not in (Status.CONVERGED, Status.UNSTABLE):

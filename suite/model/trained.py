@@ -26,13 +26,12 @@ from typing import Any
 from ase.calculators.calculator import Calculator
 
 from store.faults import BadInput, FailedOutcome
-from suite.children import in_a_process
+from suite.children import ending, in_a_process, program_of
 from suite.execution import THREADS
 from suite.model.contract import hash_of
 from suite.model.given import GivenPotential
 from suite.toml import did_you_mean
 from suite.trainers import TRAINERS
-from suite.trainers.needed import ending, program_of
 from suite.world.modules import import_beside
 from suite.world.reference import UnusableReference, is_calculator, is_code, others_code, unknown_reference
 

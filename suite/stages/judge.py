@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 
 import numpy as np
 from ase.calculators.calculator import Calculator
@@ -26,6 +27,7 @@ from suite.progress import Progress, silent
 from suite.records import SINGLE_STEP
 from suite.results import Model, Rows, Verdict, World
 from suite.spec import Spec
+from suite.stages.engine import engine_of, engine_of_model
 from suite.stages.world import curvature_of
 from suite.world.cell import StraightCell
 from suite.world.core_state import core_change, core_mismatch, core_spread
@@ -57,14 +59,7 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
     calculator = model.calculator(rows)
     ground = energy_per_atom(world.crystal, calculator)
     matching, elastic, numbers = _match(spec, world, rows, calculator, ground, progress)
-    comparison = compare(
-        Ground(world.simulation, world.equilibrium, world.simulation_energy, curvature_of(spec, world)),
-        calculator,
-        ground,
-        spec.simulation.force_tolerance,
-        spec.simulation.max_steps,
-        lambda calls, force: progress("model relaxation", calls / spec.simulation.max_steps, f"force {force:.1e} eV/Å"),
-    )
+    comparison = _compare(spec, world, rows, model, calculator, ground, progress)
     numbers |= _error_numbers(comparison) | _rounding(world, rows, model)
     numbers |= _theory_numbers(spec, world, numbers)
     numbers |= {"c0": world.stability, "c0_model": comparison.stability}
@@ -72,6 +67,37 @@ def assess(spec: Spec, world: World, rows: Rows, model: Model, progress: Progres
     numbers |= _core_numbers(world, comparison.relaxation)
     numbers |= _partial_numbers(world, comparison.relaxation, calculator)
     return Verdict(numbers, matching, elastic, comparison, theory.limiting_term(numbers))
+
+
+def _compare(
+    spec: Spec, world: World, rows: Rows, model: Model, calculator: Calculator, ground: float, progress: Progress
+) -> Comparison:
+    """Relax the `calculator` of a model; `ground` is its energy per atom of its perfect crystal, eV.
+
+    Only one of the two potentials has LAMMPS under MPI, whose processes take their cores also while they wait: where
+    the Hessian of the reference has no factor, most force calls are products with it; else they are the model's.
+    """
+    cell = world.simulation
+    with ExitStack() as stack:
+
+        def engine(reference: Calculator) -> Calculator:
+            found = stack.enter_context(engine_of(spec, cell, reference, "linear response", progress))
+            return found or reference
+
+        curvature = curvature_of(spec, world, engine)
+        shared = None
+        if world.landscape.hessian is not None:
+            shared = stack.enter_context(engine_of_model(spec, cell, model, rows, calculator, progress))
+        most = spec.simulation.max_steps
+        return compare(
+            Ground(cell, world.equilibrium, world.simulation_energy, curvature),
+            calculator,
+            ground,
+            spec.simulation.force_tolerance,
+            most,
+            lambda calls, force: progress("model relaxation", calls / most, f"force {force:.1e} eV/Å"),
+            shared,
+        )
 
 
 # --- the numbers of a verdict, group by group ------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +14,14 @@ from suite.progress import Progress, silent
 from suite.results import Simulation, Solved, World
 from suite.spec import Spec
 from suite.stages.cells import dislocation_of, perturbed, reference_crystal, simulation_cell, training_cells
-from suite.world.cell import Cell, Metric
+from suite.stages.engine import engine_of
+from suite.world.cell import Cell, Metric, StraightCell
 from suite.world.crystal import Crystal, Response
-from suite.world.curvature import Curvature, landscape_at
+from suite.world.curvature import Curvature, Landscape, landscape_at
 from suite.world.lammps_job import read_job
 from suite.world.partials import stacking_fault_energy
 from suite.world.reference import build_reference
-from suite.world.relaxation import FailedRelaxation, Relaxation, Status, relax
+from suite.world.relaxation import FailedRelaxation, Relaxation, Status, relax_with
 
 
 @single_threaded
@@ -66,19 +68,31 @@ def _simulate(
     cell = simulation_cell(spec, crystal, elastic)
     start = None if job is None else read_job(job, cell)
     metric = cell.metric(calculator)
-    equilibrium = equilibrium_in(spec, cell, calculator, metric, "simulation cell", "simulation.size", progress, start)
-    landscape = landscape_at(cell, calculator, equilibrium.displacement, metric, progress)
+    what = "simulation cell"
+
+    def around(forces: Calculator) -> Landscape:
+        return landscape_at(cell, forces, equilibrium.displacement, metric, progress)
+
+    with engine_of(spec, cell, calculator, what, progress) as engine:
+        equilibrium = equilibrium_in(spec, cell, calculator, metric, what, "simulation.size", progress, start, engine)
+        # products with the Hessian of a loop are whole force calls, and most of all that there are
+        products = None if isinstance(cell, StraightCell) else around(engine or calculator)
+    landscape = products or around(calculator)
     if landscape.stability <= 0:
         raise FailedRelaxation("simulation cell", replace(equilibrium, status=Status.SADDLE))
     return Simulation(crystal, energy, elastic, kind, cell, equilibrium, landscape, fault)
 
 
-def curvature_of(spec: Spec, world: Simulation) -> Curvature:
-    """The reference's second derivatives at the equilibrium of the simulation cell."""
+def curvature_of(
+    spec: Spec, world: Simulation, engine: Callable[[Calculator], Calculator] = lambda reference: reference
+) -> Curvature:
+    """The reference's second derivatives at the equilibrium of the simulation cell; `engine` as in
+    `Landscape.curvature`."""
     return world.landscape.curvature(
         world.simulation,
         world.equilibrium.displacement,
         lambda: build_reference(spec.material.reference, spec.material.arguments),
+        engine,
     )
 
 
@@ -91,14 +105,17 @@ def equilibrium_in(
     key: str,
     progress: Progress,
     start: np.ndarray | None = None,
+    engine: Calculator | None = None,
 ) -> Relaxation:
-    """Relax `cell`, called `what`, from its elastic field with noise or from `start` (n, 3).
+    """Relax `cell`, called `what`, from its elastic field with noise or from `start` (n, 3); `engine` as in
+    `relaxation.relax_with`.
 
     Raises `FailedRelaxation`, which names `key`, the key of the spec that sets the size of the cell.
     """
     settings = spec.simulation
     progress(what, 0.0, f"{len(cell)} atoms")
-    result = relax(
+    result = relax_with(
+        engine,
         cell,
         calculator,
         metric,

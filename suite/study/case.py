@@ -30,6 +30,7 @@ from suite.results import Model, Rows, Verdict, World
 from suite.show import figures
 from suite.show.notes import run_note
 from suite.spec import Spec
+from suite.stages.engine import refuse_engine
 from suite.stages.rows import recipe_of
 from suite.study import archive
 from suite.study.cache import cached_rows, cached_world
@@ -226,13 +227,14 @@ def _tell_data(run: Run, spec: Spec, rows: Rows) -> None:
 
 
 def _refuse_early(spec: Spec) -> None:
-    """Raises `UnusableReference` for a potential or a trainer that cannot be built or imported: now, and not after the
-    world has been computed."""
+    """Raises `UnusableReference` for a potential or a trainer that cannot be built or imported, `UnusableEngine` for an
+    engine that cannot be started: now, and not after the world has been computed."""
     recipe = recipe_of(spec)
     if isinstance(recipe, TrainedSpec):
         recipe.importable()
     elif spec.model.source:
         recipe.build()
+    refuse_engine(spec)
 
 
 def _note(run: Run, judged: Judged, ending: Mapping[str, str], draw: bool) -> str:

@@ -32,12 +32,11 @@ from suite.tasks import Task
 
 
 def point_key(spec: Spec) -> str:
-    """Content key of a run: its spec without the tables [case] and [tune], the content of its potentials and of its
-    trainer, and the versions that its numbers depend on."""
-    tables = spec.model_dump(exclude={"case", "tune"})
+    """Content key of a run: `Spec.content`, the content of its potentials and of its trainer, and the versions that its
+    numbers depend on."""
     packages = provenance.versions(STAGE_PACKAGES["rows"])
     trainer = [trainer_contents(spec)] if spec.model.backend == "trainer" else []  # other keys are those of old runs
-    return provenance.content_key("run", tables, STAGE_VERSIONS, packages, potentials_of(spec), *trainer)
+    return provenance.content_key("run", spec.content(), STAGE_VERSIONS, packages, potentials_of(spec), *trainer)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ase import Atoms
 from store import provenance
 from store.locking import locked, locked_file
 from store.seal import StoreError, remove, seal, verify
+from suite.children import program_of
 from suite.data.folder import write_labels
 from suite.execution import usable_workers
 from suite.model.contract import BrokenContract, check_calculator
@@ -26,7 +27,6 @@ from suite.progress import Progress, silent
 from suite.results import Rows, World
 from suite.spec import Spec
 from suite.stages.rows import recipe_of
-from suite.trainers.needed import program_of
 from suite.world.reference import others_code
 
 VERSION = 2  # of what a trainer gets: raise it when the data folder changes

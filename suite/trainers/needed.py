@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import shutil
-import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from store.faults import BadInput, FailedOutcome
+from suite.children import ending, program_of
 
 
 class MissingPackage(BadInput, ImportError):
@@ -24,12 +21,6 @@ class FailedProgram(FailedOutcome, RuntimeError):
     def __init__(self, name: str, code: int) -> None:
         super().__init__(f"{name} {ending(code)}")
         self.exit_code = code if code > 0 else 128 - code
-
-
-def program_of(command: str) -> str | None:
-    """Where a command is: beside this Python, as packages install them, or on the path; None when it is nowhere."""
-    places = [str(Path(sys.executable).parent), *os.environ.get("PATH", os.defpath).split(os.pathsep)]
-    return shutil.which(command, path=os.pathsep.join(places))
 
 
 def needed(command: str, module: str, distribution: str, extra: str, what: str = "the trainer") -> str:
@@ -48,11 +39,3 @@ def run_program(command: Sequence[str], folder: Path) -> None:
     code = subprocess.run(command, check=False, cwd=folder).returncode
     if code != 0:
         raise FailedProgram(Path(command[0]).name, code)
-
-
-def ending(code: int) -> str:
-    """How a process ended that had this exit code, in words."""
-    if code >= 0:
-        return f"ended with code {code}"
-    name = signal.Signals(-code).name
-    return f"was killed by {name}" + (" (was the memory too small?)" if name == "SIGKILL" else "")

@@ -71,8 +71,15 @@ class Landscape:
             return None
         return Factor(self.hessian, None if self.glide is None else self.glide.pull)
 
-    def curvature(self, cell: Cell, displacement: np.ndarray, calculator: Callable[[], Calculator]) -> Curvature:
-        """The second derivatives as functions; `calculator` makes the reference, for cells whose Hessian has no factor.
+    def curvature(
+        self,
+        cell: Cell,
+        displacement: np.ndarray,
+        calculator: Callable[[], Calculator],
+        engine: Callable[[Calculator], Calculator] = lambda reference: reference,
+    ) -> Curvature:
+        """The second derivatives as functions; `calculator` makes the reference, for cells whose Hessian has no factor,
+        and `engine` what computes its forces in this cell.
 
         `displacement` (n, 3) is that of the equilibrium.
         """
@@ -81,7 +88,7 @@ class Landscape:
             return Curvature(lambda force, tolerance: solve(force), solve, self.stability, self.softest, self.glide)
         reference = calculator()
         metric = cell.metric(reference)
-        products = HessianProducts(cell, reference, displacement, metric, twofold=True)
+        products = HessianProducts(cell, engine(reference), displacement, metric, twofold=True)
         return Curvature(products.solve, metric, self.stability, self.softest, near=_bound)
 
 

@@ -51,6 +51,21 @@ def lower_triangular(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return lower, np.linalg.solve(lower, vectors)
 
 
+def write_data(path: Path, atoms: Atoms, species: list[str]) -> None:
+    """Write `atoms` as a LAMMPS data file of style atomic, turned so that the cell is lower triangular. Types are the
+    places of elements in `species`."""
+    lower, rotation = lower_triangular(atoms.cell.array)
+    types = np.array([species.index(chemical_symbols[z]) + 1 for z in atoms.numbers])
+    lines = [f"dislocations, {len(atoms)} atoms", "", f"{len(atoms)} atoms", f"{len(species)} atom types", ""]
+    lines += [f"0 {lower[k, k]:.17g} {axis}lo {axis}hi" for k, axis in enumerate("xyz")]
+    lines += [f"{lower[1, 0]:.17g} {lower[2, 0]:.17g} {lower[2, 1]:.17g} xy xz yz", "", "Masses", ""]
+    lines += [f"{k + 1} {atomic_masses[atomic_numbers[s]]}" for k, s in enumerate(species)]
+    table = np.column_stack([np.arange(1, len(atoms) + 1), types, atoms.positions @ rotation.T])
+    with path.open("w", encoding="ascii") as file:
+        file.write("\n".join([*lines, "", "Atoms # atomic", "", ""]))
+        np.savetxt(file, table, fmt="%d %d %.15g %.15g %.15g")
+
+
 class LammpsCalculator(Calculator):
     """ASE calculator that keeps one LAMMPS instance alive and only moves its atoms.
 
@@ -91,7 +106,7 @@ class LammpsCalculator(Calculator):
         self._lammps.command("change_box all " + " ".join(parts))
 
     @contextmanager
-    def _ready(self) -> Iterator[list[str]]:
+    def ready(self) -> Iterator[list[str]]:
         """The commands of the potential; what they read exists inside."""
         yield self.commands
 
@@ -153,7 +168,7 @@ class LammpsCalculator(Calculator):
         fractional = (np.arange(count)[:, None] + 0.5) / count * np.ones(3)
         lmp.create_atoms(count, list(range(1, count + 1)), types, (fractional @ lower).ravel().tolist())
         try:
-            with self._ready() as commands:
+            with self.ready() as commands:
                 lmp.commands_list(
                     [
                         *commands,
@@ -238,7 +253,7 @@ class FittedLammpsCalculator(LammpsCalculator):
         self.files = dict(files)
 
     @contextmanager
-    def _ready(self) -> Iterator[list[str]]:
+    def ready(self) -> Iterator[list[str]]:
         with tempfile.TemporaryDirectory() as folder:
             for name, text in self.files.items():
                 Path(folder, name).write_text(text, encoding="ascii")

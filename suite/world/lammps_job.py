@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 from ase.calculators.calculator import Calculator
-from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 
 from store.provenance import file_digest
 from suite.world.calculators import UnusableReference
 from suite.world.cell import Cell
-from suite.world.lammps_calculator import LammpsCalculator, lower_triangular
+from suite.world.lammps_calculator import LammpsCalculator, lower_triangular, write_data
 
 DATA, SCRIPT, RESULT = "cell.data", "relax.in", "relaxed.dump"
 
@@ -29,18 +28,7 @@ def write_job(
     if not isinstance(calculator, LammpsCalculator):
         raise UnusableReference("only references that LAMMPS evaluates itself can be exported as a LAMMPS job")
     folder.mkdir(parents=True, exist_ok=True)
-    lower, rotation = lower_triangular(cell.vectors)
-    types = np.array([calculator.species.index(chemical_symbols[z]) + 1 for z in cell.numbers])
-    positions = (cell.reference + start) @ rotation.T
-    lines = [f"dislocations, {len(cell)} atoms", "", f"{len(cell)} atoms", f"{len(calculator.species)} atom types", ""]
-    lines += [f"0 {lower[k, k]:.17g} {axis}lo {axis}hi" for k, axis in enumerate("xyz")]
-    lines += [f"{lower[1, 0]:.17g} {lower[2, 0]:.17g} {lower[2, 1]:.17g} xy xz yz", "", "Masses", ""]
-    lines += [f"{k + 1} {atomic_masses[atomic_numbers[s]]}" for k, s in enumerate(calculator.species)]
-    with (folder / DATA).open("w", encoding="ascii") as file:
-        file.write("\n".join([*lines, "", "Atoms # atomic", "", ""]))
-        np.savetxt(
-            file, np.column_stack([np.arange(1, len(cell) + 1), types, positions]), fmt="%d %d %.15g %.15g %.15g"
-        )
+    write_data(folder / DATA, cell.atoms(start), calculator.species)
     commands, files = [], [folder / DATA, folder / SCRIPT]
     for command in calculator.commands:
         words = command.split()

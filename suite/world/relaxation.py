@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
 from ase.calculators.calculator import Calculator
 
 from store.faults import FailedOutcome
+from suite.world.calculators import FailedEngine
 from suite.world.cell import Cell, Metric
 
 CORE_RADIUS = 0.8  # a0; a dislocation further from its place has moved
 MEMORY = 2e9  # bytes for remembered steps
+AGREEMENT = 1e-6  # of the largest force: two programs with one potential differ by less
 LOOK = 10  # force calls between two looks at the cores; two looks in a row without them end a relaxation
 
 
@@ -134,6 +136,51 @@ def relax(
         if (status := descent.ended(tolerance, max_calls)) is not None:
             return descent.verdict(status)
         descent.step()
+
+
+def relax_with(
+    engine: Calculator | None,
+    cell: Cell,
+    calculator: Calculator,
+    metric: Metric,
+    start: np.ndarray,
+    tolerance: float = 1e-4,
+    max_calls: int = 300,
+    scaled: bool = True,
+    progress: Callable[[int, float], None] | None = None,
+) -> Relaxation:
+    """`relax` with the forces of `engine`, another program with the potential of `calculator`, if there is one.
+
+    Both must agree at `start`, and an equilibrium of the engine is relaxed further with `calculator` where its forces
+    are not below the tolerance yet. All force calls of that count. Raises `FailedEngine` where the two are different
+    potentials.
+    """
+    if engine is None:
+        return relax(cell, calculator, metric, start, tolerance, max_calls, scaled=scaled, progress=progress)
+    _compare_forces(engine, calculator, cell, start, tolerance)
+    found = relax(cell, engine, metric, start, tolerance, max_calls, scaled=scaled, progress=progress)
+    if found.status is not Status.CONVERGED:
+        return found
+    checked = relax(cell, calculator, metric, found.displacement, tolerance, max_calls, scaled=scaled)
+    return replace(checked, history=np.concatenate([found.history, checked.history]))
+
+
+def _compare_forces(
+    engine: Calculator, calculator: Calculator, cell: Cell, displacement: np.ndarray, tolerance: float
+) -> None:
+    """Raise `FailedEngine` when forces of the two differ by a tenth of the tolerance, and not by rounding."""
+    found = []
+    for each in (engine, calculator):
+        atoms = cell.atoms(displacement)
+        atoms.calc = each
+        found.append(atoms.get_forces())
+    largest = float(np.abs(found[1]).max())
+    difference = float(np.abs(found[0] - found[1]).max())
+    if difference > 0.1 * tolerance + AGREEMENT * largest:
+        raise FailedEngine(
+            f"LAMMPS under MPI has other forces than LAMMPS here: they differ by {difference:.1e} eV/Å, and the "
+            f"largest is {largest:.1e} eV/Å. Is it of another version? Name another one in simulation.command"
+        )
 
 
 class _Descent:
