@@ -51,6 +51,20 @@ def _folder(text: str) -> Path:
     return Path(text)
 
 
+def _file(text: str) -> Path:
+    path = _folder(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder; name a file")
+    return path
+
+
+def _distance(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 10:
+        raise argparse.ArgumentTypeError(f"{text} is not a distance between 0 and 10 Å")
+    return value
+
+
 def _tracking(text: str) -> str:
     try:
         return check_tracking(text.strip())
@@ -112,7 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
         *(_run, _export, _data, _scan),
         *(_tune, _sweep, _paper, _verify),
         *(_report, _leaderboard),
-        *(_list, _check, _plan, _show, _runs, _compare),
+        *(_list, _check, _plan, _show, _view, _runs, _compare),
         *(_repair, _ui, _doctor, _completion),
     ):
         add(commands)
@@ -193,6 +207,14 @@ def _with_points(sub: argparse.ArgumentParser) -> None:
     )
     _with_workers(sub)
     _with_cluster(sub)
+
+
+def _with_run(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "run_reference",
+        metavar="RUN",
+        help="id, unique beginning of an id (4 characters or more), or name (the newest)",
+    )
 
 
 def _with_only_case(sub: argparse.ArgumentParser) -> None:
@@ -428,12 +450,27 @@ def _plan(commands: Commands) -> None:
 
 def _show(commands: Commands) -> None:
     sub = _command(commands, "show", "Print a run and redraw its figures from the store.", "dislobench show 3f2a")
-    sub.add_argument(
-        "run_reference",
-        metavar="RUN",
-        help="id, unique beginning of an id (4 characters or more), or name (the newest)",
-    )
+    _with_run(sub)
     sub.add_argument("--figures", type=_folder, help="folder for the figures (default: WORKSPACE/figures/RUN)")
+    _with_workspace(sub)
+
+
+def _view(commands: Commands) -> None:
+    text = "Write a page that shows the dislocations of a run in three dimensions, of the reference beside the model."
+    sub = _command(commands, "view", text, "dislobench view 3f2a")
+    _with_run(sub)
+    sub.add_argument(
+        "--output", type=_file, metavar="FILE", help="the page, HTML (default: WORKSPACE/figures/RUN/view.html)"
+    )
+    sub.add_argument(
+        "--atoms", type=_file, metavar="FILE", help="write all atoms with their errors too, as extended XYZ, for OVITO"
+    )
+    sub.add_argument(
+        "--distortion",
+        type=_distance,
+        metavar="DISTANCE",
+        help="show atoms that are distorted more than this, in Å (default: 0.15 times the nearest distance)",
+    )
     _with_workspace(sub)
 
 

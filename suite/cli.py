@@ -158,6 +158,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "check": look.check,
     "plan": look.plan,
     "show": look.show,
+    "view": look.view,
     "runs": look.runs,
     "compare": look.compare,
     "repair": look.repair,

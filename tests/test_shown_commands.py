@@ -45,6 +45,8 @@ RUN_AS_SHOWN = (
     "dislobench report",
     "dislobench runs",
     "dislobench show RUN",
+    "dislobench view RUN",
+    "dislobench view RUN --atoms run.extxyz",
     "dislobench runs --where 'geometry_error < 0.5' --columns weight_virial1,eps_V1_felt --sort geometry_error",
     "dislobench compare RUN RUN",
     "dislobench compare RUN RUN --figures comparison",

@@ -25,6 +25,8 @@ from suite.commands.common import (
 from suite.text import printable, short
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from store.runs import RunRecord, Tracker
     from suite.study.comparison import Compared
     from suite.study.ledger import Row
@@ -175,19 +177,7 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def show(options: argparse.Namespace) -> int:
-    from store import fields
-    from store.runs import Tracker
-
-    tracker = Tracker(options.workspace)
-    found = tracker.believe(tracker.find(options.run_reference))
-    record, path = found.record, tracker.store_of(found.record.id)
-    if not path.exists():
-        ended = f"it ended as {record.status} before the store stage; run its case again"
-        lost = f"{path} is missing, although the run has finished; restore it, or run its case again"
-        reason = record.tags.get("error") or (lost if record.status == "FINISHED" else ended)
-        raise CommandError(f"run {record.name!r} ({record.id}) has no fields: {reason}", BAD_STORE)
-    tell(found)
-    tree = fields.read(path)
+    record, tree = _stored(options)
     folder = options.figures or Path(options.workspace) / "figures" / record.id
     from suite.show.figures import draw_all
 
@@ -204,6 +194,40 @@ def show(options: argparse.Namespace) -> int:
 
     store_table(record, tree, folder)
     return 0
+
+
+def view(options: argparse.Namespace) -> int:
+    record, tree = _stored(options)
+    from suite.show.defects import find_defects, write_atoms
+    from suite.show.scene import scene_path, write_scene
+
+    page = options.output or scene_path(options.workspace, record.id)
+    found = find_defects(tree, options.distortion)
+    written = [write_scene(found, f"{record.name} ({record.id[:8]})", tree.attrs["status"], page)]
+    if options.atoms:
+        written.append(write_atoms(found, options.atoms))
+    if options.json:
+        print(json.dumps({"run": record.id, "atoms": len(found.atoms), "files": [str(path) for path in written]}))
+    else:
+        print("\n".join(f"wrote    {path}" for path in written))
+    return 0
+
+
+def _stored(options: argparse.Namespace) -> tuple[RunRecord, xr.DataTree]:
+    """The run that the command line names, and its store; raises `CommandError` when it has none."""
+    from store import fields
+    from store.runs import Tracker
+
+    tracker = Tracker(options.workspace)
+    found = tracker.believe(tracker.find(options.run_reference))
+    record, path = found.record, tracker.store_of(found.record.id)
+    if not path.exists():
+        ended = f"it ended as {record.status} before the store stage; run its case again"
+        lost = f"{path} is missing, although the run has finished; restore it, or run its case again"
+        reason = record.tags.get("error") or (lost if record.status == "FINISHED" else ended)
+        raise CommandError(f"run {record.name!r} ({record.id}) has no fields: {reason}", BAD_STORE)
+    tell(found)
+    return record, fields.read(path)
 
 
 def runs(options: argparse.Namespace) -> int:

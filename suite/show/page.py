@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
@@ -29,6 +30,10 @@ class Page:
 
     def text(self, text: str) -> None:
         self._add(f"{text}\n", kind="text", text=text)
+
+    def link(self, text: str, path: str) -> None:
+        """A link to another file, with a path relative to the report."""
+        self._add(f"[{text}]({quote(path)})\n", kind="link", text=text, path=quote(path))
 
     def code(self, text: str) -> None:
         self._add(f"```\n{text.rstrip()}\n```\n", kind="code", text=text)
@@ -51,13 +56,14 @@ class Page:
     def write(self, folder: Path, stem: str = "report") -> list[Path]:
         """Write `stem`.html and `stem`.md; returns their paths."""
         page, text = folder / f"{stem}.html", folder / f"{stem}.md"
-        page.write_text(_template().render(title=self.title, parts=self._parts), encoding="utf-8")
+        page.write_text(template("page.html").render(title=self.title, parts=self._parts), encoding="utf-8")
         text.write_text("\n".join(self._markdown), encoding="utf-8")
         return [page, text]
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """A page of the folder `templates`."""
     environment = Environment(
         loader=PackageLoader("suite.show"),
         autoescape=True,
@@ -65,4 +71,4 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html")
+    return environment.get_template(name)

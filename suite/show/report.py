@@ -4,6 +4,7 @@ failures with their remedies. It is one HTML file that needs no server, the same
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from suite.judge.theory import TERMS
 from suite.show import figures
 from suite.show.comparison_figures import AGAINST, against_matching, legend_names
 from suite.show.page import Page
+from suite.show.scene import scene_path
 from suite.show.style import save, styled
 from suite.show.sweep_figures import draw_ordering, draw_sweep
 from suite.show.table import Table
@@ -68,6 +70,7 @@ def write_report(workspace: Path, folder: Path, case: str | None = None, chosen:
     written = _sweeps(tracker, [r for r in records if r.kind == "sweep"], notes, page, folder)
     _compared(good, page, folder)
     _portraits(tracker, good, chosen, notes, page, folder)
+    _scenes(good, workspace, page, folder)
     _studies(tracker, [r for r in records if r.kind == "study"], page)
     _distrust(runs, notes, page)
     _runs(good, page)
@@ -220,6 +223,17 @@ def _portraits(
         prefix = f"{_file_name(case, record.id[:8])}-" if chosen else f"{_file_name(case)}-"
         for path in figures.draw_all(tree, folder / "figures", list(PORTRAITS), prefix, dpi=120):
             page.figure(path, PORTRAITS[path.stem.removeprefix(prefix)])
+
+
+def _scenes(records: Sequence[RunRecord], workspace: Path, page: Page, folder: Path) -> None:
+    """Links to the pages that `dislobench view` has written."""
+    pages = [(record, scene_path(workspace, record.id)) for record in records]
+    if not any(path.exists() for _, path in pages):
+        return
+    page.heading("In three dimensions")
+    for record, path in pages:
+        if path.exists():
+            page.link(f"{record.name} ({record.id[:8]})", os.path.relpath(path, folder))
 
 
 def _studies(tracker: Tracker, records: Sequence[RunRecord], page: Page) -> None:
