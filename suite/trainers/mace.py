@@ -1,4 +1,4 @@
-"""Message-passing potentials by MACE (package mace-torch, MIT licence), on the processor in double precision.
+"""Message-passing potentials by MACE (package mace-torch, MIT licence), on the processor.
 
 I. Batatia, D. P. Kovács, G. N. C. Simm, C. Ortner, G. Csányi, NeurIPS 35, 11423 (2022).
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from ase import Atoms
@@ -34,6 +35,8 @@ def train(
     layers: int = 1,
     correlation: int = 3,
     l_max: int = 3,
+    radial_layers: Sequence[int] = (64, 64, 64),
+    precision: str = "float64",
     epochs: int = 200,
     batch_size: int = 4,
     learning_rate: float = 0.01,
@@ -46,11 +49,13 @@ def train(
     """Train a small MACE on the data in the folder `data`; the compiled model goes into the folder `model`.
 
     `cutoff` in Å; `channels` and `max_L` of the messages; `layers` of interactions, so that an atom sees as far as
-    `layers` times the cutoff; body order `correlation` + 1; `epochs` in batches of `batch_size` configurations. The
-    learning rate falls exponentially, to `last_learning_rate` after three quarters of the epochs; from then on the
-    weight of the energies is a thousand times larger. Energies are relative to the perfect crystal. Strained cells are
-    used where the case fits virial1: small batches hold only them for most of the steps. A tenth of the configurations
-    chooses the epoch.
+    `layers` times the cutoff; body order `correlation` + 1; `radial_layers` are the widths of the network that takes
+    the distance: wide ones take most of the time. Trained in `precision`, and always evaluated in float64.
+
+    `epochs` in batches of `batch_size` configurations; the learning rate falls exponentially, to `last_learning_rate`
+    after three quarters of the epochs, and from then on the weight of the energies is a thousand times larger.
+    Energies are relative to the perfect crystal. Strained cells are used where the case fits virial1: small batches
+    hold only them for most of the steps. A tenth of the configurations chooses the epoch.
     """
     program = ready()
     first = max(1, 3 * epochs // 4)  # epochs of the first stage
@@ -80,6 +85,7 @@ def train(
         f"--correlation={correlation}",
         f"--max_ell={l_max}",
         f"--r_max={cutoff}",
+        f"--radial_MLP={list(radial_layers)}",
         f"--loss={'stress' if elastic else 'weighted'}",
         f"--energy_weight={energy_weight}",
         f"--forces_weight={forces_weight}",
@@ -98,7 +104,7 @@ def train(
         "--ema",
         "--ema_decay=0.99",
         f"--eval_interval={min(5, max(1, epochs // 40))}",
-        "--default_dtype=float64",
+        f"--default_dtype={precision}",
         "--device=cpu",
         "--num_workers=0",
         "--pin_memory=False",
