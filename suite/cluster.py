@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import logging
 import os
 import platform
 import queue
@@ -138,7 +139,7 @@ def opened(address: str, workspace: Path, tell: Tell = to_stderr) -> Iterator[Da
     from distributed import Client
 
     kind, _, rest = address.partition(":")
-    with dask.config.set(SETTINGS), _token(workspace) as token:
+    with dask.config.set(SETTINGS), _quiet(), _token(workspace) as token:
         made: Any = None
         client: Client | None = None
         try:
@@ -160,6 +161,20 @@ def opened(address: str, workspace: Path, tell: Tell = to_stderr) -> Iterator[Da
             for each in (client, made):
                 if each is not None:
                     each.close(timeout=FIRST)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Dask's client logs: tracebacks of lost connections, of which we tell in a sentence."""
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _local(workers: int) -> Any:
