@@ -124,7 +124,7 @@ def take_over(tracker: Tracker, run_id: str, alone: bool = False) -> bool:
         known, parent = _parent_of(tracker, record, mark["collector"])
         if not known and (mark["collector"] or not alone):
             return False
-        _move(own / f"{run_id}.zarr", tracker.store_of(run_id))
+        _move(own / f"{run_id}.zarr", tracker.store_path(run_id))
         _move(own / "run", tracker.artifacts / record["experiment"] / run_id)
         if not tracker.home.read(run_id=run_id):
             run = finished_run(record, None, (own / MARK).stat().st_mtime)
@@ -132,6 +132,7 @@ def take_over(tracker: Tracker, run_id: str, alone: bool = False) -> bool:
         for described in mark["datasets"]:
             Line(tracker.client(), run_id).dataset(*described)
         remove(own)
+    tracker.ended(run_id)
     return True
 
 

@@ -43,6 +43,8 @@ class Home(Protocol):
     """Its address for MLflow; it may hold a password."""
     keeps_ids: bool
     """Whether a finished run can be inserted under an id that it has already."""
+    shared: bool
+    """Whether other machines use it too, so that it has their runs."""
     options: tuple[str, ...]
     """Words of a command line that choose it."""
 
@@ -149,6 +151,7 @@ class Embedded:
     """
 
     keeps_ids = True
+    shared = False
     options: tuple[str, ...] = ()
 
     def __init__(self, workspace: Path, group: Grouping) -> None:

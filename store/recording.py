@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -43,7 +43,15 @@ class Run:
     database can be rebuilt.
     """
 
-    def __init__(self, line: Line, record: RunRecord, folder: Path, workspace: Path, alive: int) -> None:
+    def __init__(
+        self,
+        line: Line,
+        record: RunRecord,
+        folder: Path,
+        workspace: Path,
+        alive: int,
+        ended: Callable[[str], None] | None = None,
+    ) -> None:
         self.id = record.id
         self._description = ""
         self._line = line
@@ -51,6 +59,7 @@ class Run:
         self._workspace = workspace
         self._known = record
         self._alive = alive  # see `store.living`
+        self._ended = ended  # called with the id when the run has ended, unless it was stopped
 
     def begun_with(self, parameters: Mapping[str, Any]) -> Self:
         """Log the parameters and write the record for the first time. If that fails, the run ends with its fault."""
@@ -88,6 +97,8 @@ class Run:
         finally:
             with locked(self._workspace):
                 living.release(self._workspace, self.id, self._alive)
+            if self._ended is not None and (kind is None or issubclass(kind, Exception)):
+                self._ended(self.id)
 
     def _end(self, status: str) -> None:
         self._known = replace(self._known, status=status)

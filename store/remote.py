@@ -28,6 +28,7 @@ from store.faults import BadStore
 from store.homes import DIED, inside, server_command
 from store.listing import RunRecord, WorkspaceError, is_id
 from store.naming import Grouping
+from store.objects import bucket_of
 from store.provenance import origin
 from store.recording import DESCRIPTION, RECORD, Checked, Line, insert_runs, shown_tags
 from store.seal import StoreError, read_json, writing
@@ -103,6 +104,7 @@ class _Remote(ABC):
     """What a server and a database have in common: runs are read and written through MLflow's client."""
 
     keeps_ids = True
+    shared = True
 
     def __init__(self, workspace: Path, address: str, group: Grouping) -> None:
         self.workspace = workspace
@@ -159,7 +161,8 @@ class _Remote(ABC):
         self.client().set_experiment_tag(experiment.experiment_id, MARK, "runs")
 
     def tags(self) -> dict[str, str]:
-        return {PLACE: f"{socket.gethostname()}:{self.workspace}"}
+        bucket = bucket_of(self.workspace)
+        return {PLACE: f"{socket.gethostname()}:{self.workspace}" if bucket is None else bucket.where}
 
     def folder(self, record: RunRecord) -> Path:
         parts = (record.experiment, record.id, "artifacts") if is_id(record.id) else ()

@@ -17,6 +17,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +26,15 @@ from store.addresses import shown
 from store.entries import FinishedRun, check_tags, flatten, split_metrics
 from store.faults import BadStore
 from store.homes import home_of
+from store.lasting import Lasting
 from store.leftovers import clear_leftovers
 from store.listing import PARENT, RunRecord, WorkspaceError, is_id
 from store.locking import locked
 from store.naming import SLASH, Grouping, grouped, no_group, plain
+from store.objects import bucket_of
 from store.provenance import origin
-from store.recording import RECORD, Run
-from store.sealed import Believed, believe, elsewhere
+from store.recording import DESCRIPTION, RECORD, Checked, Line, Run
+from store.sealed import Believed, believe, believe_record, elsewhere
 from store.through_client import record_of
 
 if TYPE_CHECKING:
@@ -68,6 +71,9 @@ class Tracker:
         self.database = self.workspace / "mlflow.db"
         self.fields = self.workspace / "fields"
         self.home = home_of(self.workspace, address, group)
+        bucket = bucket_of(self.workspace)
+        self.lasting = None if bucket is None else Lasting(self, bucket)
+        """The bucket of the workspace, if it has one."""
 
     def prepare(self) -> None:
         """Create the workspace and its database unless they exist; any number of processes may.
@@ -101,7 +107,7 @@ class Tracker:
             made = client.create_run(number, tags=checked | origin(), run_name=name)
             alive = living.hold(self.workspace, made.info.run_id)
         record = record_of(made, experiment)
-        run = Run(self.home.line(record.id), record, self.home.folder(record), self.workspace, alive)
+        run = Run(self.home.line(record.id), record, self.home.folder(record), self.workspace, alive, self.ended)
         return run.begun_with(parameters)
 
     def log_batch_of_runs(self, experiment: str, parent: str | None, children: Sequence[FinishedRun]) -> list[str]:
@@ -110,18 +116,46 @@ class Tracker:
         A database takes all or none; on a server that stops answering, some may be there, and those that were not
         written to their end are RUNNING. Raises as `start` does, before any run exists.
         """
-        ready = []
-        for child in children:
-            _check_run_name(child.name)
-            if child.status not in STATUSES:
-                raise ValueError(f"run {child.name!r}: status {child.status!r} is not {STATUSES}")
-            finite, nonfinite = split_metrics(child.metrics)
-            tags = check_tags(child.tags) | nonfinite
-            check_tags({"description": child.description})
-            ready.append((child, flatten(child.parameters), grouped(finite, self._group), tags))
+        ready = [self._checked(child) for child in children]
         link = self._parent_tag(experiment, parent)
         number = self._experiment(experiment)
         return self.home.insert(number, experiment, ready, link)
+
+    def restore(self, experiment: str, runs: Sequence[tuple[FinishedRun, str | None]]) -> list[str]:
+        """Insert runs that have ids, each with the id of its parent, which may come later; return a sentence for each
+        that has names or values which `Run.parameters` and `Run.tags` refuse, and is left out."""
+        ready, wrong = [], []
+        for given, parent in runs:
+            try:
+                run, parameters, metrics, tags = self._checked(given)
+            except (ValueError, TypeError) as error:
+                wrong.append(f"run {given.name!r} ({given.id[:8]}): {error}")
+                continue
+            ready.append((run, parameters, metrics, {**tags, **({} if parent is None else {PARENT: parent})}))
+        self.home.insert(self._experiment(experiment), experiment, ready, {})
+        return wrong
+
+    def update(self, known: Mapping[str, Any]) -> None:
+        """Bring a run up to date with its record (`Run.record`) of another machine, where it has gone on."""
+        record = self._get(known["id"])
+        described = {DESCRIPTION: known["description"]} if known.get("description") else {}
+        line = Line(self._client(), record.id, self._group)
+        line.log(
+            {k: v for k, v in known["metrics"].items() if record.metrics.get(k) != v},
+            {k: v for k, v in known["parameters"].items() if k not in record.parameters},
+            {k: v for k, v in known["tags"].items() if record.tags.get(k) != v} | described,
+        )
+        line.end(replace(record, status=known["status"]))
+
+    def _checked(self, run: FinishedRun) -> Checked:
+        """A finished run with its entries as MLflow takes them; raises ValueError or TypeError."""
+        _check_run_name(run.name)
+        if run.status not in STATUSES:
+            raise ValueError(f"run {run.name!r}: status {run.status!r} is not {STATUSES}")
+        finite, nonfinite = split_metrics(run.metrics)
+        tags = check_tags(run.tags) | nonfinite
+        check_tags({"description": run.description})
+        return run, flatten(run.parameters), grouped(finite, self._group), tags
 
     def resume(self, run_id: str) -> Run:
         """Continue a run that has ended, or that a killed process left RUNNING.
@@ -132,7 +166,12 @@ class Tracker:
         folder, line = self.home.folder(record), self.home.line(run_id)
         with locked(self.workspace):
             alive = living.hold(self.workspace, run_id)
-        return Run(line, record, folder, self.workspace, alive)
+        return Run(line, record, folder, self.workspace, alive, self.ended)
+
+    def ended(self, run_id: str) -> None:
+        """Send a run that has ended to the bucket of the workspace, where there is one."""
+        if self.lasting is not None:
+            self.lasting.ended(run_id)
 
     def close_dead(self) -> list[RunRecord]:
         """End the runs that are RUNNING although no process works on them, as KILLED; return them.
@@ -261,19 +300,43 @@ class Tracker:
         return self.home.read(experiment=experiment, tagged=(tag, value))
 
     def artifacts_dir(self, run_id: str) -> Path:
-        """Return the folder of the artifacts of a run; it exists once something is in it.
+        """Return the folder of the artifacts of a run, fetched from the bucket of the workspace where they are not here
+        yet; it exists once something is in it.
 
-        Raises RunNotFound for an unknown id, WorkspaceError for a place outside the workspace.
+        Raises RunNotFound for an unknown id, WorkspaceError for a place outside the workspace, and what
+        `Lasting.fetch_files` raises.
         """
-        return self.home.folder(self._get(run_id))
+        folder = self.home.folder(self._get(run_id))
+        if self.lasting is not None and not folder.exists():
+            self.lasting.fetch_files(run_id, "artifacts/")
+        return folder
+
+    def fetch_study(self, experiment: str, key: str) -> None:
+        """Fetch the folder of the study with this key from the bucket of the workspace, where another machine has sent
+        it; a journal that has gone on here stays as it is. Raises what `Lasting.fetch_files` raises."""
+        if self.lasting is not None:
+            for record in self.tagged(experiment, "study", key):
+                self.lasting.fetch_files(record.id, "studies/")
+
+    def store_path(self, run_id: str) -> Path:
+        """Return the path that the fields of a run have, whether they exist or not."""
+        return self.fields / f"{run_id}.zarr"
 
     def store_of(self, run_id: str) -> Path:
-        """Return the path of the fields of a run, whether they exist or not."""
-        return self.fields / f"{run_id}.zarr"
+        """Return the path of the fields of a run to read them, whether they exist or not. They are fetched from the
+        bucket of the workspace where they are not here yet; raises what `Lasting.fetch_store` raises."""
+        path = self.store_path(run_id)
+        if self.lasting is not None and not path.exists():
+            self.lasting.fetch_store(run_id, path)
+        return path
 
     def believe(self, record: RunRecord) -> Believed:
         """Compare a run with its seal; see `store.sealed`. Raises WorkspaceError as `artifacts_dir`."""
-        store, beside = self.store_of(record.id), self.home.folder(record).parent / RECORD
+        store, beside = self.store_path(record.id), self.home.folder(record).parent / RECORD
+        if self.lasting is not None and not store.exists():
+            mark = self.lasting.mark(record.id)
+            if mark is not None and mark["fields"]:
+                return believe_record(record, mark["record"])
         return elsewhere(record, store, beside, self.home.tags()) or believe(record, store, beside)
 
     def ui_command(self, port: int = 5000, host: str = "127.0.0.1") -> list[str]:

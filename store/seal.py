@@ -41,11 +41,11 @@ _CURES = {
 class StoreError(BadStore, RuntimeError):
     """A store cannot be written or read: the path, what is wrong, and the cure."""
 
-    def __init__(self, path: Path, wrong: str, cure: str) -> None:
+    def __init__(self, path: Path | str, wrong: str, cure: str) -> None:
         self.path, self.wrong, self.cure = path, wrong, cure
         super().__init__(f"{path}: {wrong}; {cure}")
 
-    def __reduce__(self) -> tuple[type[StoreError], tuple[Path, str, str]]:
+    def __reduce__(self) -> tuple[type[StoreError], tuple[Path | str, str, str]]:
         return type(self), (self.path, self.wrong, self.cure)  # makes it picklable: a worker sends it to its parent
 
 
@@ -80,7 +80,7 @@ def seal(folder: Path, name: str) -> None:
     """
     files = {}
     for file in sorted(_files(folder)):
-        digest, size = _digest(folder / file)
+        digest, size = digest_of(folder / file)
         sync(folder / file)
         files[file] = {"sha256": digest, "size": size}
     with open(folder / MANIFEST, "wb") as handle:
@@ -103,7 +103,7 @@ def verify(path: Path | str) -> None:
     for name, entry in listed.items():
         if name not in present:
             raise StoreError(path, f"missing file {name}", AGAIN)
-        _check(path, name, entry, *_digest(path / name))
+        _check(path, name, entry, *digest_of(path / name))
     if extra := sorted(present - listed.keys()):
         raise StoreError(path, f"{extra[0]} is not in the manifest", "delete that file, or " + AGAIN)
 
@@ -167,6 +167,15 @@ def manifest_bytes(files: Mapping[str, Mapping[str, Any]], name: str | None) -> 
     return json.dumps({**body, "sha256": digest}, sort_keys=True, indent=1).encode()
 
 
+def manifest_files(raw: bytes) -> dict[str, dict[str, Any]]:
+    """Return the files that the manifest `raw` lists, relative with slashes; raises ValueError for one that leads out
+    of its store."""
+    files: dict[str, dict[str, Any]] = json.loads(raw)["files"]
+    if wrong := [name for name in files if {"", ".", ".."} & {*name.split("/")}]:
+        raise ValueError(f"{MANIFEST} lists the file {wrong[0]!r}")
+    return files
+
+
 def sync(path: Path) -> None:
     """Flush a file or a folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -182,8 +191,11 @@ def _files(folder: Path) -> set[str]:
     return {entry.relative_to(folder).as_posix() for entry in found} - {MANIFEST}
 
 
-def _digest(path: Path) -> tuple[str, int]:
-    with open(path, "rb") as handle:
+def digest_of(content: Path | bytes) -> tuple[str, int]:
+    """Return the SHA-256 and the size of a file or of bytes."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest(), len(content)
+    with open(content, "rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
         return digest, handle.tell()
 

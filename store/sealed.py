@@ -66,6 +66,13 @@ def believe(record: RunRecord, store: Path, beside: Path) -> Believed:
     return found
 
 
+def believe_record(record: RunRecord, kept: Mapping[str, Any]) -> Believed:
+    """Compare a run with its sealed record `kept` in a bucket that has its store too."""
+    if record.status != "FINISHED" or record.kind != RUN:
+        return Believed(record, False, "")
+    return _compared(record, kept, "sealed record in the bucket")
+
+
 def _of_store(record: RunRecord, store: Path) -> Believed:
     """Raises StoreError for a store that is missing, is damaged, or belongs to another run."""
     found = attributes(store)

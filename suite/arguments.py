@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from store.addresses import BadAddress, check_database, check_tracking
+from store.objects import folder_of, is_bucket
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # argparse has no public name for it
@@ -47,10 +48,11 @@ def _folder(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("an empty name is no folder")
     if re.match(r"[A-Za-z][A-Za-z0-9+.\-]*://", text):
-        raise argparse.ArgumentTypeError(f"{text} is an address, and only local folders can be used so far")
+        raise argparse.ArgumentTypeError(f"{text} is an address, and this must be a local folder")
     return Path(text)
 
 
+<<<<<<< HEAD
 def _file(text: str) -> Path:
     path = _folder(text)
     if path.is_dir():
@@ -63,6 +65,19 @@ def _distance(text: str) -> float:
     if not 0 < value < 10:
         raise argparse.ArgumentTypeError(f"{text} is not a distance between 0 and 10 Å")
     return value
+=======
+def _workspace(text: str) -> Path:
+    """The folder of a workspace; of one in a bucket, its local folder."""
+    if not is_bucket(text.strip()):
+        if "://" in text:
+            told = f"{text} is an address, and a workspace is a folder or a bucket (s3://BUCKET/PREFIX)"
+            raise argparse.ArgumentTypeError(told)
+        return _folder(text)
+    try:
+        return folder_of(text.strip())
+    except BadAddress as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+>>>>>>> hE/main
 
 
 def _tracking(text: str) -> str:
@@ -177,7 +192,13 @@ def _with_safe(sub: argparse.ArgumentParser) -> None:
 
 
 def _with_workspace(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--workspace", type=_folder, default=Path("runs"), help="folder of all results (default: ./runs)")
+    sub.add_argument(
+        "--workspace",
+        type=_workspace,
+        default=Path("runs"),
+        metavar="FOLDER",
+        help="folder of all results, or a bucket: s3://BUCKET/PREFIX (default: ./runs)",
+    )
     sub.add_argument(
         "--tracking-uri",
         type=_tracking,

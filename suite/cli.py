@@ -88,7 +88,8 @@ def _command(arguments: Sequence[str] | None) -> int:
                 from suite.execution import end_with
 
                 end_with(int(parent), signal.SIGTERM)
-            return COMMANDS[options.command](options)
+            with _lasting(options, quiet=parent is not None):
+                return COMMANDS[options.command](options)
         except Fault as fault:
             _report(options, str(fault), fault.exit_code)
             return fault.exit_code
@@ -141,6 +142,44 @@ def _tracking(options: argparse.Namespace) -> Iterator[None]:
         if given is not None:
             os.environ.pop(TRACKING)
             os.environ |= {} if before is None else {TRACKING: before}
+
+
+@contextmanager
+def _lasting(options: argparse.Namespace, quiet: bool) -> Iterator[None]:
+    """Of a workspace in a bucket: fetch the runs of other machines before the `with` block, and send what has ended
+    here after it, unless the command was stopped. Tells of both on standard error, unless `quiet`."""
+    from store.objects import bucket_of
+
+    bucket = bucket_of(options.workspace) if "workspace" in options else None
+    if bucket is None:
+        yield
+        return
+    from store.runs import Tracker
+    from suite.commands.common import make_workspace
+    from suite.judge.numbers import group_of
+
+    make_workspace(bucket.folder)
+    lasting = Tracker(bucket.folder, group_of).lasting
+    assert lasting is not None
+    for sentence in lasting.begin():
+        if not quiet:
+            _say(sentence)
+    try:
+        yield
+    except Fault:
+        try:
+            lasting.send()
+        except Fault as second:
+            _say(str(second))
+        raise
+    for sentence in lasting.send()[1]:
+        _say(sentence)
+    if (told := bucket.traffic.told()) and not quiet:
+        _say(f"{bucket.where}: {told}")
+
+
+def _say(sentence: str) -> None:
+    print(f"dislobench: {printable(sentence)}", file=sys.stderr)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -302,7 +302,7 @@ def _check_sharing(token: Path, host: str) -> None:
     except OSError as error:
         raise NotShared(
             f"the worker on {host} does not see the workspace {workspace} ({error.strerror}): name a folder with "
-            "--workspace that all machines have under this name"
+            "--workspace that all machines have under this name (of a workspace in a bucket, with DISLOBENCH_CACHE)"
         ) from error
     with handle:
         try:

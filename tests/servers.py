@@ -1,4 +1,4 @@
-"""Real servers for tests, each on a free port: MLflow's, PostgreSQL, and a line that can be cut."""
+"""Real servers for tests, each on a free port: MLflow's, PostgreSQL, S3, and a line that can be cut."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
@@ -116,6 +117,70 @@ def postgres() -> Iterator[Postgres]:
         finally:
             with suppress(AssertionError):  # a test may have ended it
                 server.stop("immediate")
+
+
+class Objects:
+    """An S3 server (moto's) in this process, which tells what it was asked, and can be told to refuse."""
+
+    def __init__(self) -> None:
+        pytest.importorskip("obstore", reason="obstore, the client of object stores, is not installed")
+        pytest.importorskip("moto", reason="moto, an S3 server for tests, is not installed")
+        from moto.server import DomainDispatcherApplication, create_backend_app
+        from werkzeug.serving import WSGIRequestHandler, make_server
+
+        class Silent(WSGIRequestHandler):
+            def log(self, *_: object) -> None: ...
+
+        self._app = DomainDispatcherApplication(create_backend_app)
+        self.asked: list[tuple[str, str, int]] = []
+        """Method, path and bytes of each request, in the order in which they ended."""
+        self.refuse: Callable[[str, str], bool] = lambda method, path: False
+        """Whether a request (method, path) gets no answer but an error of the server."""
+        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=Silent)
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def _answer(self, environ: dict[str, Any], begin: Callable[..., Any]) -> Iterable[bytes]:
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        if self.refuse(method, path):
+            begin("503 SLOW DOWN", [("Content-Length", "0")])
+            return [b""]
+        answer = [*self._app(environ, begin)]
+        size = int(environ.get("CONTENT_LENGTH") or 0) if method == "PUT" else sum(map(len, answer))
+        self.asked.append((method, path, size))
+        return answer
+
+    def bucket(self, name: str) -> None:
+        """Make a bucket."""
+        self._ask("PUT", f"/{name}")
+
+    def put(self, path: str, content: bytes) -> None:
+        """Write an object, as somebody else would."""
+        self._ask("PUT", path, content)
+
+    def get(self, path: str) -> bytes:
+        return self._ask("GET", path)
+
+    def delete(self, path: str) -> None:
+        self._ask("DELETE", path)
+
+    def _ask(self, method: str, path: str, content: bytes | None = None) -> bytes:
+        """moto looks who asks, and not at the signature."""
+        head = {
+            "Authorization": "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request",
+            "Content-Type": "application/octet-stream",
+        }
+        request = urllib.request.Request(self.address + path, content, head, method=method)
+        with urllib.request.urlopen(request) as answer:
+            return bytes(answer.read())
+
+    def written(self) -> list[str]:
+        """The paths of all objects that were written, in their order, with their bucket."""
+        return [path for method, path, _ in self.asked if method == "PUT"]
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
 
 
 class Relay:

@@ -466,12 +466,15 @@ def test_check_finds_bad_points_of_sweeps_in_every_preset(tmp_path: Path, capsys
     assert not (tmp_path / "runs").exists(), "refused before anything is made"
 
 
-@pytest.mark.parametrize("address", ["s3://bucket/x", "file:///tmp/x", "dbfs:///x"])
+@pytest.mark.parametrize("address", ["file:///tmp/x", "dbfs:///x", "http://host/x"])
 def test_workspaces_elsewhere_are_refused(address: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["runs", "--workspace", address])
     assert stop.value.code == 2
-    assert "only local folders can be used so far" in capsys.readouterr().err
+    assert "is an address, and a workspace is a folder or a bucket (s3://BUCKET/PREFIX)" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["report", "--folder", "s3://bucket/x"])
+    assert "is an address, and this must be a local folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("address", ["file:///tmp/mlruns", "./mlruns", "databricks"])

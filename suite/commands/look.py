@@ -352,6 +352,8 @@ def ui(options: argparse.Namespace) -> int:
         raise CommandError(
             f"{options.workspace} holds no runs; run a case first, or name another folder with --workspace", BAD_STORE
         )
+    if tracker.lasting is not None:
+        tracker.lasting.fetch_all("artifacts/")  # the pages read them from the local folder
     command = tracker.ui_command(options.port, options.host)
     if command:
         _need_free_port(options.host, options.port)

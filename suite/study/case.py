@@ -135,7 +135,7 @@ def run_in(session: Session, case: Case) -> CaseResult:
         job_digest(case.job)
     tracker = Tracker(session.workspace, group_of)
     with tracker.start(*_opening(case)) as run:
-        return _made(run, tracker.store_of(run.id), session, case)
+        return _made(run, tracker.store_path(run.id), session, case)
 
 
 def hand_over(session: Session, case: Case, run_id: str = "", collector: Mapping[str, str] | None = None) -> str:

@@ -70,6 +70,11 @@ def repair(workspace: Path, progress: Progress = silent) -> Repaired:
     progress("studies", 0.0, "journals and trials")
     for path in sorted((workspace / "studies").glob(f"*/{JOURNAL}")):
         _mend_study(tracker, path, found)
+    if tracker.lasting is not None:
+        progress("bucket", 0.0, "runs that it does not have")
+        done, wrong = tracker.lasting.send()
+        found.done += [*done, *tracker.lasting.mend()]
+        found.left += wrong
     return found
 
 

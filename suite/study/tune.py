@@ -61,9 +61,11 @@ def tune(
     bench, grounds = prepare(spec, ground, stages)
     tracker, place = Tracker(session.workspace, group_of), place_of(spec, session.workspace, storage or "")
     with only_one(place.folder):
+        tracker.fetch_study(spec.case.name, place.key)
         _mend(tracker, place.folder, progress)
         study, kept = started(spec, place)
-        with kept.answering(), closing(kept), run_of(tracker, spec, place) as run:
+        # the storage is closed before the run ends: a bucket gets the whole journal then
+        with kept.answering(), run_of(tracker, spec, place) as run, closing(kept):
             with stages.stage("trials"):
                 lost = altered_of(records_of(study, spec.tune))  # these do not count, so that as many more are needed
                 run_trials(study, kept, bench, place, trials + len(lost), session)
