@@ -52,7 +52,6 @@ def _folder(text: str) -> Path:
     return Path(text)
 
 
-<<<<<<< HEAD
 def _file(text: str) -> Path:
     path = _folder(text)
     if path.is_dir():
@@ -65,7 +64,8 @@ def _distance(text: str) -> float:
     if not 0 < value < 10:
         raise argparse.ArgumentTypeError(f"{text} is not a distance between 0 and 10 Å")
     return value
-=======
+
+
 def _workspace(text: str) -> Path:
     """The folder of a workspace; of one in a bucket, its local folder."""
     if not is_bucket(text.strip()):
@@ -77,7 +77,6 @@ def _workspace(text: str) -> Path:
         return folder_of(text.strip())
     except BadAddress as error:
         raise argparse.ArgumentTypeError(str(error)) from error
->>>>>>> hE/main
 
 
 def _tracking(text: str) -> str:
