@@ -94,8 +94,25 @@ def store_page() -> str:
         "Attributes of the root: the resolved `spec`, all `numbers`, `reference` numbers, `status`, versions, and the\n"
         "`record` of the run as the database holds it. `store.seal.attributes` reads them without an array. Where\n"
         "numbers in the database differ from this record, that is told and the record is shown; `dislobench repair`\n"
-        "rebuilds a lost database from it.\n\n" + describe()
+        "rebuilds a lost database from it.\n\n"
+        "Of a workspace in a bucket ([servers.md](servers.md)) the same files lie below `fields/` there, and programs\n"
+        "that know nothing of dislobench read them with zarr and xarray, here the largest error of a run, without any\n"
+        "other array of its store:\n\n"
+        f"```python\n{BUCKET_EXAMPLE}```\n\n"
+        "The keys come from the environment. This reads without checksums: a chunk that is missing reads as NaN. What\n"
+        "`dislobench` reads from a bucket, it fetches whole and compares with the manifest first.\n\n" + describe()
     )
+
+
+BUCKET_EXAMPLE = """\
+import xarray as xr
+from obstore.store import S3Store
+from zarr.storage import ObjectStore
+
+store = ObjectStore(S3Store("BUCKET", prefix="PREFIX/fields/RUN.zarr"), read_only=True)
+with xr.open_datatree(store, engine="zarr", consolidated=False, chunks=None) as tree:
+    print(tree["simulation"]["error_atom"].max().item(), tree.attrs["numbers"]["geometry_error"])
+"""
 
 
 def numbers_page() -> str:

@@ -195,7 +195,6 @@ def _with_workspace(sub: argparse.ArgumentParser) -> None:
         "--workspace",
         type=_workspace,
         default=Path("runs"),
-        metavar="FOLDER",
         help="folder of all results, or a bucket: s3://BUCKET/PREFIX (default: ./runs)",
     )
     sub.add_argument(

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from ase.calculators.calculator import Calculator
 from materials import calculator_of, crystal_of, response_of
+from servers import Objects
 
+from store import objects
 from suite.pipeline import build_rows, build_world, fit
 from suite.results import Model, Rows, World
 from suite.spec import Spec, load
@@ -14,6 +17,7 @@ from suite.world.crystal import Crystal, Response, elastic_tensor
 from suite.world.dislocation import Dislocation, catalogue_entry
 from suite.world.elasticity import Stroh, rotate, stroh
 
+AWS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret-word"}
 POWERLESS = """
 import ctypes, os, sys
 if "POWERLESS" not in os.environ:  # root may write what is read-only, unless it gives that power up for good
@@ -26,6 +30,27 @@ if "POWERLESS" not in os.environ:  # root may write what is read-only, unless it
 def own_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of tests go to their own workspaces, wherever those of the user go."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Objects]:
+    """An S3 server."""
+    running = Objects()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def bucket(s3: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a new workspace on the S3 server, which is asked twice when it refuses."""
+    for name, value in {**AWS, "AWS_ENDPOINT_URL": s3.address, "DISLOBENCH_CACHE": str(tmp_path / "here")}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(objects, "PATIENCE", {"retries": 1, "first": 0.01, "longest": 0.01, "all": 5.0})
+    objects._bucket.cache_clear()
+    monkeypatch.setattr(s3, "refuse", lambda method, path: False)
+    s3.bucket("bucket")
+    s3.asked.clear()
+    return f"s3://bucket/{uuid4().hex[:8]}"
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from store.objects import folder_of
 from store.runs import FinishedRun, Tracker
 from suite.cli import main
 from suite.world import modules
@@ -597,6 +599,43 @@ def test_repair_brings_back_everything_that_runs_lists(copied: Path, capsys: pyt
 
     assert plain(after) == plain(before)
     assert _json(capsys, "repair", *where) == {"done": [], "left": []}
+
+
+def test_a_workspace_that_moved_to_a_bucket_is_used_from_another_machine(
+    copied: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The workspace becomes the local folder of a bucket; the other machine has nothing but the address."""
+    where = ["--workspace", bucket]
+    local = folder_of(bucket)
+    local.parent.mkdir(parents=True)
+    copied.rename(local)
+    before = _json(capsys, "runs", "--all", *where)
+    monkeypatch.setenv("DISLOBENCH_CACHE", str(tmp_path / "elsewhere"))
+    after = _json(capsys, "runs", "--all", *where)
+    assert isinstance(before, dict)
+    assert isinstance(after, dict)
+
+    def by_id(listed: dict[str, Any]) -> dict[str, Any]:
+        return {run.pop("id"): run for run in listed["runs"] if run["status"] != "RUNNING"}
+
+    assert by_id(after) == by_id(before)
+    for words in (["show", "first"], ["compare", "first", "first"]):
+        assert main([*words, *where]) == 0, capsys.readouterr().err
+    tracker = Tracker(folder_of(bucket))
+    first = tracker.find("first")
+    there, here = (place / "fields" / f"{first.id}.zarr" for place in (local, tracker.workspace))
+    assert {p.relative_to(here): p.read_bytes() for p in here.rglob("*") if p.is_file()} == {
+        p.relative_to(there): p.read_bytes() for p in there.rglob("*") if p.is_file()
+    }
+    shown = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "store.md").read_text(encoding="utf-8"), flags=re.S)[0]
+    name, prefix = bucket.removeprefix("s3://").split("/")
+    capsys.readouterr()
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")  # the server of the test has no certificate
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Object at manifest.json is not recognized")
+        exec(shown.replace("BUCKET", name).replace("PREFIX", prefix).replace("RUN", first.id), {})
+    _, error = map(float, capsys.readouterr().out.split())
+    assert error == first.metrics["geometry_error"]
 
 
 READING = """

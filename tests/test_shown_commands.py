@@ -141,6 +141,9 @@ ONLY_PARSED = (
     # a scheduler and a batch system; tests/test_cluster.py has workers and job scripts
     "dislobench sweep w-screw --preset quick --only fig5 --cluster tcp://node1:8786",
     "dislobench sweep w-screw --cluster slurm.toml",
+    # a bucket; tests/test_cli.py and tests/store/test_lasting.py have a server
+    "dislobench run w-screw --preset quick --workspace s3://my-bucket/runs",
+    "dislobench repair --workspace s3://my-bucket/runs",
 )
 
 

@@ -6,9 +6,8 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -23,31 +22,11 @@ from store.objects import BucketError, bucket_of, folder_of
 from store.runs import FinishedRun, Tracker
 from store.seal import StoreError, digest_of, sealed
 from suite.cli import main
+from suite.spec import load
+from suite.study.case import Case
+from suite.study.points import Points, point_key
 from suite.study.repair import repair
-
-SECRET = "secret-word"
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[Objects]:
-    running = Objects()
-    yield running
-    running.stop()
-
-
-@pytest.fixture
-def bucket(server: Objects, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The address of a new workspace; a server that refuses is asked twice."""
-    for name, value in {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": SECRET, "ENDPOINT_URL": server.address}.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setattr(objects, "PATIENCE", {"retries": 1, "first": 0.01, "longest": 0.01, "all": 5.0})
-    objects._bucket.cache_clear()
-    monkeypatch.setattr(server, "refuse", lambda method, path: False)
-    server.asked.clear()
-    server.bucket("bucket")
-    server.asked.clear()
-    return f"s3://bucket/{uuid4().hex[:8]}"
-
+from suite.study.session import Session
 
 Machine = Callable[[str], Tracker]
 
@@ -69,6 +48,7 @@ def machine(bucket: str, template: Path, tmp_path: Path, monkeypatch: pytest.Mon
     return at
 
 
+SECRET = "secret-word"
 GROUPS = {
     "small": xr.Dataset({"x": (("n", "k"), np.arange(12.0).reshape(4, 3) / 7), "e": ((), -1.5)}),
     "empty": xr.Dataset({"none": (("m",), np.zeros(0))}),
@@ -115,25 +95,25 @@ def test_another_machine_has_every_bit_of_a_run(machine: Machine) -> None:
 
 
 def test_a_listing_fetches_one_object_of_each_run_once(
-    machine: Machine, server: Objects, bucket: str, capsys: pytest.CaptureFixture[str]
+    machine: Machine, s3: Objects, bucket: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = machine("a")
     runs = {make(first, f"run {n}") for n in range(3)}
     machine("b")
-    server.asked.clear()
+    s3.asked.clear()
     assert main(["runs", "--workspace", bucket, "--json"]) == 0
     told = capsys.readouterr()
     assert {run["id"] for run in json.loads(told.out)["runs"]} == runs
-    assert [method for method, *_ in server.asked] == ["GET"], "the list of marks alone"
+    assert [method for method, *_ in s3.asked] == ["GET"], "the list of marks alone"
     assert f"{bucket}: its local folder is {folder_of(bucket)}" in told.err
     assert "fetched" not in told.err
     machine("c")
-    assert len([path for _, path, _ in server.asked if "/marks/" in path]) == 3
+    assert len([path for _, path, _ in s3.asked if "/marks/" in path]) == 3
 
 
-def test_the_mark_is_written_last_and_the_manifest_after_its_files(machine: Machine, server: Objects) -> None:
+def test_the_mark_is_written_last_and_the_manifest_after_its_files(machine: Machine, s3: Objects) -> None:
     run = make(machine("a"))
-    written = [path.split("/", 3)[3] for path in server.written()]
+    written = [path.split("/", 3)[3] for path in s3.written()]
     kinds = [path.split("/")[0] for path in written]
     store = [path for path in written if path.startswith("fields/")]
     assert set(store) == {f"fields/{run}.zarr/{name}" for name in contents(machine("a").store_path(run))}
@@ -149,7 +129,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("number", [0, 3, 8, 10])
 def test_a_run_is_there_whole_or_not_at_all_and_the_next_command_sends_it(
-    number: int, machine: Machine, server: Objects, monkeypatch: pytest.MonkeyPatch
+    number: int, machine: Machine, s3: Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed after so many objects."""
     first, left, put = machine("a"), iter(range(number)), objects.Bucket.put
@@ -163,7 +143,7 @@ def test_a_run_is_there_whole_or_not_at_all_and_the_next_command_sends_it(
     monkeypatch.setattr(objects, "AT_A_TIME", 1)
     with pytest.raises(Killed):
         make(first)
-    assert len(server.written()) == number
+    assert len(s3.written()) == number
     assert machine("b").history() == []
     monkeypatch.setattr(objects.Bucket, "put", put)
     again = machine("a")
@@ -176,15 +156,26 @@ def test_a_run_is_there_whole_or_not_at_all_and_the_next_command_sends_it(
     assert fields.read(second.store_of(record.id))["small"].to_dataset().identical(GROUPS["small"])
 
 
-def test_a_store_that_was_sent_whole_is_not_sent_again(machine: Machine, server: Objects) -> None:
-    server.refuse = lambda method, path: method == "PUT" and "/marks/" in path
+def test_a_store_that_was_sent_whole_is_not_sent_again(machine: Machine, s3: Objects) -> None:
+    s3.refuse = lambda method, path: method == "PUT" and "/marks/" in path
     make(machine("a"))
-    server.refuse = lambda method, path: False
-    server.asked.clear()
+    s3.refuse = lambda method, path: False
+    s3.asked.clear()
     again = machine("a")
     assert again.lasting is not None
     again.lasting.send()
-    assert {path.split("/")[3] for path in server.written()} == {"artifacts", "marks"}
+    assert {path.split("/")[3] for path in s3.written()} == {"artifacts", "marks"}
+
+
+def test_a_point_that_another_machine_has_finished_is_used(machine: Machine) -> None:
+    spec = load("w-split", "tiny")
+    first = machine("a")
+    with first.start(spec.case.name, "point", {}, {"point": point_key(spec)}) as made:
+        made.metrics({"geometry_error": 0.1})
+        fields.write(first.store_path(made.id), {}, {"run": made.id, "record": made.record()})
+    second = machine("b")
+    record, computed = Points(Session(second.workspace), second).run(Case(spec))
+    assert (record.id, record.metrics, computed) == (made.id, {"geometry_error": 0.1}, False)
 
 
 # --- damage -------------------------------------------------------------------------------------------------------
@@ -200,14 +191,14 @@ def test_a_store_that_was_sent_whole_is_not_sent_again(machine: Machine, server:
     ],
 )
 def test_a_damaged_store_in_the_bucket_is_refused_with_place_and_cure(
-    name: str, wrong: str, machine: Machine, server: Objects, bucket: str
+    name: str, wrong: str, machine: Machine, s3: Objects, bucket: str
 ) -> None:
     run = make(machine("a"))
     key = f"{bucket.removeprefix('s3:/')}/fields/{run}.zarr/{name}"
     if wrong == "missing":
-        server.delete(key)
+        s3.delete(key)
     else:
-        server.put(key, server.get(key)[:-1] + b"?")
+        s3.put(key, s3.get(key)[:-1] + b"?")
     second = machine("b")
     with pytest.raises(StoreError, match=wrong) as caught:
         second.store_of(run)
@@ -216,32 +207,32 @@ def test_a_damaged_store_in_the_bucket_is_refused_with_place_and_cure(
     assert not contents(second.fields).keys() - {".lock"}, "nothing of it is left"
 
 
-def test_damaged_artifacts_and_marks_are_refused(machine: Machine, server: Objects, bucket: str) -> None:
+def test_damaged_artifacts_and_marks_are_refused(machine: Machine, s3: Objects, bucket: str) -> None:
     first = machine("a")
     run, root = make(first), bucket.removeprefix("s3:/")
     second = machine("b")
-    server.put(f"{root}/artifacts/case/{run}/artifacts/spec.toml", b"size = 9\n")
+    s3.put(f"{root}/artifacts/case/{run}/artifacts/spec.toml", b"size = 9\n")
     with pytest.raises(StoreError, match=r"spec\.toml: was changed since it was sent"):
         second.artifacts_dir(run)
-    (mark,) = (path for path in server.written() if "/marks/" in path)
-    whole = server.get(mark)
-    server.put(mark, whole.replace(b'"size": "8"', b'"size": "9"'))
+    (mark,) = (path for path in s3.written() if "/marks/" in path)
+    whole = s3.get(mark)
+    s3.put(mark, whole.replace(b'"size": "8"', b'"size": "9"'))
     third = machine("c")
     assert third.history() == [], "a mark that is damaged is left out, and the others come"
     assert third.lasting is not None
     _, told = third.lasting.begin()
     assert re.match(rf"{bucket}/marks/{run}\.1\..*json: was changed since it was written", told)
-    server.put(mark, whole)
+    s3.put(mark, whole)
     assert machine("c").find(run).parameters == {"size": "8"}
 
 
 @pytest.mark.parametrize("path", ["../../evil", "artifacts/case/{run}/../../../evil", "/etc/evil", "studies/../evil"])
-def test_a_mark_that_leads_elsewhere_is_refused(path: str, machine: Machine, server: Objects, tmp_path: Path) -> None:
+def test_a_mark_that_leads_elsewhere_is_refused(path: str, machine: Machine, s3: Objects, tmp_path: Path) -> None:
     run = make(machine("a"))
-    (mark,) = (path for path in server.written() if "/marks/" in path)
-    content = json.loads(server.get(mark))
+    (mark,) = (path for path in s3.written() if "/marks/" in path)
+    content = json.loads(s3.get(mark))
     content["files"] = {path.format(run=run): {"sha256": digest_of(b"evil")[0], "size": 4}}
-    server.put(mark, json.dumps(sealed(content)).encode())
+    s3.put(mark, json.dumps(sealed(content)).encode())
     second = machine("b")
     assert second.lasting is not None
     assert "is not the mark of this run" in second.lasting.begin()[1]
@@ -249,33 +240,33 @@ def test_a_mark_that_leads_elsewhere_is_refused(path: str, machine: Machine, ser
     assert not list(tmp_path.rglob("evil"))
 
 
-def test_repair_sends_again_what_the_bucket_has_lost(machine: Machine, server: Objects, bucket: str) -> None:
+def test_repair_sends_again_what_the_bucket_has_lost(machine: Machine, s3: Objects, bucket: str) -> None:
     first = machine("a")
     run = make(first)
-    written = server.written()
+    written = s3.written()
     for path in [
         path for path in written if "/marks/" in path or path.endswith(("zarr.json", "manifest.json", "toml"))
     ]:
-        server.delete(path)
+        s3.delete(path)
     assert machine("b").history() == []
     first = machine("a")
-    server.asked.clear()
+    s3.asked.clear()
     found = repair(first.workspace)
     assert found.left == []
     (told,) = found.done
     assert re.fullmatch(rf"run {run[:8]}: \d+ objects that {bucket} had lost, sent again", told)
-    assert "/marks/" in server.written()[-1]
+    assert "/marks/" in s3.written()[-1]
     second = machine("b")
     assert fields.read(second.store_of(run))["small"].to_dataset().identical(GROUPS["small"])
     assert contents(second.artifacts_dir(run)) == contents(first.artifacts_dir(run))
     assert repair(second.workspace).done == repair(machine("a").workspace).done == []
 
 
-def test_a_store_that_is_damaged_here_is_told_and_not_sent(machine: Machine, server: Objects) -> None:
+def test_a_store_that_is_damaged_here_is_told_and_not_sent(machine: Machine, s3: Objects) -> None:
     first = machine("a")
-    server.refuse = lambda method, path: method == "PUT"
+    s3.refuse = lambda method, path: method == "PUT"
     run = make(first)
-    server.refuse = lambda method, path: False
+    s3.refuse = lambda method, path: False
     (first.store_path(run) / "small" / "x" / "c" / "0" / "0").write_bytes(b"?")
     found = repair(first.workspace)
     assert any("is not sent" in sentence and "small/x" in sentence for sentence in found.left)
@@ -286,10 +277,10 @@ def test_a_store_that_is_damaged_here_is_told_and_not_sent(machine: Machine, ser
 
 
 def test_a_run_goes_on_without_the_bucket_and_is_sent_later(
-    machine: Machine, server: Objects, bucket: str, caplog: pytest.LogCaptureFixture
+    machine: Machine, s3: Objects, bucket: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = machine("a")
-    server.refuse = lambda method, path: True
+    s3.refuse = lambda method, path: True
     runs = {make(first, "one"), make(first, "two")}
     assert caplog.text.count("is sent later") == 1, "told once, and not tried with every run"
     assert SECRET not in caplog.text
@@ -298,7 +289,7 @@ def test_a_run_goes_on_without_the_bucket_and_is_sent_later(
         first.lasting.send()
     with pytest.raises(BucketError, match="does not answer as it should"):
         machine("a")
-    server.refuse = lambda method, path: False
+    s3.refuse = lambda method, path: False
     machine("a")
     found = repair(folder_of(bucket))
     assert len([sentence for sentence in found.done if f"sent to {bucket}" in sentence]) == 2
@@ -306,7 +297,7 @@ def test_a_run_goes_on_without_the_bucket_and_is_sent_later(
 
 
 def test_commands_begin_with_a_bucket_that_answers(
-    bucket: str, server: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bucket: str, s3: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DISLOBENCH_CACHE", str(tmp_path))
 
