@@ -72,7 +72,7 @@ def engine_of_model(
     if launch is None:
         yield None
         return
-    form = _in_lammps(spec, model, rows, calculator)
+    form = in_lammps(spec, model, rows, calculator)
     reason = "LAMMPS does not evaluate this model" if form is None else launch.refuse(form)
     if form is None or reason:
         to_stderr(f"{reason}: its forces in the simulation cell are computed in this process, not under MPI")
@@ -82,7 +82,7 @@ def engine_of_model(
         yield engine
 
 
-def _in_lammps(spec: Spec, model: Model, rows: Rows, calculator: Calculator) -> LammpsCalculator | None:
+def in_lammps(spec: Spec, model: Model, rows: Rows, calculator: Calculator) -> LammpsCalculator | None:
     """The model as a potential of LAMMPS, None if it is not one."""
     if isinstance(calculator, LammpsCalculator):
         return calculator

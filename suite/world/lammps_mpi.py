@@ -55,7 +55,7 @@ def lammps_under_mpi(launch: Launch, calculator: LammpsCalculator, atoms: Atoms)
             folder = Path(starting.enter_context(TemporaryDirectory(prefix="dislobench-mpi-")))
             name = f"dislobench_{uuid4().hex}"
             server = starting.enter_context(_listening(name))
-            commands = starting.enter_context(calculator.ready())
+            commands = launch.known(starting.enter_context(calculator.ready()))
             script = folder / "driven.in"
             script.write_text(_script(folder, calculator, commands, atoms, name), encoding="utf-8")
             command = [*words, "-in", str(script), "-log", "none", "-nocite"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from suite.world.lammps_calculator import LammpsCalculator
 COMMAND = "mpirun -n {ranks} lmp"
 RANKS = "{ranks}"
 DRIVER = "ipi"  # the fix that speaks the protocol of i-PI
+OPT = "/opt"
 LINES = 8  # of what a program has printed, in a message
 
 
@@ -58,9 +60,27 @@ class Launch:
                 f"simulation.command: the LAMMPS of {self.command!r} was built without the package MISC, whose fix "
                 f"{DRIVER!r} is needed: build it with MISC, or name another LAMMPS"
             )
-        wanted = [words[1] for words in map(str.split, calculator.commands) if words[0] == "pair_style"]
-        missing = [style for style in wanted if style not in self.styles("Pair")]
+        missing = [style for style in map(_style_of, self.known(calculator.commands)) if not self._has(style)]
         return f"the LAMMPS of {self.command!r} has no pair style {missing[0]!r}" if missing else ""
+
+    def known(self, commands: Sequence[str]) -> list[str]:
+        """The `commands` of a potential, without the suffix of a faster style (package OPT) that this LAMMPS does not
+        have."""
+        found = []
+        for command in commands:
+            style = _style_of(command)
+            plain = style.removesuffix(OPT)
+            found.append(command if self._has(style) else command.replace(style, plain, 1))
+        return found
+
+    def _has(self, style: str) -> bool:
+        return not style or style in self.styles("Pair")
+
+
+def _style_of(command: str) -> str:
+    """The pair style that a command sets; empty for other commands."""
+    name, _, rest = command.strip().partition(" ")
+    return rest.split()[0] if name == "pair_style" else ""
 
 
 @cache
