@@ -7,11 +7,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from PIL import Image
 
 from suite.show.table import Table
 
@@ -41,11 +43,17 @@ class Page:
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[object]], best: int | None = None) -> None:
         """A table; row number `best` is marked."""
         table = Table(heads, rows, best=best)
-        self._add(table.markdown(), kind="table", table=table)
+        number = sum(part["kind"] == "table" for part in self._parts) + 1
+        titles = [part["text"] for part in self._parts if part["kind"] == "heading"]
+        label = f"table {number}: {titles[-1] if titles else self.title}"  # assistive programs tell tables apart by it
+        self._add(table.markdown(), kind="table", table=table, label=label)
 
     def figure(self, path: Path, caption: str) -> None:
-        """An image: embedded in the HTML file, linked by a relative path in the Markdown file."""
-        data = base64.b64encode(path.read_bytes()).decode()
+        """An image: embedded in the HTML file, without loss, linked by a relative path in the Markdown file."""
+        smaller = BytesIO()
+        with Image.open(path) as picture:
+            picture.save(smaller, "webp", lossless=True)
+        data = base64.b64encode(smaller.getvalue()).decode()
         words = f"![{caption}]({path.parent.name}/{path.name})\n\n{caption}\n"
         self._add(words, kind="figure", caption=caption, data=data)
 
