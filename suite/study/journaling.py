@@ -11,12 +11,15 @@ and all of them are appended to the file in one write at the end.
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import get_lock_file
 from optuna.storages.journal._storage import JournalOperation
+from optuna.trial import FrozenTrial, TrialState
 
 from store.seal import StoreError, writing
 
@@ -78,14 +82,60 @@ class Backend(JournalFileBackend):
             raise
 
 
+@dataclass
+class _Tally:
+    """What is known of a study after its first `seen` trials: the ids of those that have not ended, and how many are
+    complete. A trial that has ended stays as it is."""
+
+    seen: int = 0
+    unfinished: list[int] = field(default_factory=list)
+    complete: int = 0
+
+
 class Journal(JournalStorage):
-    """Optuna's storage in the file of `backend`; several entries can be written in one go with `together`."""
+    """Optuna's storage in the file of `backend`; several entries can be written in one go with `together`.
+
+    Optuna looks at all trials whenever it begins one, to find those that wait: here only at those that have not ended,
+    so that a trial of a long study costs as much as one of a short study.
+    """
 
     _held: list[str] | None = None
 
     def __init__(self, backend: Backend) -> None:
         self._file = backend
+        self._tallies: dict[int, _Tally] = defaultdict(_Tally)
         super().__init__(backend)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        if states is None or any(state in states for state in TrialState if state.is_finished()):
+            return super().get_all_trials(study_id, deepcopy, states)
+        with self._thread_lock:
+            self._sync_with_backend()
+            found = [self._replay_result.get_trial(number) for number in self._tally(study_id).unfinished]
+            found = [trial for trial in found if trial.state in states]
+        return copy.deepcopy(found) if deepcopy else found
+
+    def begun(self, study_id: int) -> int:
+        """How many trials of a study are complete or running."""
+        with self._thread_lock:
+            self._sync_with_backend()
+            tally = self._tally(study_id)
+            states = [self._replay_result.get_trial(number).state for number in tally.unfinished]
+            return tally.complete + states.count(TrialState.RUNNING)
+
+    def _tally(self, study_id: int) -> _Tally:
+        """The tally of a study, brought up to date."""
+        tally, numbers = self._tallies[study_id], self._replay_result._study_id_to_trial_ids[study_id]
+        before, tally.unfinished = [*tally.unfinished, *numbers[tally.seen :]], []
+        tally.seen = len(numbers)
+        for number in before:
+            state = self._replay_result.get_trial(number).state
+            if not state.is_finished():
+                tally.unfinished.append(number)
+            tally.complete += state is TrialState.COMPLETE
+        return tally
 
     def flush(self) -> None:
         """Flush all entries to the disk: after that not even a power cut loses one."""

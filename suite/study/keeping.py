@@ -69,6 +69,10 @@ class Kept(Protocol):
         """End a trial and begin the next one inside."""
         ...
 
+    def begun(self, study: Study) -> int:
+        """How many trials are complete or running."""
+        ...
+
     def working(self, trial: Trial) -> AbstractContextManager[None]:
         """Work on a trial inside: others can see that it is alive."""
         ...
@@ -121,6 +125,9 @@ class InJournal:
         with locked(self._folder), self.storage.together():
             yield
 
+    def begun(self, study: Study) -> int:
+        return self.storage.begun(study._study_id)
+
     def working(self, trial: Trial) -> AbstractContextManager[None]:
         return nullcontext()
 
@@ -156,6 +163,12 @@ class InDatabase:
 
     def turn(self) -> AbstractContextManager[None]:
         return _quiet()
+
+    def begun(self, study: Study) -> int:
+        import optuna
+
+        states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.RUNNING)
+        return len(study.get_trials(deepcopy=False, states=states))
 
     @contextmanager
     def working(self, trial: Trial) -> Iterator[None]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import Trial
 
-BATCH, MOST = 25, 250  # trials of one worker between two reports to the parent: at first, and at most
+BATCH, MOST = 25, 1000  # trials of one worker between two reports to the parent: at first, and at most
 
 
 def study_name(spec: Spec, key: str) -> str:
@@ -197,7 +197,6 @@ def _work(bench: Bench, place: Place, budget: int, most: int, seed: int) -> int:
 def _ask_and_tell(study: Study, kept: Kept, bench: Bench, budget: int, most: int) -> int:
     import optuna
 
-    states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.RUNNING)
     last: _Answer | None = None
     try:
         for done in range(most + 1):
@@ -205,7 +204,7 @@ def _ask_and_tell(study: Study, kept: Kept, bench: Bench, budget: int, most: int
                 if last is not None:
                     with suppress(optuna.exceptions.UpdateFinishedTrialError):  # taken for dead, and tried again
                         _tell(study, bench.spec, last)
-                if done == most or len(study.get_trials(deepcopy=False, states=states)) >= budget:
+                if done == most or kept.begun(study) >= budget:
                     return done
                 trial = study.ask()
                 values = suggest(trial, bench.spec)

@@ -144,6 +144,37 @@ def test_entries_together_are_those_of_optuna(tmp_path: Path) -> None:
     assert told[0] == told[1]
 
 
+def test_a_journal_counts_and_lists_unfinished_trials_as_optuna_does(tmp_path: Path) -> None:
+    """Whatever happens to the trials, here or in another process: it only looks at those that may have changed."""
+    states, dice = optuna.trial.TrialState, np.random.default_rng(0)
+    journals = [open_journal(tmp_path / "journal.log") for _ in range(2)]
+    studies = [optuna.create_study(study_name="s", storage=journal, load_if_exists=True) for journal in journals]
+    journal, study, seen = journals[0], studies[0], set()
+    for _ in range(60):
+        other = studies[dice.integers(2)]
+        match dice.integers(4):
+            case 0:
+                other.enqueue_trial({"x": dice.random()})
+            case 1:
+                other.ask()
+            case _ if running := other.get_trials(states=(states.RUNNING,)):
+                failed = dice.random() < 0.3
+                number = running[dice.integers(len(running))].number
+                other.tell(number, None if failed else 1.0, states.FAIL if failed else None)
+        all_of_them = study.get_trials(deepcopy=False)
+        seen |= {trial.state for trial in all_of_them}
+        for wanted in (
+            (states.WAITING,),
+            (states.RUNNING,),
+            (states.WAITING, states.RUNNING),
+            (states.RUNNING, states.FAIL),
+        ):
+            expected = [trial for trial in all_of_them if trial.state in wanted]
+            assert study.get_trials(deepcopy=bool(dice.integers(2)), states=wanted) == expected
+        assert journal.begun(study._study_id) == sum(t.state in (states.COMPLETE, states.RUNNING) for t in all_of_them)
+    assert seen == {states.WAITING, states.RUNNING, states.COMPLETE, states.FAIL}
+
+
 def test_two_processes_share_a_journal(tmp_path: Path) -> None:
     journal = tmp_path / "journal.log"
     judged(journal, 1)
