@@ -10,7 +10,10 @@ from store.faults import BadInput
 
 TRACKING = "MLFLOW_TRACKING_URI"
 """Environment variable with the address of MLflow's server or database."""
-SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY")
+SECRETS = (
+    *("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD"),
+    *("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_ACCOUNT_KEY", "GOOGLE_SERVICE_ACCOUNT_KEY"),
+)
 """Environment variables whose values are never shown."""
 
 SERVERS = ("http", "https")

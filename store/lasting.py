@@ -3,7 +3,7 @@
     lasting = Tracker(folder_of("s3://bucket/prefix")).lasting
     lasting.begin()                         # runs of other machines come into the database
     ...                                     # each run is sent when it ends
-    lasting.finish()                        # what could not be sent before
+    lasting.send()                          # what could not be sent before
 
 In the bucket, below the prefix of the workspace:
 
@@ -28,6 +28,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -71,7 +72,7 @@ class Unsent(BadStore):
 
 
 class _Ended(NamedTuple):
-    """A run that has ended here: the time of its record, and where its parts lie."""
+    """A run that has ended here, and where its parts lie."""
 
     record: Path
     artifacts: Path
@@ -153,8 +154,9 @@ class Lasting:
 
     def mark(self, run_id: str) -> dict[str, Any] | None:
         """The newest mark of a run in this workspace; None if the bucket is not known to have the run."""
-        name = self._newest().get(run_id)
-        return None if name is None else read_json(self._folder / str(name), "delete this file: it is fetched again")
+        if not (names := self._here().get(run_id)):
+            return None
+        return read_json(self._folder / str(names[-1]), "delete this file: it is fetched again")
 
     def fetch_store(self, run_id: str, path: Path) -> None:
         """Write the store of a run to `path`, if the bucket has it. Raises StoreError for one that is incomplete or was
@@ -268,8 +270,8 @@ class Lasting:
         return mark
 
     def _adopt(self, mark: Mapping[str, Any], name: Name, here: Mapping[str, Name]) -> bool:
-        """Write the record of a run of another machine, and bring its files up to date; whether it was written. One
-        that has gone on here too, and was not sent, stays as it is."""
+        """Write the record of a run of another machine; whether it was written. One that has gone on here too, and was
+        not sent, stays as it is."""
         record, run = mark["record"], name.run
         place = self._workspace / "artifacts" / record["experiment"] / run
         if run not in here and mark["collector"]:
@@ -283,8 +285,6 @@ class Lasting:
         _set_time(self._folder / str(name), path)
         if place.parent.name == run:
             write_json(place.parent / handing.MARK, _handed(mark))
-        elif (place / "artifacts").exists():
-            self.fetch_files(run, "artifacts/")
         return True
 
     def _into_database(self, changed: Iterable[Mapping[str, Any]], wrong: list[str]) -> int:
@@ -297,14 +297,18 @@ class Lasting:
         known = tracker.known_ids()
         waiting = {path.name for path in (self._workspace / handing.FOLDER).glob("*")}
         missing = [self.mark(run) for run in self._newest().keys() - known - waiting]
-        marks = sorted(filter(None, missing), key=lambda mark: (mark["record"]["parent"] or "", mark["end"]))
+        marks = [mark for mark in missing if mark is not None]
         again = [mark for mark in changed if mark["record"]["id"] in known]
         runs: dict[str, list[tuple[FinishedRun, str | None]]] = {}
         for mark in marks:
             entry = (finished_run(mark["record"], None, mark["end"]), mark["record"]["parent"])
             runs.setdefault(mark["record"]["experiment"], []).append(entry)
         for study in [*marks, *again]:
-            trials = [each for each in self._trials(study) if each["id"] not in known]
+            try:
+                trials = [each for each in self._trials(study) if each["id"] not in known]
+            except StoreError as error:
+                wrong.append(str(error))
+                continue
             entries = [(finished_run(each, None, _begin(each)), study["record"]["id"]) for each in trials]
             runs.setdefault(study["record"]["experiment"], []).extend(entries)
         refused = [sentence for experiment, found in runs.items() for sentence in tracker.restore(experiment, found)]
@@ -475,8 +479,7 @@ def _plain(record: RunRecord) -> dict[str, Any]:
 
 
 def _begin(record: Mapping[str, Any]) -> float:
-    from datetime import datetime
-
+    """When a run began, in Unix seconds."""
     return datetime.fromisoformat(record["start"]).timestamp()
 
 

@@ -107,7 +107,12 @@ def _root() -> Path:
 
 
 def _endpoint() -> str:
-    return next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), "")
+    """The address of another server than Amazon's, "" if none is named; raises BadAddress for one that is none."""
+    name = next((name for name in ENDPOINTS if os.environ.get(name)), "")
+    told = os.environ.get(name, "").strip()
+    if told and not re.fullmatch(r"https?://[^/\s]+/?", told):
+        raise BadAddress(f"{name} is {shown(told)!r}, and should be the address of a server: https://HOST:PORT")
+    return told
 
 
 def _server_of(kind: str) -> str:
@@ -259,16 +264,18 @@ class Bucket:
         server = f" at {shown(_endpoint())}" if self.where.startswith("s3") and _endpoint() else ""
         if "NoSuchBucket" in told:
             cure = "make the bucket, or correct the address"
-        elif re.search(r"\b40[13]\b|AccessDenied|Signature|InvalidAccessKeyId|credential|169\.254", told):
-            cure = (
-                "give keys that may read and write it in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
-                "AWS_REGION)"
-            )
+        elif re.search(r"\b40[13]\b|AccessDenied|Signature|InvalidAccessKeyId|credential|169\.254|Account", told):
+            cure = f"give keys that may read and write it in the environment ({_KEYS[self.where[:2]]})"
         else:
             cure = "look after the network, or correct the address (--workspace, AWS_ENDPOINT_URL)"
         return BucketError(f"{self.where}{server} does not answer as it should: {short}; {cure}")
 
 
+_KEYS = {
+    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY",
+}
 _BACKOFF = {"init_backoff": "first", "max_backoff": "longest"}
 
 

@@ -300,14 +300,14 @@ class Tracker:
         return self.home.read(experiment=experiment, tagged=(tag, value))
 
     def artifacts_dir(self, run_id: str) -> Path:
-        """Return the folder of the artifacts of a run, fetched from the bucket of the workspace where they are not here
-        yet; it exists once something is in it.
+        """Return the folder of the artifacts of a run; it exists once something is in it. What the bucket of the
+        workspace has of them, and what is missing here or older, is fetched.
 
         Raises RunNotFound for an unknown id, WorkspaceError for a place outside the workspace, and what
         `Lasting.fetch_files` raises.
         """
         folder = self.home.folder(self._get(run_id))
-        if self.lasting is not None and not folder.exists():
+        if self.lasting is not None:
             self.lasting.fetch_files(run_id, "artifacts/")
         return folder
 

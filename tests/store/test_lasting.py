@@ -84,6 +84,7 @@ def test_another_machine_has_every_bit_of_a_run(machine: Machine) -> None:
     assert (believed.sealed, believed.note, believed.record.metrics) == (True, "", {"eps_E": 0.1 + 0.2})
     assert not second.store_path(run).exists()
 
+    (second.artifacts_dir(run) / "spec.toml").unlink()
     tree = fields.read(second.store_of(run))
     assert tree["small"].to_dataset().identical(GROUPS["small"])
     for place in (first.fields / f"{run}.zarr", first.artifacts_dir(run)):
@@ -351,6 +352,12 @@ def test_a_folder_tells_its_bucket_and_no_other_folder_has_one(tmp_path: Path, m
     assert folder_of("s3://bucket/a/") == folders[-1]
     with pytest.raises(BucketError, match="AWS_ENDPOINT_URL names another server"):
         bucket_of(folders[0])
+    for server in ("localhost:9000", "ftp://host", f"https://me:{SECRET}@host/a b"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+        with pytest.raises(BadAddress, match=r"AWS_ENDPOINT_URL is .*https://HOST:PORT") as caught:
+            folder_of("s3://bucket/a")
+        assert SECRET not in str(caught.value)
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
     for folder in (tmp_path, tmp_path / "runs", folders[0].parent, folders[0] / "cache", Path("runs")):
         assert bucket_of(folder) is None
 
