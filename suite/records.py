@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from suite.observables import OBSERVABLES, RATIOS
-from suite.toml import did_you_mean, dump_toml, shortened
+from suite.toml import did_you_mean, dump_toml, shortened, toml_value
 
 if TYPE_CHECKING:
     from suite.model.backends import Backend
@@ -78,6 +78,12 @@ def sentence_of(item: Mapping[str, Any], path: tuple[str, ...], root: type[Recor
         return f"{shortened(value)} is not one of {', '.join(options)}{did_you_mean(str(value), options)}"
     if kind == "value_error":
         return f"{shortened(value)}: {item['ctx']['error']}"
+    if kind == "tuple_type":
+        example = f", such as {toml_value([value])}" if isinstance(value, str | int | float) else ""
+        return f"{shortened(value)}: write a list in brackets{example}"
+    if kind in ("float_type", "int_type") and isinstance(value, str):
+        number = "a number" if kind == "float_type" else "a whole number"
+        return f"{shortened(value)}: write {number}, without quotes and without a unit"
     return f"{shortened(value)}: {item['msg'][0].lower()}{item['msg'][1:]}"
 
 

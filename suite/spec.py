@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from store.faults import BadInput
 from suite.ladders import label, overrides_of, points_of, wrong_axis, wrong_ladders
 from suite.records import DEFAULT_BACKEND, Material, Record, Solver, Spec, Sweep, sentence_of
 from suite.toml import DEEPEST, TomlError, bare, did_you_mean, dump_toml, parse_toml, shortened, toml_value
+from suite.world.calculators import UnusableReference
+from suite.world.lammps_calculator import lammps_potential_file
 from suite.world.modules import find_module, located, missing_files, remember_beside
 from suite.world.reference import is_code, missing_kim, unknown_reference
 
@@ -103,7 +106,9 @@ def read(name: str | Path) -> SpecFile:
         if str(name) in known:
             path = known[str(name)]
         elif path.suffix == ".toml":
-            raise BadSpec([f"{path}: no such file"])
+            raise BadSpec([f"{path}: no such file; `dislobench list` names the specs that are shipped"])
+        elif _exists(path) and path.is_dir():
+            raise BadSpec([f"{path} is a folder; name a TOML file in it"])
         else:
             hint = did_you_mean(str(name), known)
             raise BadSpec([f"no spec {shortened(str(name))}; shipped: {', '.join(known)}{hint}"])
@@ -220,16 +225,34 @@ def _with_named(tables: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any]
             module = name.partition(":")[0]
             remember_beside(module, folder)
             if find_module(module, folder) is None:
-                problems.append((f"{table}.{key}", f"no module {module!r} where Python looks, nor in {folder}"))
+                problems.append((f"{table}.{key}", _no_module(module, folder)))
         if isinstance(arguments, Mapping):
             placed = located(arguments, folder)
             found[table] = {**content, "arguments": placed} if "arguments" in content else content
             problems += [
-                (f"{table}.arguments.{argument}", f"no file {shortened(file)} in the current folder or in {folder}")
+                (f"{table}.arguments.{argument}", _no_file(file, folder))
                 for argument, value in placed.items()
                 for file in missing_files({argument: value})
             ]
     return found, list(dict.fromkeys(problems))  # two keys of the model share its arguments
+
+
+def _no_module(module: str, folder: Path) -> str:
+    """Where a module is not, and what to do."""
+    top = module.partition(".")[0]
+    hint = did_you_mean(top, [path.stem for path in folder.glob("*.py")])
+    moved = f"; move it there from {Path.cwd()}" if Path(f"{top}.py").is_file() else ""
+    cure = moved or f"{hint}; install it, or put {top}.py there"
+    return f"no module {module!r} where Python looks, nor in {folder}, where the spec is{cure}"
+
+
+def _no_file(name: str, folder: Path) -> str:
+    """Where a file is not, and what to do: LAMMPS brings some potential files, which need only be copied."""
+    try:
+        cure = f"; LAMMPS brings one: cp {shlex.join([str(lammps_potential_file(name)), str(folder)])}"
+    except UnusableReference:
+        cure = ""
+    return f"no file {shortened(name)} in the current folder or in {folder}{cure}"
 
 
 def load_sweeps(

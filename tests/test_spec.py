@@ -323,8 +323,10 @@ def test_malformed_overrides_say_how_to_write_them(override: str) -> None:
 def test_unknown_specs_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(BadSpec, match=r"did you mean 'w-screw'\?"):
         load("w-scerw")
-    with pytest.raises(BadSpec, match="no such file"):
+    with pytest.raises(BadSpec, match="no such file; `dislobench list` names"):
         load(tmp_path / "absent.toml")
+    with pytest.raises(BadSpec, match="is a folder; name a TOML file in it"):
+        load(tmp_path)
     broken = tmp_path / "broken.toml"
     broken.write_text('[case]\nname = "a"\ntitle = \n')
     with pytest.raises(BadSpec, match=r"broken.toml:3: not TOML"):
@@ -533,9 +535,9 @@ def test_an_empty_preset_is_none_of_the_file() -> None:
     ("override", "words"),
     [
         ("training.size=true", "True: input should be a valid number"),
-        ('training.size="6"', "'6': input should be a valid number"),
+        ('training.size="6"', "'6': write a number, without quotes"),
         ("training.configurations=true", "valid integer"),
-        ('training.configurations="8"', "valid integer"),
+        ('training.configurations="8"', "write a whole number"),
         ("training.equilibrium=1", "valid boolean"),
         ('training.equilibrium="yes"', "valid boolean"),
         ("training.amplitudes=[true]", "valid number"),
@@ -561,6 +563,8 @@ def test_an_empty_preset_is_none_of_the_file() -> None:
         ("material.reference=kim:SomeModel", "needs the KIM API"),
         ("material.reference=no_such_module:Thing", "no module 'no_such_module' where Python looks"),
         ("material.reference=ase.no_such_part:Thing", "no module 'ase.no_such_part'"),
+        ("material.species=W", 'write a list in brackets, such as ["W"]'),
+        ("training.size=8A", "write a number, without quotes and without a unit"),
     ],
 )
 def test_values_that_a_run_would_refuse_are_refused_by_the_spec(
@@ -592,6 +596,7 @@ def test_loops_have_neither_core_nor_arrangement(value: str) -> None:
         (f'x = "{"a" * 6000}"', "put it in a file"),
         ('file = "absent.eam.alloy"', "no file 'absent.eam.alloy' in the current folder or in"),
         ('commands = ["pair_style eam/fs", "pair_coeff * * absent.eam.fs W"]', "no file 'absent.eam.fs'"),
+        ('commands = ["pair_coeff * * Fe_mm.eam.fs Fe"]', "no file 'Fe_mm.eam.fs' .* LAMMPS brings one: cp /"),
         ('inner = { files = ["sub/absent.yaml"] }', "no file 'sub/absent.yaml'"),
     ],
 )
@@ -627,8 +632,17 @@ def test_files_and_modules_are_found_in_the_current_folder_and_beside_the_spec(
     assert found.arguments["other"] == ["a", 1.5]
     resolved = here / "spec.toml"
     resolved.write_text(load(path).to_toml())
-    with pytest.raises(BadSpec, match="no module 'potential_beside_a_spec'"):
+    with pytest.raises(BadSpec, match=r"no module 'potential_beside_a_spec'.*put potential_beside_a_spec.py there"):
         load(resolved)
+    (here.parent / "potential_beside_a_spec.py").touch()
+    monkeypatch.chdir(here.parent)
+    with pytest.raises(BadSpec, match="move it there from"):
+        load(resolved)
+    monkeypatch.chdir(here)
+    typo = dump_toml({**TABLES, "material": {**material, "reference": "potential_besides_a_spec:build"}})
+    path.with_name("typo.toml").write_text(typo)
+    with pytest.raises(BadSpec, match=r"did you mean 'potential_beside_a_spec'\?"):
+        load(path.with_name("typo.toml"))
     (here / "w.yaml").touch()
     assert load(path).material.arguments["file"] == "w.yaml", "the current folder goes first"
 
@@ -643,7 +657,7 @@ def test_files_and_modules_are_found_in_the_current_folder_and_beside_the_spec(
             'ladders = { "training.size" = [6, -5] }',
             "at training.size = -5: training.size: -5: input should",
         ),
-        ('ladders = { "training.size" = [6, "a"] }', "at training.size = 'a': training.size: 'a': input should be a"),
+        ('ladders = { "training.size" = [6, "a"] }', "at training.size = 'a': training.size: 'a': write a number"),
         ('ladders = { "training.size" = [6, 13] }', "at training.size = 13: training.size: L = 13 a0 exceeds"),
         ('ladders = { "training.size" = [6, 1979-05-27] }', "input should be a valid number"),
         ("ladders = {}", "sweep.x.ladders: dictionary should have at least 1 item"),

