@@ -295,9 +295,10 @@ def _cores(page: Page, tracker: Tracker, standings: Sequence[Standing], path: Pa
     """Cores of the reference and of every entry side by side, from the fields of one run each."""
     trees = {}
     for each in standings:
-        if each.usable and tracker.store_of(each.runs[0]).exists():
+        if each.usable:
             try:
-                trees[each.entry] = fields.read(tracker.store_of(each.runs[0]))
+                if (store := tracker.store_of(each.runs[0])).exists():
+                    trees[each.entry] = fields.read(store)
             except fields.StoreError as error:
                 page.text(f"The core of {each.entry} is not drawn: {error}.")
     if not trees:

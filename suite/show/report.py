@@ -209,10 +209,12 @@ def _portraits(
     damage is reported in `notes`."""
     drawn: set[str] = set()
     for record in [tracker.find(each) for each in chosen] or reversed(records):
-        case, store = record.experiment, tracker.store_of(record.id)
-        if (case in drawn and not chosen) or not store.exists():
+        case = record.experiment
+        if case in drawn and not chosen:
             continue
         try:
+            if not (store := tracker.store_of(record.id)).exists():  # fetched from a bucket, where there is one
+                continue
             tree = fields.read(store)
         except StoreError as error:
             notes.setdefault(record.id, f"damaged store: {error}")
