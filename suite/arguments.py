@@ -186,7 +186,7 @@ def _with_safe(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--safe",
         action="store_true",
-        help="refuse a spec that names code (module:callable), which this command would run",
+        help="refuse a spec that names code (module:callable or a command line), which this command would run",
     )
 
 

@@ -60,6 +60,9 @@ RUN_SMALLER = {
     "dislobench run w-screw --set training.size=8": f"dislobench run w-split --preset tiny {FEW}",
     # two specs with the same world, so that the second one takes it from the cache
     "dislobench run w-screw si-edge nial-screw w-loop": f"dislobench run w-split my.toml --preset tiny {FEW}",
+    "dislobench run w-loop --set simulation.engine=lammps-mpi --set simulation.ranks=4": (
+        f"dislobench run w-split --preset tiny {FEW} --set simulation.engine=lammps-mpi --set simulation.ranks=1"
+    ),
     "dislobench scan si-edge": "dislobench scan si-edge --preset tiny --size 8 --grid 1",
     "dislobench export w-loop --folder job": "dislobench export w-loop --preset tiny --folder job",
     "dislobench tune w-screw --trials 200 --workers 2": (

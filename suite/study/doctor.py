@@ -20,6 +20,28 @@ def _lammps() -> str:
     return f"W_zhou04: {energy:.7f} eV/atom"
 
 
+def _lammps_under_mpi() -> str:
+    from ase.build import bulk
+
+    from suite.world.catalogue import CATALOGUE
+    from suite.world.lammps_mpi import lammps_under_mpi
+    from suite.world.launch import COMMAND, Launch, UnusableEngine
+
+    atoms = bulk("W", "bcc", 3.16484938, cubic=True).repeat(3)
+    atoms.rattle(0.05)
+    reference = CATALOGUE["W_zhou04"].build()
+    atoms.calc = reference
+    wanted = atoms.get_forces()
+    try:
+        with lammps_under_mpi(Launch(COMMAND, 2), reference, atoms) as engine:
+            defect = float(np.abs(engine.get_forces(atoms) - wanted).max())
+    except UnusableEngine as error:
+        return f"absent (optional): {error}"
+    if defect > 1e-9:
+        raise RuntimeError(f"its forces are off by {defect:.1e} eV/Å")
+    return f"two processes have the forces of LAMMPS in process to {defect:.0e} eV/Å"
+
+
 def _pyace() -> str:
     from ase.build import bulk
 
@@ -77,6 +99,7 @@ def _kim() -> str:
 
 ENGINES: dict[str, Callable[[], str]] = {
     "LAMMPS in process": _lammps,
+    "LAMMPS under MPI": _lammps_under_mpi,
     "pyace (python-ace)": _pyace,
     "MLflow": _mlflow,
     "zarr through xarray": _zarr,

@@ -101,6 +101,7 @@ def plan(spec: Spec) -> dict[str, Any]:
         **{f"{name}, estimated [min]": round(value / 60, 2) for name, value in seconds.items()},
         "total, estimated [min]": round(sum(seconds.values()) / 60, 2),
         "cores": cores,
+        **({} if spec.simulation.ranks is None else {"processes of MPI": spec.simulation.ranks}),
         "pieces that workers share": found.pieces,
         WORKER_MEMORY: round(found.worker_memory / 1e9, 2),
         "sensible number of workers": found.sensible_workers(),
@@ -225,10 +226,14 @@ class Costs:
         factor, call = effort.factor * simulation, simulation * costs["reference"]
         products, calls = call * effort.products, simulation * costs["model"] * MODEL_CALLS
         rows = configurations * training
+        # processes of MPI share the force calls of the reference, but for those of a Hessian that is assembled
+        ranks = spec.simulation.ranks
+        alone, paired = (products / ranks, 0.0) if ranks else (0.0, products)
+        relaxation = call * effort.relaxation / (ranks or 1)
         durations = {
-            "world": Duration(call * effort.relaxation + 3 + factor, call * effort.hessian, products),
+            "world": Duration(relaxation + 3 + factor + alone, call * effort.hessian, paired),
             "rows": Duration(rows * costs["reference"] + 2, rows * costs["rows"]),
-            "assess": Duration((0 if shared else calls) + factor + 2, calls if shared else 0, products),
+            "assess": Duration((0 if shared else calls) + factor + 2 + alone, calls if shared else 0, paired),
         }
         block = 20_000 * (functions + 1) * 8
         own_rows = 24 * training * functions * 8

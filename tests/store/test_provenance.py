@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -124,6 +125,7 @@ def test_utc_now_is_now_and_in_utc() -> None:
     assert abs(datetime.now(stamp.tzinfo) - stamp) < timedelta(minutes=1)
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_git_revision_follows_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def git(*arguments: str) -> str:
         identity = ["-c", "user.name=n", "-c", "user.email=e@x"]

@@ -8,7 +8,7 @@ import pytest
 
 from suite.spec import load
 from suite.study import plan as module
-from suite.study.plan import WARNING, BeyondNumbers, Cost, Duration, memory_limit, plan, plan_sweep
+from suite.study.plan import WARNING, BeyondNumbers, Cost, Costs, Duration, memory_limit, plan, plan_sweep
 
 MEMORY = "peak memory, estimated [GB]"
 
@@ -30,6 +30,19 @@ def test_a_slow_reference_takes_its_time() -> None:
         plan(load(name, "tiny", ["training.size=6", "simulation.size=24"])) for name in ("w-screw", "w-snap")
     )
     assert slow["world, estimated [min]"] > 3 * quick["world, estimated [min]"]
+
+
+def test_processes_of_mpi_share_the_force_calls() -> None:
+    """Of a loop, whose products with the Hessian are force calls too."""
+    costs = Costs()
+    one, many = (
+        costs.of(load("w-loop", "paper", ["simulation.engine=lammps-mpi", f"simulation.ranks={ranks}"]))
+        for ranks in (1, 16)
+    )
+    ratios = [many.durations[stage].on(1) / one.durations[stage].on(1) for stage in ("world", "assess")]
+    assert 1 / 16 < ratios[0] < 0.3
+    assert ratios[1] < 1
+    assert many.durations["world"].on(8) == many.durations["world"].on(1), "workers have nothing to add"
 
 
 @pytest.mark.parametrize("name", ["w-split", "w-loop", "w-springs"])
