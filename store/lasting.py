@@ -84,6 +84,19 @@ class _Ended(NamedTuple):
         return self.store.stem
 
 
+class _Part(NamedTuple):
+    """An object of a run: its key in the bucket, the file that it was made from, and the checksum and size of both."""
+
+    key: str
+    file: Path
+    sha256: str
+    size: int
+
+    def here(self) -> bool:
+        """Whether the file is here as it was sent."""
+        return self.file.exists() and digest_of(self.file) == (self.sha256, self.size)
+
+
 class Lasting:
     """The bucket of a workspace, for its tracker. Its methods raise BucketError when the bucket does not answer."""
 
@@ -116,7 +129,8 @@ class Lasting:
         if any((self._workspace / handing.FOLDER).glob("*")):
             handing.take_over_all(self._tracker)
         told = f"{self.bucket.where}: its local folder is {self._workspace}"
-        return [f"{told}; {added} runs came from the bucket" if added else told, *wrong]
+        came = f"; {added} {'run' if added == 1 else 'runs'} came from the bucket" if added else ""
+        return [told + came, *wrong]
 
     def send(self) -> tuple[list[str], list[str]]:
         """Send all runs that have ended here and that the bucket does not have; return a sentence for each that was
@@ -411,37 +425,40 @@ class Lasting:
 
         return dict(for_each(send, [*self._files(ended, record)]))
 
-    def mend(self) -> list[str]:
-        """Send again what the bucket has lost of the runs that it had, where their files are here; return a sentence
-        for each such run."""
+    def mend(self) -> tuple[list[str], list[str]]:
+        """Send again what the bucket has lost of the runs that it had; return a sentence for each run of which this was
+        possible, and for each of which it was not, because its files are not here either."""
         there = self.bucket.listed()
-        told = []
+        done, left = [], []
         for run, name in self._newest().items():
-            lost = {key: file for key, (file, size) in self._parts(run, name).items() if there.get(key) != size}
-            for key, file in lost.items():  # in their order: the mark last
-                self.bucket.put(key, file)
-            if lost:
-                told.append(f"run {run[:8]}: {len(lost)} objects that {self.bucket.where} had lost, sent again")
-        return told
+            lost = [part for part in self._parts(run, name) if there.get(part.key) != part.size]
+            good = [part for part in lost if part.here()]
+            for part in good:  # in their order: the mark last
+                self.bucket.put(part.key, part.file)
+            if good:
+                done.append(f"run {run[:8]}: {len(good)} objects that {self.bucket.where} had lost, sent again")
+            if missing := [part.key for part in lost if part not in good]:
+                left.append(
+                    f"run {run[:8]}: {self.bucket.where} has lost {', '.join(missing[:3])}, not whole here either"
+                )
+        return done, left
 
-    def _parts(self, run: str, name: Name) -> dict[str, tuple[Path, int]]:
-        """The objects of a run, in the order in which they are written, with their files and sizes: those whose files
-        are here, as they were sent."""
+    def _parts(self, run: str, name: Name) -> Iterator[_Part]:
+        """The objects of a run, in the order in which they are written; those of its fields are known where the fields
+        are here."""
         mark, store = self.mark(run), self._tracker.store_path(run)
         assert mark is not None
-        parts: dict[str, tuple[Path, int]] = {}
-        if store.exists() and digest_of(store / MANIFEST)[0] == mark["fields"]:
-            verify(store)
-            entries = manifest_files((store / MANIFEST).read_bytes())
-            sizes = {each: entry["size"] for each, entry in entries.items()}
-            sizes[MANIFEST] = (store / MANIFEST).stat().st_size
-            parts |= {f"fields/{run}.zarr/{each}": (store / each, size) for each, size in sizes.items()}
+        below = f"fields/{run}.zarr"
+        if (store / MANIFEST).exists():
+            raw = (store / MANIFEST).read_bytes()
+            if digest_of(raw)[0] == mark["fields"]:
+                for path, entry in manifest_files(raw).items():
+                    yield _Part(f"{below}/{path}", store / path, entry["sha256"], entry["size"])
+                yield _Part(f"{below}/{MANIFEST}", store / MANIFEST, *digest_of(raw))
         for path, entry in mark["files"].items():
-            file = self._workspace / path
-            if file.exists() and digest_of(file)[0] == entry["sha256"]:
-                parts[entry.get("key", path)] = file, entry["size"]
+            yield _Part(entry.get("key", path), self._workspace / path, entry["sha256"], entry["size"])
         own = self._folder / str(name)
-        return {**parts, f"{MARKS}/{name}": (own, own.stat().st_size)}
+        yield _Part(f"{MARKS}/{name}", own, *digest_of(own))
 
     def _files(self, ended: _Ended, record: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
         """Paths in the workspace, and the files that are to have them: artifacts, and of a study its folder and its

@@ -72,9 +72,9 @@ def repair(workspace: Path, progress: Progress = silent) -> Repaired:
         _mend_study(tracker, path, found)
     if tracker.lasting is not None:
         progress("bucket", 0.0, "runs that it does not have")
-        done, wrong = tracker.lasting.send()
-        found.done += [*done, *tracker.lasting.mend()]
-        found.left += wrong
+        for done, left in (tracker.lasting.send(), tracker.lasting.mend()):
+            found.done += done
+            found.left += left
     return found
 
 

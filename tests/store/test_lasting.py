@@ -261,6 +261,15 @@ def test_repair_sends_again_what_the_bucket_has_lost(machine: Machine, s3: Objec
     assert fields.read(second.store_of(run))["small"].to_dataset().identical(GROUPS["small"])
     assert contents(second.artifacts_dir(run)) == contents(first.artifacts_dir(run))
     assert repair(second.workspace).done == repair(machine("a").workspace).done == []
+    for folder in (first.artifacts_dir(run), first.store_path(run)):
+        (file,) = folder.rglob("spec.toml") if folder.name == "artifacts" else folder.rglob("small/x/c/0/0")
+        file.write_bytes(b"?")
+    for path in [path for path in written if path.endswith(("toml", "small/x/c/0/0"))]:
+        s3.delete(path)
+    found = repair(first.workspace)
+    assert found.done == []
+    (told,) = found.left
+    assert re.search(r"has lost fields/.*/small/x/c/0/0, artifacts/.*/spec\.toml, not whole here either", told)
 
 
 def test_a_store_that_is_damaged_here_is_told_and_not_sent(machine: Machine, s3: Objects) -> None:
