@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,12 +47,14 @@ STATUSES = ("FINISHED", "FAILED", "KILLED")
 
 
 class RunNotFound(BadStore, LookupError):
-    """A reference matches no run, or more than one; `close` lists similar names and ids."""
+    """A reference matches no run of a workspace, or more than one; `close` lists similar names and ids."""
 
-    def __init__(self, message: str, close: Sequence[str] = ()) -> None:
+    def __init__(self, message: str, workspace: Path, close: Sequence[str] = (), empty: bool = False) -> None:
         self.close = tuple(close)
         hint = f" (did you mean {', '.join(close)}?)" if close else ""
-        super().__init__(f"{message}{hint}; `dislobench runs` lists what is there")
+        cure = f"`dislobench runs --workspace {shlex.quote(str(workspace))}` lists what is there"
+        cure = "it holds no runs: name another folder with --workspace" if empty else cure
+        super().__init__(f"{message} in {workspace}{hint}; {cure}")
 
 
 class Tracker:
@@ -263,14 +266,13 @@ class Tracker:
                     return only
                 case [*several] if several:
                     raise RunNotFound(
-                        f"id prefix {reference!r} is not unique in {self.workspace}",
+                        f"id prefix {reference!r} is not unique",
+                        self.workspace,
                         [record.id for record in several],
                     )
         names = dict.fromkeys(record.name for record in self.history())
-        raise RunNotFound(
-            f"no run {reference!r} in {self.workspace}",
-            difflib.get_close_matches(reference, names, n=3),
-        )
+        close = difflib.get_close_matches(reference, names, n=3)
+        raise RunNotFound(f"no run {reference!r}", self.workspace, close, empty=not names)
 
     def history(self, experiment: str | None = None) -> list[RunRecord]:
         """Return all runs, or those of one experiment, newest first; none is not an error.
@@ -424,7 +426,7 @@ class Tracker:
         if found := self.home.read(run_id=run_id):
             return found[0]
         self.history()  # raises an error if the database was lost
-        raise RunNotFound(f"no run with the id {run_id!r} in {self.workspace}")
+        raise RunNotFound(f"no run with the id {run_id!r}", self.workspace)
 
 
 def _check_run_name(name: str) -> None:

@@ -72,7 +72,9 @@ def sentence_of(item: Mapping[str, Any], path: tuple[str, ...], root: type[Recor
         word = "table" if root is Spec and len(path) == 1 else "key"
         return f"unknown {word}{did_you_mean(path[-1], known)}; known: {', '.join(known)}"
     if kind == "missing":
-        return "is missing"
+        return "this table is missing; docs/spec.md lists its keys" if len(path) == 1 and root is Spec else "is missing"
+    if kind == "bool_type":
+        return f"{shortened(value)}: write true or false"
     if kind == "literal_error":
         options = re.findall(r"'([^']*)'", item["ctx"]["expected"])
         return f"{shortened(value)} is not one of {', '.join(options)}{did_you_mean(str(value), options)}"

@@ -12,6 +12,7 @@ from suite import plugins
 from suite.model.backends import BACKENDS, EVERY, backend_of, settings_of
 from suite.observables import OBSERVABLES
 from suite.toml import did_you_mean
+from suite.trainers import TRAINERS
 from suite.world.catalogue import CATALOGUE
 from suite.world.crystal import LATTICES
 from suite.world.dislocation import LOOPS, dislocations, known_entries
@@ -92,7 +93,10 @@ def _backend(spec: Spec, refuse: Refuse) -> None:
     model = spec.model
     brought = plugins.installed(plugins.BACKENDS)
     if model.backend not in (*BACKENDS, *brought):
-        hint = did_you_mean(model.backend, [*BACKENDS, *brought])
+        trained = (
+            f' (did you mean "trainer", with model.trainer = "{model.backend}"?)' if model.backend in TRAINERS else ""
+        )
+        hint = trained or did_you_mean(model.backend, [*BACKENDS, *brought])
         refuse("model.backend", f"{model.backend!r} is not one of {', '.join([*BACKENDS, *brought])}{hint}")
         return
     _unread(spec, refuse)

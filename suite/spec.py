@@ -109,6 +109,8 @@ def read(name: str | Path) -> SpecFile:
             raise BadSpec([f"{path}: no such file; `dislobench list` names the specs that are shipped"])
         elif _exists(path) and path.is_dir():
             raise BadSpec([f"{path} is a folder; name a TOML file in it"])
+        elif _exists(path):
+            raise BadSpec([f"{path}: the name of a spec ends with .toml"])
         else:
             hint = did_you_mean(str(name), known)
             raise BadSpec([f"no spec {shortened(str(name))}; shipped: {', '.join(known)}{hint}"])

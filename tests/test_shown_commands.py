@@ -18,7 +18,7 @@ import pytest
 from store.faults import FailedOutcome
 from suite.arguments import build_parser
 from suite.cli import main
-from suite.spec import dump_toml
+from suite.spec import dump_toml, load
 from suite.trainers.needed import MissingPackage
 from suite.world.lammps_calculator import lammps_potential_file
 
@@ -57,7 +57,7 @@ RUN_AS_SHOWN = (
     "dislobench completion bash",
 )
 RUN_SMALLER = {
-    "dislobench run w-screw --set training.size=8": f"dislobench run w-split --preset tiny {FEW}",
+    "dislobench run w-screw --set training.size=12": f"dislobench run w-split --preset tiny {FEW}",
     # two specs with the same world, so that the second one takes it from the cache
     "dislobench run w-screw si-edge nial-screw w-loop": f"dislobench run w-split my.toml --preset tiny {FEW}",
     "dislobench run w-loop --set simulation.engine=lammps-mpi --set simulation.ranks=4": (
@@ -118,7 +118,7 @@ RUN_SMALLER = {
     "dislobench repair --tracking-uri postgresql://HOST/runs": "dislobench repair --workspace shared --tracking-uri sqlite:///shared.db",
     "dislobench scan fe-screw.toml --size 20": "dislobench scan fe-screw.toml --size 8 --grid 1",
     "dislobench run w-screw --preset quick": f"dislobench run w-split --preset tiny {FEW}",
-    "dislobench run w-screw --preset quick --set weights.virial1=1e4": (
+    "dislobench run w-screw --preset quick --set weights.virial1=10": (
         f"dislobench run w-split --preset tiny {FEW} --set weights.virial1=1e4"
     ),
     "dislobench run w-screw --preset quick --set training.seed=1": (
@@ -175,6 +175,13 @@ def test_every_shown_command_is_known_here() -> None:
 def test_shown_command_parses(command: str) -> None:
     options = build_parser().parse_args(shlex.split(command)[1:])
     assert options.command == command.split()[1]
+
+
+@pytest.mark.parametrize("command", [each for each in shown() if "--set" in each])
+def test_overrides_that_are_shown_change_the_spec(command: str) -> None:
+    options = build_parser().parse_args(shlex.split(command)[1:])
+    for name in getattr(options, "specs", None) or [options.spec]:
+        assert load(name, options.preset, options.overrides) != load(name, options.preset), "it would be the same run"
 
 
 def test_the_array_job_of_the_page_parses() -> None:

@@ -126,7 +126,7 @@ def test_missing_keys_and_tables_are_named(path: Path) -> None:
     line = locate(TEXT)[("simulation",)]
     assert problems(path, text) == [f"{path}:{line}: simulation.size: is missing"]
     without = dump_toml({k: v for k, v in TABLES.items() if k != "model"})
-    assert problems(path, without) == [f"{path}: model: is missing"]
+    assert problems(path, without) == [f"{path}: model: this table is missing; docs/spec.md lists its keys"]
 
 
 @pytest.mark.parametrize("key", ["cutoff", "channels", "degrees"])
@@ -327,6 +327,11 @@ def test_unknown_specs_and_broken_files(tmp_path: Path) -> None:
         load(tmp_path / "absent.toml")
     with pytest.raises(BadSpec, match="is a folder; name a TOML file in it"):
         load(tmp_path)
+    (tmp_path / "case.spec").touch()
+    with pytest.raises(BadSpec, match=r"the name of a spec ends with \.toml"):
+        load(tmp_path / "case.spec")
+    with pytest.raises(BadSpec, match=r'did you mean "trainer", with model\.trainer = "mace"'):
+        load("w-split", "tiny", ["model.backend=mace"])
     broken = tmp_path / "broken.toml"
     broken.write_text('[case]\nname = "a"\ntitle = \n')
     with pytest.raises(BadSpec, match=r"broken.toml:3: not TOML"):
@@ -538,8 +543,8 @@ def test_an_empty_preset_is_none_of_the_file() -> None:
         ('training.size="6"', "'6': write a number, without quotes"),
         ("training.configurations=true", "valid integer"),
         ('training.configurations="8"', "write a whole number"),
-        ("training.equilibrium=1", "valid boolean"),
-        ('training.equilibrium="yes"', "valid boolean"),
+        ("training.equilibrium=1", "write true or false"),
+        ('training.equilibrium="yes"', "write true or false"),
         ("training.amplitudes=[true]", "valid number"),
         ("dislocation.sites=[[true, 0.2], [0.3, 0.4]]", "valid number"),
         ("dislocation.sites=[[1e9, 0.2], [0.3, 0.4]]", "less than or equal to 100"),

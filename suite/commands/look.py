@@ -254,6 +254,8 @@ def runs(options: argparse.Namespace) -> int:
     if not rows:
         which = f" of case {options.case!r}" if options.case else ""
         cure = "leave out --where" if conditions else "start with: dislobench run w-screw --preset quick"
+        if options.case and (cases := sorted({record.experiment for record in tracker.history()})):
+            cure = f"it has runs of {', '.join(map(printable, cases))}"
         print(f"no runs{which}{' that satisfy all of this' * bool(conditions)} in {options.workspace}; {cure}")
         return 0
     from suite.show.terminal import runs_table

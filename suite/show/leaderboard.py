@@ -84,7 +84,10 @@ def write_leaderboard(workspace: Path, folder: Path, run_id: str | None = None) 
     boards = [r.id for r in tracker.history() if r.kind == "board"] if run_id is None else [run_id]
     files = [path for each in boards if (path := tracker.artifacts_dir(each) / BOARD).exists()]
     if not files:
-        raise NoBoard(f"no finished leaderboard in {workspace}: `dislobench leaderboard BOARD` makes one")
+        raise NoBoard(
+            f"no finished leaderboard in {workspace}: `dislobench leaderboard BOARD` makes one, and `dislobench list` "
+            "names boards"
+        )
     # a board that was given again has gone on in its first run: when that began tells nothing
     content = max((read_json(path, AGAIN) for path in files), key=lambda each: str(each["created"]))
     board, costs = content["board"], content["costs"]

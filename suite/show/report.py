@@ -56,7 +56,8 @@ def write_report(workspace: Path, folder: Path, case: str | None = None, chosen:
     runs = [each.record for each in believed]
     if not runs and not records:
         raise NothingToReport(
-            f"no runs{f' of {case!r}' if case else ''} in {workspace}; `dislobench runs` lists what there is"
+            f"no runs{f' of case {case!r}' if case else ''} in {workspace}; run a case first, or name another folder "
+            "with --workspace"
         )
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     page = Page(f"dislobench: {case or 'all cases'}")

@@ -278,9 +278,15 @@ def test_find_takes_an_id_a_name_or_a_prefix(tracker: Tracker) -> None:
     with pytest.raises(RunNotFound, match="did you mean ladder") as caught:
         tracker.find("lader")
     assert caught.value.close == ("ladder",)
+    assert f"`dislobench runs --workspace {tracker.workspace}` lists what is there" in str(caught.value)
     for reference in (other[:3], "f" * 32, "", "a'b\"c"):
         with pytest.raises(RunNotFound):
             tracker.find(reference)
+
+
+def test_in_a_workspace_without_runs_another_folder_was_meant(tracker: Tracker) -> None:
+    with pytest.raises(RunNotFound, match="it holds no runs: name another folder with --workspace"):
+        tracker.find("ladder")
 
 
 def test_a_prefix_of_several_ids_is_refused(tracker: Tracker) -> None:
