@@ -2,8 +2,8 @@
 
 It is started by a command such as `mpirun -n 4 lmp`, and spoken to by the protocol of i-PI (`fix ipi`, package MISC;
 Ceriotti, More, Manolopoulos, Comput. Phys. Commun. 185, 1019, 2014). So a relaxation takes the same steps in the same
-metric as with LAMMPS inside this process, and only its force calls are shared. LAMMPS' own minimiser would take ten
-times as many (docs/cluster.md).
+metric as with LAMMPS inside this process, and only its force calls are shared. LAMMPS' own minimiser would take two to
+ten times as many (docs/cluster.md).
 """
 
 from __future__ import annotations
