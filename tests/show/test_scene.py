@@ -13,10 +13,13 @@ import pytest
 import xarray as xr
 from ase.io import read as read_frames
 
+from store.listing import RunRecord
 from suite.pipeline import assess
 from suite.results import Model, Rows, World
 from suite.show import scene
 from suite.show.defects import Defects, find_defects, write_atoms
+from suite.show.page import Page
+from suite.show.report import _scenes
 from suite.spec import Spec, load
 from suite.stages.cells import dislocation_of
 from suite.study import archive
@@ -126,3 +129,18 @@ def test_a_loop_is_shown_once_with_its_circuits(found: Defects, tmp_path: Path) 
 )
 def test_vectors_have_the_usual_words(vector: tuple[float, ...], primitive: bool, words: str) -> None:
     assert scene.miller(vector, primitive) == words
+
+
+def test_the_report_links_to_the_pages_that_are_there(tmp_path: Path) -> None:
+    runs = [RunRecord(name * 32, f"run {name}", "w-split", "FINISHED", "2026-01-01", {}, {}, {}, None) for name in "ab"]
+    page, folder = Page("report"), tmp_path / "my report"
+    folder.mkdir()
+    _scenes(runs, tmp_path, page, folder)
+    assert "In three dimensions" not in page.write(folder)[0].read_text(encoding="utf-8")
+    place = scene.scene_path(tmp_path, runs[1].id)
+    place.parent.mkdir(parents=True)
+    place.touch()
+    _scenes(runs, tmp_path, page, folder)
+    (link,) = re.findall(r'<p><a href="(.*?)">(.*?)</a>', page.write(folder)[0].read_text(encoding="utf-8"))
+    assert link[1] == "run b (bbbbbbbb)"
+    assert (folder / link[0]).samefile(place)
