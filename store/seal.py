@@ -34,6 +34,7 @@ _CURES = {
     errno.EROFS: "it can be read only: copy the workspace, or name another folder",
     errno.EACCES: "it can be read only by you: copy the workspace, or name another folder",
     errno.EPERM: "it can be read only by you: copy the workspace, or name another folder",
+    errno.ENOTDIR: "a file stands where a folder is needed: name another place",
     errno.EIO: "look after the disk, then give the same command again",
 }
 

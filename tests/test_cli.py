@@ -376,6 +376,9 @@ def test_study_ladder_report_and_published_numbers(
     assert main(["sweep", str(ladder), "--only", "sise", *where]) == 2
     assert "it has size, L" in capsys.readouterr().err
 
+    (tmp_path / "file").touch()
+    assert main(["report", "--folder", str(tmp_path / "file" / "report"), *where]) == 4
+    assert "a file stands where a folder is needed" in capsys.readouterr().err
     written = _json(capsys, "report", "--folder", str(tmp_path / "report"), *where)
     assert isinstance(written, dict)
     assert all(Path(path).exists() for path in written["files"])
