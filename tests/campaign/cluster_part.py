@@ -48,13 +48,13 @@ class Cluster:
         return [
             pid
             for pid in marked(self.marker)
-            if "multiprocessing" in (line := command_of(pid)) and "tracker" not in line
+            if "multiprocessing" in (line := command_of(pid)) and "resource_tracker" not in line
         ]
 
 
-VICTIMS = (
+VICTIMS = (  # a scheduler that is gone before the command has found it is bad input, later it is lost
     Victim("a worker", (0,), lambda cluster, _: cluster.computing()),
-    Victim("the scheduler", (3,), lambda cluster, _: [cluster.scheduler]),
+    Victim("the scheduler", (2, 3), lambda cluster, _: [cluster.scheduler]),
     Victim("the command", (-signal.SIGKILL,), lambda _, command: [command]),
 )
 
