@@ -164,7 +164,7 @@ def test_point_key_forgets_names_and_studies_only(tiny: Spec) -> None:
 def test_report_tells_what_the_store_holds(result: SweepResult, workspace: Path, tmp_path: Path) -> None:
     written = write_report(workspace, tmp_path)
     html = (tmp_path / "report.html").read_text()
-    assert "data:image/png;base64," in html
+    assert "data:image/webp;base64," in html
     assert "Zhou, Johnson, Wadley" in html
     for figure in (
         "sweep-w-split-L",
