@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from store.seal import StoreError
+from store.seal import StoreError, leads_out
 
 MARKS = "marks"
 """Folder of the marks, in the bucket and in the workspace."""
@@ -74,9 +74,8 @@ def checked(mark: dict[str, Any], name: Name, cure: str) -> dict[str, Any]:
 
 def _inside(path: str, record: Mapping[str, Any]) -> bool:
     """Whether a path belongs to a run: it lies in the folder of the run, or in that of its study."""
-    plain = not {"", ".", ".."} & {*path.split("/")}
     folders = [f"{place_of(record)}/", *([f"studies/{name}/"] if (name := study_folder(record)) else [])]
-    return plain and path.startswith(tuple(folders))
+    return not leads_out(path) and path.startswith(tuple(folders))
 
 
 def study_folder(record: Mapping[str, Any]) -> str:

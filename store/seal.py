@@ -172,9 +172,14 @@ def manifest_files(raw: bytes) -> dict[str, dict[str, Any]]:
     """Return the files that the manifest `raw` lists, relative with slashes; raises ValueError for one that leads out
     of its store."""
     files: dict[str, dict[str, Any]] = json.loads(raw)["files"]
-    if wrong := [name for name in files if {"", ".", ".."} & {*name.split("/")}]:
+    if wrong := [name for name in files if leads_out(name)]:
         raise ValueError(f"{MANIFEST} lists the file {wrong[0]!r}")
     return files
+
+
+def leads_out(path: str) -> bool:
+    """Whether a relative path with slashes, which somebody else has written, may lead out of its folder."""
+    return bool({"", ".", ".."} & {*path.split("/")})
 
 
 def sync(path: Path) -> None:

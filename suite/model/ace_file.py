@@ -26,6 +26,7 @@ from ase.data import atomic_numbers
 
 from store.faults import BadInput
 
+PLAIN, COMPILED = "potential.yaml", "potential.yace"  # of a saved model; the second is for `pair_style pace` of LAMMPS
 MOST_NEIGHBOURS = 6  # larger products have another tree, which no basis of ours needs
 MOST_FREE = 3  # neighbours; with more, not all couplings of a product are independent
 CUT_WIDTH, SPLINE_BIN = 0.01, 1e-3  # Å; as in `suite.model.basis`: python-ace alone reads them
@@ -375,8 +376,8 @@ def written(basis: BasisFile, coefficients: np.ndarray, energy_per_atom: float) 
     if coefficients.shape != (len(basis.functions),):
         raise BadBasisFile(f"{len(basis.functions)} coefficients expected, got shape {coefficients.shape}")
     return {
-        "potential.yaml": _blocks(basis, coefficients, energy_per_atom),
-        "potential.yace": products(basis, coefficients, energy_per_atom, merged=True),
+        PLAIN: _blocks(basis, coefficients, energy_per_atom),
+        COMPILED: products(basis, coefficients, energy_per_atom, merged=True),
     }
 
 

@@ -22,6 +22,7 @@ from ase.data import chemical_symbols
 
 from store.faults import BadInput
 from suite.execution import map_pieces
+from suite.model.ace_file import COMPILED, PLAIN
 from suite.model.verlet import Kept
 from suite.world.calculators import NotFinite
 
@@ -273,7 +274,7 @@ class AceBasis:
         """
         fitted = self.with_coefficients(coefficients)
         folder.mkdir(parents=True, exist_ok=True)
-        plain, compiled = folder / "potential.yaml", folder / "potential.yace"
+        plain, compiled = folder / PLAIN, folder / COMPILED
         fitted.save(str(plain))
         plain.write_text(f"# add {energy_per_atom!r} eV per atom\n" + plain.read_text())
         fitted.to_ACECTildeBasisSet().save_yaml(str(compiled))

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from ase.calculators.calculator import Calculator
 
 from suite.execution import to_stderr
+from suite.model.ace_file import COMPILED
 from suite.progress import Progress
 from suite.results import Model, Rows
 from suite.spec import Spec
@@ -18,8 +19,6 @@ from suite.world.lammps_calculator import FittedLammpsCalculator, LammpsCalculat
 from suite.world.lammps_mpi import lammps_under_mpi
 from suite.world.launch import COMMAND, Launch, UnusableEngine
 from suite.world.reference import build_reference
-
-COMPILED_ACE = "potential.yace"  # what families of ACE models save for `pair_style pace`
 
 
 def launch_of(spec: Spec) -> Launch | None:
@@ -88,9 +87,9 @@ def in_lammps(spec: Spec, model: Model, rows: Rows, calculator: Calculator) -> L
         return calculator
     with TemporaryDirectory() as folder:
         saved = rows.basis.save(model.coefficients, model.energy_per_atom, Path(folder)) if rows.functions else []
-        texts = {path.name: path.read_text(encoding="ascii") for path in saved if path.name == COMPILED_ACE}
+        texts = {path.name: path.read_text(encoding="ascii") for path in saved if path.name == COMPILED}
     if not texts:
         return None
     species, cutoff = list(spec.material.species), spec.model.cutoff or 0.0
-    commands = ["pair_style pace", f"pair_coeff * * {COMPILED_ACE} {' '.join(species)}"]
+    commands = ["pair_style pace", f"pair_coeff * * {COMPILED} {' '.join(species)}"]
     return FittedLammpsCalculator(commands, species, cutoff, texts)

@@ -6,7 +6,7 @@ import ctypes
 import importlib.util
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 
 from suite.world.calculators import FailedEngine, NotFinite, UnusableReference
 
+NEIGHBOURS = ("neighbor 0.6 bin", "neigh_modify delay 0 every 1 check yes")  # the lists of every engine
 BAR = 1 / 1.6021765e6  # eV/Å^3; the rounded factor that LAMMPS itself multiplies with
 
 
@@ -54,6 +55,12 @@ def lower_triangular(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise UnusableReference("the cell vectors are left-handed or flat; LAMMPS needs a right-handed cell")
     lower = np.linalg.cholesky(vectors @ vectors.T)
     return lower, np.linalg.solve(lower, vectors)
+
+
+def read_commands(data: str, commands: Sequence[str]) -> list[str]:
+    """What an input of LAMMPS begins with: it reads the file `data` (see `write_data`), and sets the potential."""
+    head = ["units metal", "atom_style atomic", "boundary p p p", "box tilt large"]
+    return [*head, f"read_data {data}", *commands]
 
 
 def write_data(path: Path, atoms: Atoms, species: list[str]) -> None:
@@ -182,8 +189,7 @@ class LammpsCalculator(Calculator):
                         "thermo_style custom pe c_total pxx pyy pzz pxy pxz pyz",
                         "thermo_modify norm no lost error",
                         "thermo 1",
-                        "neighbor 0.6 bin",
-                        "neigh_modify delay 0 every 1 check yes",
+                        *NEIGHBOURS,
                     ]
                 )
         except Exception as error:  # LAMMPS raises nothing more particular

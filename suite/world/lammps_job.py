@@ -15,7 +15,7 @@ from ase.calculators.calculator import Calculator
 from store.provenance import file_digest
 from suite.world.calculators import UnusableReference
 from suite.world.cell import Cell
-from suite.world.lammps_calculator import LammpsCalculator, lower_triangular, write_data
+from suite.world.lammps_calculator import LammpsCalculator, lower_triangular, read_commands, write_data
 
 DATA, SCRIPT, RESULT = "cell.data", "relax.in", "relaxed.dump"
 
@@ -40,12 +40,7 @@ def write_job(
         commands.append(" ".join(words))
     script = [
         f"# mpirun -n 2 lmp -in {SCRIPT}",
-        "units metal",
-        "atom_style atomic",
-        "boundary p p p",
-        "box tilt large",
-        f"read_data {DATA}",
-        *commands,
+        *read_commands(DATA, commands),
         "thermo 20",
         "min_style cg",
         "min_modify norm max",

@@ -28,7 +28,7 @@ from ase.calculators.socketio import IPIProtocol, actualunixsocketname, bind_uni
 
 from suite.children import beside, ending
 from suite.world.calculators import FailedEngine, NotFinite, UnusableReference
-from suite.world.lammps_calculator import LammpsCalculator, lower_triangular, write_data
+from suite.world.lammps_calculator import NEIGHBOURS, LammpsCalculator, lower_triangular, read_commands, write_data
 from suite.world.launch import DRIVER, Launch, UnusableEngine, last_lines, variables
 
 LOOK = 0.5  # seconds between two looks at a program that has not answered yet
@@ -133,14 +133,8 @@ def _script(folder: Path, calculator: LammpsCalculator, commands: list[str], ato
     write_data(data, atoms, calculator.species)
     return "\n".join(
         [
-            "units metal",
-            "atom_style atomic",
-            "boundary p p p",
-            "box tilt large",
-            f'read_data "{data}"',
-            *commands,
-            "neighbor 0.6 bin",
-            "neigh_modify delay 0 every 1 check yes",
+            *read_commands(f'"{data}"', commands),
+            *NEIGHBOURS,
             "thermo_modify norm no lost error",
             "thermo 0",
             f'info communication out overwrite "{folder / PROCESSES}"',
