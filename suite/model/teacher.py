@@ -13,6 +13,7 @@ from functools import cache
 import numpy as np
 from ase.calculators.calculator import Calculator
 
+from suite.execution import single_threaded
 from suite.model.basis import AceBasis
 from suite.model.regression import Reducer, solve, stack
 from suite.model.rows import elastic_blocks, elastic_rows, perfect_row
@@ -51,6 +52,7 @@ def teacher(
 
 
 @cache
+@single_threaded  # kept for all later runs of this process, whose numbers must not depend on who asked first
 def _fitted(
     reference: str,
     lattice: str,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from store.faults import FailedOutcome
+from suite.execution import single_threaded
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -210,6 +211,7 @@ def _directions() -> np.ndarray:
 
 
 @cache
+@single_threaded  # kept for all later runs of this process, whose numbers must not depend on who asked first
 def _polarisation() -> tuple[np.ndarray, ...]:
     """Pseudo-inverses from directional derivatives to components, and the component index of each full tensor."""
     directions = _directions()

@@ -11,7 +11,9 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from laws import rotation
 from materials import Rounded, calculator_of, crystal_of, response_of
+from threadpoolctl import threadpool_limits
 
+from suite.world import crystal
 from suite.world.crystal import (
     GPA,
     LATTICES,
@@ -167,6 +169,17 @@ def energy_density_response(density: Callable[[np.ndarray], float]) -> Response:
 
 
 CUBE = Crystal(LATTICES["B2"], ("H", "H"), 1.0)
+
+
+def test_what_later_runs_use_does_not_depend_on_who_asked_first() -> None:
+    """A call in a notebook may have had all cores."""
+    found = []
+    for threads in (1, 2):
+        crystal._polarisation.cache_clear()
+        with threadpool_limits(threads):
+            found.append(crystal._polarisation())
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_both_steps_on_one_path_are_the_two_paths(tungsten: Crystal, zhou: Calculator) -> None:
