@@ -118,12 +118,17 @@ def _create(path: Path) -> None:
         left.unlink(missing_ok=True)
     try:
         with speaking(path):
-            sql_store(own_address(new)).engine.dispose()
+            _make_tables(new)
     except WorkspaceError:
         for left in half:
             left.unlink(missing_ok=True)
         raise
     os.replace(new, path)
+
+
+def _make_tables(path: Path) -> None:
+    """Write an empty database with the tables that this version of MLflow wants."""
+    sql_store(own_address(path)).engine.dispose()
 
 
 class Guarded:

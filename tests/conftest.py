@@ -1,5 +1,6 @@
 """Expensive things, made once: the tungsten reference, its crystal, one small relaxed world, its rows and a fit."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -9,7 +10,7 @@ from ase.calculators.calculator import Calculator
 from materials import calculator_of, crystal_of, response_of
 from servers import Objects
 
-from store import objects
+from store import database, objects
 from suite.pipeline import build_rows, build_world, fit
 from suite.results import Model, Rows, World
 from suite.spec import Spec, load
@@ -30,6 +31,23 @@ if "POWERLESS" not in os.environ:  # root may write what is read-only, unless it
 def own_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of tests go to their own workspaces, wherever those of the user go."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """MLflow makes its tables once for each process that runs tests, and not, in 0.7 s each time, for every workspace;
+    commands that tests start make their own."""
+    empty = tmp_path_factory.mktemp("tables") / "mlflow.db"
+    make = database._make_tables
+
+    def copy(path: Path) -> None:
+        if not empty.exists():
+            make(empty)
+        shutil.copyfile(empty, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "_make_tables", copy)
+        yield
 
 
 @pytest.fixture(scope="session")

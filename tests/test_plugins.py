@@ -79,17 +79,18 @@ names = ["W_zhou04", "W_eam4"]
 """
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Path:
-    """A folder of installed packages, with one."""
-    folder = tmp_path / "site"
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of installed packages, with one, beside its spec."""
+    place = tmp_path_factory.mktemp("theirs")
+    folder = place / "site"
     (folder / "their_potentials-1.2.dist-info").mkdir(parents=True)
     (folder / "their_potentials.py").write_text(MODULE)
     (folder / "their_potentials-1.2.dist-info" / "entry_points.txt").write_text(ENTRIES)
     (folder / "their_potentials-1.2.dist-info" / "METADATA").write_text(
         "Metadata-Version: 2.1\nName: their-potentials\nVersion: 1.2\n"
     )
-    (tmp_path / "theirs.toml").write_text(SPEC)
+    (place / "theirs.toml").write_text(SPEC)
     return folder
 
 

@@ -143,7 +143,7 @@ def test_two_processes_share_a_study_and_a_killed_one_loses_nothing(
     place = place_of(tiny, workspace, address)
     deadline = time.monotonic() + 120
     try:
-        while _complete(place) < 20:
+        while _complete(place) < 6:
             assert time.monotonic() < deadline
             for helper in helpers:
                 assert helper.poll() is None, helper.communicate()
