@@ -129,7 +129,8 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of neighbours i, j, sorted by i, and the `shift` (pairs, 3) of j's periodic image in Å."""
+    """Pairs of neighbours i, j, sorted by i, and which periodic image of j it is: `shift` (pairs, 3), whole numbers
+    of the vectors of the cell."""
 
     i: np.ndarray
     j: np.ndarray
@@ -143,11 +144,12 @@ class Pairs:
         listed = vesin.NeighborList(cutoff=distance, full_list=True)
         i, j, shift = listed.compute(points=atoms.positions, box=atoms.cell.array, periodic=True, quantities="ijS")
         order = np.argsort(i, kind="stable")
-        return cls(i[order].astype(np.int64), j[order].astype(np.int64), shift[order] @ atoms.cell.array)
+        return cls(i[order].astype(np.int64), j[order].astype(np.int64), shift[order])
 
-    def table(self, positions: np.ndarray, cutoff: float) -> Table:
+    def table(self, atoms: Atoms, cutoff: float) -> Table:
         """The neighbours within `cutoff` Å, their number filled up to a multiple of `SLOTS`."""
-        vectors = positions[self.j] + self.shift - positions[self.i]
+        positions = atoms.positions
+        vectors = positions[self.j] + self.shift @ atoms.cell.array - positions[self.i]
         near = np.flatnonzero(np.einsum("ea,ea->e", vectors, vectors) < cutoff**2)
         i = self.i[near]
         counts = np.bincount(i, minlength=len(positions))
@@ -273,7 +275,7 @@ class AceJax:
         if not np.isfinite(atoms.positions).all():
             raise NotFinite("positions are not finite")
         types = self.types(atoms)
-        table = Pairs.within(self.cutoff, atoms).table(atoms.positions, self.cutoff)
+        table = Pairs.within(self.cutoff, atoms).table(atoms, self.cutoff)
         energies, first = np.zeros(len(self)), 0
         with _jax().enable_x64(True):
             for element, products in enumerate(self._products):
@@ -476,7 +478,7 @@ class AceJaxCalculator(Calculator):
         super().__init__()
         self._family, self._arguments = family, (np.array(coefficients), energy_per_atom, skin)
         self._model = family.with_coefficients(*self._arguments[:2])
-        self._kept: Kept[Pairs] = Kept(skin)
+        self._kept: Kept[Pairs] = Kept(family.cutoff, skin)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (self._family.recipe, *self._arguments)
@@ -485,7 +487,7 @@ class AceJaxCalculator(Calculator):
         """Pairs within the cutoff and the skin."""
         if (pairs := self._kept.at(atoms)) is not None:
             return pairs
-        return self._kept.keep(atoms, Pairs.within(self._family.cutoff + self._kept.width, atoms))
+        return self._kept.keep(atoms, Pairs.within(self._kept.reach, atoms))
 
     def calculate(
         self,
@@ -498,7 +500,7 @@ class AceJaxCalculator(Calculator):
         if not np.isfinite(self.atoms.positions).all():
             raise NotFinite("positions are not finite")
         n, types = len(self.atoms), self._family.types(self.atoms)
-        table = self._pairs(self.atoms).table(self.atoms.positions, self._family.cutoff)
+        table = self._pairs(self.atoms).table(self.atoms, self._family.cutoff)
         energies, forces, virial = [], np.zeros((n, 3)), np.zeros((3, 3))
         with _jax().enable_x64(True):
             for rows, count in blocks_of(np.arange(n), CHUNK):

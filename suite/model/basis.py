@@ -479,14 +479,14 @@ class AceCalculator(Calculator):
         self._evaluator = ACERecursiveEvaluator(self._compiled)
         self._evaluator.set_recursive(True)
         self._engine = ACECalculator(self._evaluator)
-        self._kept: Kept[Environment] = Kept(skin)
+        self._kept: Kept[Environment] = Kept(basis.cutoff, skin)
 
     def _environment(self, atoms: Atoms) -> Environment:
         if (environment := self._kept.at(atoms)) is not None:
             environment.handle.x = atoms.positions[environment.owners] + environment.shifts @ atoms.cell.array
             return environment
         types = self._basis._types(atoms.numbers)
-        return self._kept.keep(atoms, build_environment(atoms, self._basis.cutoff + self._kept.width, types))
+        return self._kept.keep(atoms, build_environment(atoms, self._kept.reach, types))
 
     def calculate(
         self,

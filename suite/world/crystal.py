@@ -8,7 +8,8 @@ the functions of a basis, because it only needs values of W along straight lines
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations, permutations, product
@@ -267,6 +268,17 @@ def strain_path(
     return StrainPath(cells, step, multiples)
 
 
+@contextmanager
+def _unseen(atoms: Atoms, calculator: Calculator) -> Iterator[None]:
+    """`atoms` with a `calculator` that does not compare them with those of its last call: they are others, and in
+    primitive cells that would take a third of the time."""
+    if hasattr(calculator, "reset"):
+        calculator.reset()
+    atoms.calc = calculator
+    yield
+    atoms.calc = None
+
+
 def relax_shifts(crystal: Crystal, calculator: Calculator, path: list[Atoms], tolerance: float = 1e-9) -> None:
     """Relax the internal shifts of the cells of `path` in place, to forces of `tolerance` eV/Å.
 
@@ -277,10 +289,8 @@ def relax_shifts(crystal: Crystal, calculator: Calculator, path: list[Atoms], to
     h = 1e-3
 
     def forces(atoms: Atoms) -> np.ndarray:
-        atoms.calc = calculator
-        result = atoms.get_forces()[1:].ravel()
-        atoms.calc = None
-        return result
+        with _unseen(atoms, calculator):
+            return atoms.get_forces()[1:].ravel()
 
     hessian = np.empty((3 * (sites - 1),) * 2)
     for column in range(len(hessian)):
@@ -335,9 +345,8 @@ def response(crystal: Crystal, calculator: Calculator, path: StrainPath | None =
     path = strain_path(crystal, calculator) if path is None else path
     energies = []
     for atoms in path.cells:
-        atoms.calc = calculator
-        energies.append(atoms.get_potential_energy())
-        atoms.calc = None
+        with _unseen(atoms, calculator):
+            energies.append(atoms.get_potential_energy())
     densities = np.array(energies) / crystal.volume
     found = _response(path.at(densities, FINE), path.step)
     if COARSE[0] not in path.multiples:

@@ -263,7 +263,7 @@ def test_neighbours_are_those_of_ase() -> None:
     from ase.neighborlist import neighbor_list
 
     atoms = ATOMS["NiAl"]
-    table = Pairs.within(5.0, atoms).table(atoms.positions, 4.4)  # a skin of 0.6 Å is taken off again
+    table = Pairs.within(5.0, atoms).table(atoms, 4.4)  # a skin of 0.6 Å is taken off again
     i, j, vectors = neighbor_list("ijD", atoms, 4.4)
     found = np.column_stack([np.nonzero(table.real)[0], table.places[table.real], table.vectors[table.real]])
     wanted = np.column_stack([i, j, vectors])
@@ -373,7 +373,7 @@ def test_ace_jax_reads_what_is_saved(name: str, families: dict[str, AceJax], tmp
         model, meta, _ = load_yace(compiled)
         own = family.with_coefficients(coefficients, -3.25)
         assert [int(z) for z in meta["elements"]] == sorted({int(z) for z in atoms.numbers})
-        table = Pairs.within(family.cutoff, atoms).table(atoms.positions, family.cutoff)
+        table = Pairs.within(family.cutoff, atoms).table(atoms, family.cutoff)
         types = family.types(atoms)
         kinds = np.broadcast_to(types[:, None], table.places.shape)
         found, wanted = (

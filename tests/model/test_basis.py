@@ -172,6 +172,27 @@ def test_kept_neighbour_list_changes_nothing(atoms: Atoms, basis: AceBasis, coef
     assert 2 < len(rebuilt) < 60
 
 
+@pytest.mark.parametrize("size", [0.01, 0.1])
+def test_neighbours_are_kept_while_the_cell_is_deformed(
+    atoms: Atoms, basis: AceBasis, coefficients: np.ndarray, size: float
+) -> None:
+    """Small strains keep the list, large ones bring in pairs that were not on it."""
+    generator = np.random.default_rng(6)
+    calculator = with_model(atoms, basis, coefficients).calc
+    listed = set()
+    for _ in range(20):
+        strained = atoms.copy()
+        strained.set_cell(atoms.cell.array @ (np.eye(3) + size * generator.uniform(-1, 1, (3, 3))), scale_atoms=True)
+        strained.positions += 0.02 * generator.uniform(-1, 1, strained.positions.shape)
+        fresh = with_model(strained, basis, coefficients)
+        strained.calc = calculator
+        assert strained.get_potential_energy() == pytest.approx(fresh.get_potential_energy(), abs=1e-10)
+        np.testing.assert_allclose(strained.get_forces(), fresh.get_forces(), atol=1e-10)
+        np.testing.assert_allclose(strained.get_stress(), fresh.get_stress(), atol=1e-12)
+        listed.add(id(calculator._kept.listed))
+    assert len(listed) == 1 if size < 0.05 else len(listed) > 3
+
+
 def test_saved_potentials_are_read_back_by_pyace(
     atoms: Atoms, basis: AceBasis, coefficients: np.ndarray, tmp_path: Path
 ) -> None:
