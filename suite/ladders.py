@@ -64,11 +64,8 @@ def settings_of(sweep: Sweep) -> dict[str, dict[str, Any]]:
 def curve_of(sweep: Sweep, values: Mapping[str, Any], setting: str) -> str:
     """Name of the curve that a point belongs to: its setting or variant, the value of the ladder `sweep.curves`, both,
     or neither."""
-    if not sweep.curves:
-        return setting
-    sizes = {axis.key: symbol for symbol, axis in AXES.items()}
-    symbol = sizes.get(sweep.curves, sweep.curves.partition(".")[2])
-    return ", ".join(filter(None, [setting, f"{symbol} = {shortened(values[sweep.curves])}"]))
+    curve = short_label({sweep.curves: values[sweep.curves]}) if sweep.curves else ""
+    return ", ".join(filter(None, [setting, curve]))
 
 
 def overrides_of(sweep: Sweep, values: Mapping[str, Any], seed: int, setting: str) -> dict[str, Any]:
@@ -79,6 +76,13 @@ def overrides_of(sweep: Sweep, values: Mapping[str, Any], seed: int, setting: st
 def label(values: Mapping[str, Any]) -> str:
     """The values of the ladders at a point, in words."""
     return ", ".join(f"{key} = {shortened(value)}" for key, value in values.items())
+
+
+def short_label(values: Mapping[str, Any]) -> str:
+    """The same with N and L for the sizes and without the tables of other keys; what two tables share stands once."""
+    symbols = {axis.key: symbol for symbol, axis in AXES.items()}
+    parts = (f"{symbols.get(key, key.partition('.')[2])} = {shortened(value)}" for key, value in values.items())
+    return ", ".join(dict.fromkeys(parts))
 
 
 def numbers_of(spec: Spec) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from suite.ladders import curve_of, numbers_of, overrides_of, points_of, wrong_ladders
+from suite.ladders import curve_of, numbers_of, overrides_of, points_of, short_label, wrong_ladders
 from suite.pipeline import assess
 from suite.results import Model, Rows, World
 from suite.spec import Spec, Sweep
@@ -109,3 +109,11 @@ def test_variants_and_laws_that_mean_nothing_are_refused(change: dict[str, Any],
     wrong = list(wrong_ladders(Sweep.model_validate({"ladders": {"training.size": (6, 8)}} | change)))
     assert [found for found, _ in wrong] == [key]
     assert words in wrong[0][1]
+
+
+def test_a_point_is_told_in_short() -> None:
+    """By the symbols of the axes; a value that two tables of the spec share stands once."""
+    values = {"training.size": 5, "model.arguments.beyond": 5.0, "material.arguments.beyond": 5.0}
+    assert short_label(values) == "L = 5, arguments.beyond = 5.0"
+    assert short_label({"simulation.size": 24, "weights.virial1": 10}) == "N = 24, virial1 = 10"
+    assert short_label({}) == ""

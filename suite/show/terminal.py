@@ -21,6 +21,7 @@ from suite.judge.matching import told
 from suite.judge.numbers import ERRORS, NUMBERS, SHOWN, head
 from suite.judge.remarks import remarks
 from suite.judge.theory import CORRECTED_ENERGY_TERMS, TERMS, limiting_term
+from suite.ladders import short_label
 from suite.show.table import Table
 from suite.study.rates import GROWTH_HEADS, HEADS, cells, growth_cells
 from suite.study.selection import value_of
@@ -282,7 +283,7 @@ def sweep_table(result: SweepResult) -> None:
         ["point", "setting", "seed", result.sweep.against, *map(head, POINT_NUMBERS), "outcome"],
         [
             [
-                ", ".join(f"{key.partition('.')[2]} {value}" for key, value in point.values.items()),
+                short_label(point.values),
                 point.setting,
                 str(point.seed),
                 "" if point.x is None else f"{point.x:.4g}",

@@ -20,7 +20,7 @@ from store import handing, provenance
 from store.runs import Run, RunRecord, Tracker
 from suite.judge.numbers import ERRORS, group_of
 from suite.judge.theory import expected_rate
-from suite.ladders import AXES, curve_of, overrides_of, points_of
+from suite.ladders import AXES, curve_of, overrides_of, points_of, short_label
 from suite.progress import Progress, silent
 from suite.show.notes import sweep_note
 from suite.spec import BadSpec, Spec, Sweep
@@ -162,8 +162,7 @@ class _Wanted:
 
     @property
     def label(self) -> str:
-        parts = [f"{k.partition('.')[2]} {v}" for k, v in self.values.items()]
-        return ", ".join([*parts, f"seed {self.seed}", *([self.setting] if self.setting else [])])
+        return ", ".join(filter(None, [short_label(self.values), f"seed {self.seed}", self.setting]))
 
     def name_in(self, sweep: str) -> str:
         """The name of its run."""
