@@ -88,14 +88,15 @@ def test_a_trial_whose_process_died_is_tried_again(
     monkeypatch.setattr(keeping, "INTERVAL", 1)
     monkeypatch.setattr(keeping, "GRACE", 1)
     place = place_of(tiny, workspace, sqlite)
-    study, kept = started(tiny, place)
-    with kept.turn():
+    study, first = started(tiny, place)
+    with first.turn():
         silent, heard = study.ask(), study.ask()
         values = [trial.suggest_float("energy", 1e-3, 1e3, log=True) for trial in (silent, heard)]
-    assert isinstance(kept, InDatabase)
-    with kept.working(heard):
-        kept._trial = None  # its thread says nothing more
+    assert isinstance(first, InDatabase)
+    with first.working(heard):
+        first._trial = None  # its thread says nothing more
     time.sleep(2.1)
+    first.close()
     again, kept = open_study(tiny, place, seed=0)
     kept.revive(again)
     states = [trial.state.name for trial in again.trials]
@@ -108,6 +109,8 @@ def test_a_trial_whose_process_died_is_tried_again(
     with kept.turn():
         retried = [again.ask() for _ in range(2)]
     assert {trial.user_attrs.get("name") for trial in retried} == {t.user_attrs.get("name") for t in (silent, heard)}
+    for each in (first, kept):  # looking at its trials has opened the first one again
+        each.close()
 
 
 def test_a_trial_that_works_for_long_stays_alive(
@@ -123,8 +126,8 @@ def test_a_trial_that_works_for_long_stays_alive(
     with kept.working(trial):
         time.sleep(3)
         kept.revive(study)
-    kept.close()
     assert study.trials[0].state.name == "RUNNING"
+    kept.close()
 
 
 def test_two_processes_share_a_study_and_a_killed_one_loses_nothing(
@@ -225,7 +228,7 @@ def test_a_study_of_a_database_is_mirrored_once(tiny: Spec, workspace: Path, ben
         assert mirror(tracker, tiny.case.name, run.id, study) == 1
         assert mirror(tracker, tiny.case.name, run.id, study) == 0
         children = tracker.children(run.id)
-    seals = [trial.user_attrs["seal"] for trial in study.trials]
+        seals = [trial.user_attrs["seal"] for trial in study.trials]
     assert sorted(child.tags["seal"] for child in children) == sorted(seals)
     assert first.id not in [child.id for child in children]
     assert {child.status for child in children} == {"FINISHED"}
