@@ -14,7 +14,7 @@ from suite.world.dislocation import find_cores
 from suite.world.relaxation import Status
 
 
-@pytest.mark.parametrize("name", [name for name in shipped() if name not in ("w-split", "w-springs")])
+@pytest.mark.parametrize("name", [name for name in shipped() if name != "w-split"])  # test_cli runs that one
 def test_tiny_twin_runs(name: str) -> None:
     spec = load(name, "tiny")
     world = build_world(spec)
